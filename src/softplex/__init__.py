@@ -1,0 +1,19 @@
+"""softplex: the softmax family for arrays: scores in, weights out, with every derivative and the losses.
+
+The names below are the public ones; what they promise is said in their docstrings.
+"""
+
+from __future__ import annotations
+
+from softplex.core.map import Map as Map
+from softplex.losses import cross_entropy as cross_entropy
+from softplex.losses import entmax15_loss as entmax15_loss
+from softplex.losses import entmax_loss as entmax_loss
+from softplex.losses import sparsemax_loss as sparsemax_loss
+from softplex.maps import *  # noqa: F403 - the names of the maps stand in maps/__init__.py alone
+from softplex.maps import MAPS as MAPS
+from softplex.maps.blend import blend as blend
+from softplex.maps.maxout import maxout as maxout
+from softplex.system import info as info
+
+__version__ = "0.1.0"

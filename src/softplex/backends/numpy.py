@@ -1,0 +1,275 @@
+"""NumPy: arrays, lists and scalars, in blocks of rows that stay in cache.
+
+A block is copied to C-ordered float64 before anything is computed, so that a row's bits do not depend on the layout of the
+array, the axis or the rows beside it, and scratch memory stays small. No formula lives here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softplex.backends import Kind
+from softplex.core.arrays import Namespace, Number
+from softplex.core.rows import Rows
+
+if TYPE_CHECKING:
+    from softplex.core.arguments import Call
+
+NDArray = np.ndarray[Any, Any]
+
+BLOCK_ENTRIES = 1 << 15
+"""A block with its intermediate results stays in a second-level cache."""
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a dtype is one of the four that results may have."""
+    return dtype.name in FLOATS and (dtype.kind == "f" or dtype.type.__module__.startswith("ml_dtypes"))
+
+
+def described(value: Any) -> str:
+    """The type of a value as an error message names it."""
+    if isinstance(value, np.ndarray):
+        return f"an array of dtype {value.dtype}"
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def real_array(value: Any, what: str) -> NDArray:
+    """An array of floats, integers or booleans."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{what} is a masked array; give its data, and its mask inverted as where=")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise TypeError(f"{what} is {described(value)}, which is not an array of real numbers: {error}") from None
+    if not (is_float(array.dtype) or array.dtype.kind in "iub"):
+        raise TypeError(
+            f"{what} is {described(array if array.dtype != object else value)} (dtype {array.dtype}); give "
+            f"{', '.join(FLOATS)}, integers or booleans"
+        )
+    return array
+
+
+class NumpyBackend:
+    """The contract of a backend, for NumPy."""
+
+    working = np.float64
+    xp = Namespace(np, can_look=True, working=np.float64)
+
+    def as_array(self, x: Any, name: str) -> NDArray:
+        """The scores as an array."""
+        return real_array(x, f"{name}: x")
+
+    def result_dtype(self, x: NDArray, dtype: Any, name: str) -> np.dtype[Any]:
+        """The dtype asked for, else that of floating scores, else float64."""
+        if dtype is None:
+            return x.dtype.newbyteorder("=") if is_float(x.dtype) else np.dtype(np.float64)
+        try:
+            wanted = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(f"{name}: dtype={dtype!r} is not a NumPy dtype; give one of {', '.join(FLOATS)}") from None
+        if not is_float(wanted):
+            raise TypeError(f"{name}: dtype={wanted.name} is not taken; give one of {', '.join(FLOATS)}")
+        return wanted.newbyteorder("=")
+
+    def as_parameter(self, value: Any, what: str) -> Number:
+        """A Python float, or a float64 array."""
+        array = real_array(value, what)
+        return float(array) if array.ndim == 0 else array.astype(np.float64)
+
+    def as_mask(self, where: Any, name: str) -> NDArray:
+        """A bool array."""
+        mask = np.asarray(where)
+        if mask.dtype != np.bool_:
+            raise TypeError(f"{name}: where is {described(mask)}; give booleans, True where an entry takes part")
+        return mask
+
+    def as_operand(self, value: Any, what: str) -> NDArray:
+        """A real array."""
+        return real_array(value, what)
+
+    def as_targets(self, y: Any, what: str) -> tuple[NDArray, bool]:
+        """Class indices are integers, distributions floats."""
+        array = real_array(y, what)
+        if array.dtype == np.bool_:
+            raise TypeError(f"{what} is an array of booleans; give class indices (integers) or distributions (floats)")
+        return array, array.dtype.kind in "iu"
+
+    def look(self, flags: Any) -> bool:
+        """Whether all flags are set."""
+        return bool(np.all(flags))
+
+    def first_where(self, values: NDArray, flags: NDArray) -> float:
+        """The first flagged value."""
+        return float(values[flags][0])
+
+    def sum_to(self, rows: NDArray, call: Call, given: Any) -> NDArray:
+        """One number a row, summed to the shape of the parameter that was given."""
+        given = np.asarray(given)
+        dtype = given.dtype.newbyteorder("=") if is_float(given.dtype) else np.dtype(np.float64)
+        rows = np.expand_dims(rows, call.axes)
+        shape = (1,) * (rows.ndim - given.ndim) + given.shape
+        summed = [axis for axis, size in enumerate(shape) if size == 1]
+        with np.errstate(all="ignore"):
+            total = np.asarray(np.sum(rows, axis=tuple(summed), keepdims=True)).reshape(given.shape)
+            return total.astype(dtype)
+
+    def reduced(
+        self, values: NDArray, weights: NDArray | None, counted: NDArray | None, dtype: Any, reduction: str
+    ) -> NDArray:
+        """None, the sum or the mean of the rows' losses."""
+        with np.errstate(all="ignore"):
+            if reduction == "none":
+                return values.astype(dtype)
+            result = np.sum(values)
+            nothing_counts = values.size == 0 if counted is None else not np.any(counted)
+            if reduction == "mean" and not nothing_counts:
+                result = result / (values.size if weights is None else np.sum(weights))
+            return np.asarray(result).astype(dtype)
+
+    def copied_into(self, out: Any, result: NDArray, name: str) -> NDArray:
+        """The result written to the caller's array."""
+        checked_out(out, result, name)[...] = result
+        return np.asarray(out)
+
+    def rounded(self, values: NDArray, dtype: Any) -> NDArray:
+        """Values in a result's dtype."""
+        return values.astype(dtype)
+
+    def run(
+        self,
+        call: Call,
+        function: Callable[..., tuple[NDArray, ...]],
+        operands: Sequence[tuple[Kind, NDArray]],
+        results: Sequence[tuple[Kind, Any]],
+        out: Any = None,
+    ) -> list[NDArray]:
+        """Apply a function of rows to all rows, a block at a time."""
+        outputs = [empty_result(call, kind, dtype) for kind, dtype in results]
+        lines = self._inputs(call)
+        if out is not None:
+            outputs[0] = checked_out(out, outputs[0].reshape(()) if call.is_scalar else outputs[0], call.name).reshape(call.x.shape)
+            target = Lines.of("entries", outputs[0], call)
+            lines = {name: line.apart_from(target) for name, line in lines.items()}
+        fixed = {name: value for name, value in parameters_of(call).items() if isinstance(value, float)}
+        extra = [Lines.of(kind, array, call) for kind, array in operands]
+        targets = [Lines.of(kind, array, call) for (kind, _), array in zip(results, outputs, strict=True)]
+        count, length = math.prod(call.batch), max(1, call.length)
+        step = max(1, BLOCK_ENTRIES // (length**2 if any(kind == "matrix" for kind, _ in results) else length))
+        with np.errstate(all="ignore"):
+            for start in range(0, count, step):
+                stop = min(start + step, count)
+                rows, hyper = self._rows(call, fixed, {name: line.take(start, stop) for name, line in lines.items()})
+                found = function(rows, hyper, *(line.take(start, stop) for line in extra))
+                for target, result in zip(targets, found, strict=True):
+                    target.put(start, stop, result)
+        shaped = [np.reshape(o, ()) if call.is_scalar and o.shape == (1,) else o for o in outputs]
+        return shaped if out is None else [out, *shaped[1:]]
+
+    @staticmethod
+    def _inputs(call: Call) -> dict[str, Lines]:
+        """What a block of rows is made of, as lines."""
+        lines = {"x": Lines.of("entries", call.x, call)}
+        if call.where is not None:
+            lines["mask"] = Lines.of("entries", np.broadcast_to(call.where, call.x.shape), call)
+        for name, value in parameters_of(call).items():
+            if isinstance(value, np.ndarray):
+                lines[name] = Lines.of("row", np.broadcast_to(np.squeeze(value, axis=call.axes), call.batch), call)
+        return lines
+
+    def _rows(self, call: Call, fixed: dict[str, float], taken: dict[str, NDArray]) -> tuple[Rows, dict[str, Number]]:
+        """A block of rows in the working precision, cast to the result's dtype first as the contract says."""
+        x, mask = taken.pop("x"), taken.pop("mask", None)
+        known: dict[str, Number] = {**fixed, **taken}
+        if call.length == 0:
+            x, mask = np.full((len(x), 1), -np.inf), None
+        rows = Rows(
+            self.xp,
+            x.astype(call.dtype, copy=False).astype(np.float64, copy=False),
+            mask=mask,
+            temperature=known.pop("temperature"),
+            sink=known.pop("sink", None),
+            empty_value=call.empty_value,
+            is_narrow=call.dtype.itemsize < np.dtype(np.float64).itemsize,
+        )
+        return rows, known
+
+
+def parameters_of(call: Call) -> dict[str, Number]:
+    """Temperature, sink and hyper-parameters by name."""
+    sink = {} if call.sink is None else {"sink": call.sink}
+    return {"temperature": call.temperature, **sink, **call.hyper}
+
+
+def empty_result(call: Call, kind: Kind, dtype: Any) -> NDArray:
+    """An uninitialised result."""
+    shapes = {"entries": call.x.shape, "row": call.batch, "matrix": (*call.batch, call.length, call.length)}
+    return np.empty(shapes[kind], dtype)
+
+
+def checked_out(out: Any, wanted: NDArray, name: str) -> NDArray:
+    """The caller's array for the result, refused if the result does not fit."""
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"{name}: out is {described(out)}; give a NumPy array of the result's shape and dtype")
+    if out.shape != wanted.shape:
+        raise ValueError(f"{name}: out has shape {out.shape}; it must have the result's shape {wanted.shape}")
+    if out.dtype.newbyteorder("=") != wanted.dtype:
+        raise TypeError(f"{name}: out has dtype {out.dtype}; it must have the result's dtype {wanted.dtype}")
+    if not out.flags.writeable:
+        raise ValueError(f"{name}: out is read-only; give an array that can be written to")
+    return out
+
+
+class Lines:
+    """An array seen as rows: batch axes first, merged into one where that takes no copy; the normalised ones last."""
+
+    def __init__(self, array: NDArray, batch: tuple[int, ...]) -> None:
+        self.batch = batch
+        self.tail = array.shape[len(batch) :]
+        self.array = array
+        self.is_merged = True
+        try:
+            self.array = np.reshape(array, (math.prod(batch), *self.tail), copy=False)
+        except ValueError:
+            self.is_merged = False
+
+    @classmethod
+    def of(cls, kind: Kind, array: NDArray, call: Call) -> Lines:
+        """The lines of an array of x's shape, of one number a row, or of one matrix a row."""
+        if kind == "entries":
+            array = np.moveaxis(array, call.axes, range(-len(call.axes), 0))
+        return cls(array, call.batch)
+
+    def apart_from(self, target: Lines) -> Lines:
+        """These lines, copied if writing the target block by block would change them before they are read."""
+        if not np.may_share_memory(self.array, target.array) or self._is_at(target.array):
+            return self
+        return Lines(np.reshape(self.array.copy(), (*self.batch, *self.tail)), self.batch)
+
+    def _is_at(self, other: NDArray) -> bool:
+        """Whether each row lies just where the other's does, so that it is read before it is written."""
+        mine, theirs = self.array.__array_interface__, other.__array_interface__
+        same_place = mine["data"] == theirs["data"] and mine["typestr"] == theirs["typestr"]
+        return same_place and self.array.shape == other.shape and self.array.strides == other.strides
+
+    def _index(self, start: int, stop: int) -> Any:
+        return slice(start, stop) if self.is_merged else np.unravel_index(np.arange(start, stop), self.batch)
+
+    def take(self, start: int, stop: int) -> NDArray:
+        """Some rows as a C-ordered copy of shape (rows, n), one number a row having n = 1."""
+        rows = np.array(self.array[self._index(start, stop)], order="C", copy=True)
+        length = math.prod(self.tail)
+        return rows.reshape(stop - start, length) if length else np.zeros((stop - start, 1), rows.dtype)
+
+    def put(self, start: int, stop: int, rows: NDArray) -> None:
+        """Write rows back, rounding them to the array's dtype."""
+        if math.prod(self.tail):
+            self.array[self._index(start, stop)] = rows.reshape(stop - start, *self.tail)
+
+
+NUMPY = NumpyBackend()

@@ -1,0 +1,230 @@
+"""Map: the object a user calls. It checks the arguments, runs a formula through the array's backend, and hands the result back.
+
+How a map computes is its formula's business (maps/ and core/formula.py), how arrays are walked the backend's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from softplex.core import targets as losses
+from softplex.core.arguments import DEFAULT_AXIS, Axis, Call, read, read_like, read_wrt
+from softplex.core.arrays import Array, Terms
+from softplex.core.compose import Bound
+from softplex.core.describe import call_signature, docstring
+from softplex.core.formula import Formula, Hyper, Parameter
+from softplex.core.rows import Rows
+
+@dataclass(frozen=True)
+class Map:
+    """A map from scores to weights; call it as a function. Its methods give the derivatives and the loss."""
+
+    name: str
+    formula: Formula
+    summary: str = ""
+    equation: str = ""
+    source: str = ""
+    example: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__doc__", docstring(self))
+        object.__setattr__(self, "__name__", self.name)
+        object.__setattr__(self, "__signature__", call_signature(self.formula.parameters))
+
+    def __repr__(self) -> str:
+        return f"<softplex map {self.name}>"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The names of the hyper-parameters that a call may give."""
+        return tuple(parameter.name for parameter in self.formula.parameters)
+
+    def __call__(
+        self,
+        x: Any,
+        axis: Axis = DEFAULT_AXIS,
+        *,
+        temperature: Any = 1.0,
+        where: Any = None,
+        sink: Any = None,
+        empty: str = "zero",
+        dtype: Any = None,
+        out: Any = None,
+        **hyper: Any,
+    ) -> Array:
+        """The weights, shape of x."""
+        call = self._read(
+            x, axis, temperature=temperature, where=where, sink=sink, empty=empty, dtype=dtype, **hyper
+        )
+        return call.backend.run(call, self._value, [], [("entries", call.dtype)], out)[0]
+
+    def vjp(self, x: Any, g: Any, axis: Axis = DEFAULT_AXIS, *, wrt: str | tuple[str, ...] = "x", **options: Any) -> Any:
+        """g^T J, shape of x; `wrt` may name parameters (their shape), and a tuple of names gives a tuple."""
+        call = self._read(x, axis, **options)
+        names = read_wrt(call, wrt)
+
+        def function(rows: Rows, hyper: Hyper, g: Array) -> tuple[Array, ...]:
+            found = self.formula.solve(rows, hyper).vjp(rows.xp.astype(g, rows.xp.working), names)
+            return tuple(found[name] for name in names)
+
+        kinds: list[Any] = [("entries", call.dtype) if n == "x" else ("row", call.backend.working) for n in names]
+        found = call.backend.run(call, function, [("entries", read_like(call, g, "g"))], kinds)
+        results = tuple(
+            result if name == "x" else call.backend.sum_to(result, call, call.given[name])
+            for name, result in zip(names, found, strict=True)
+        )
+        return results[0] if isinstance(wrt, str) else results
+
+    def jvp(self, x: Any, t: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+        """J t, shape of x."""
+        call = self._read(x, axis, **options)
+
+        def function(rows: Rows, hyper: Hyper, t: Array) -> tuple[Array]:
+            return (self.formula.solve(rows, hyper).jvp(rows.xp.astype(t, rows.xp.working)),)
+
+        return call.backend.run(call, function, [("entries", read_like(call, t, "t"))], [("entries", call.dtype)])[0]
+
+    def jacobian(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+        """J[i, j] = dp_i / dx_j, shape batch + (n, n), the normalised axes flattened in C order."""
+        call = self._read(x, axis, **options)
+
+        def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
+            xp, length = rows.xp, rows.x.shape[-1]
+            unit = xp.arange(length)
+            identity = xp.astype(unit[:, None] == unit[None, :], xp.working)
+            directions = xp.reshape(identity, (length, *(1 for _ in rows.x.shape[:-1]), length))
+            return (xp.moveaxis(self.formula.solve(rows, hyper).jvp(directions), 0, -1),)
+
+        return call.backend.run(call, function, [], [("matrix", call.dtype)])[0]
+
+    def support_size(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+        """count_nonzero(m(x)): int64, shape of x without the axis."""
+        self._refuse_logarithm("support_size")
+        call = self._read(x, axis, **options)
+
+        def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
+            xp = rows.xp
+            p = call.backend.rounded(self._value(rows, hyper)[0], call.dtype)
+            return (xp.sum(xp.astype(p != 0.0, xp.int64), axis=-1, keepdims=True),)
+
+        return call.backend.run(call, function, [], [("row", call.backend.xp.int64)])[0]
+
+    def regularizer(
+        self, p: Any, axis: Axis = DEFAULT_AXIS, *, where: Any = None, dtype: Any = None, dim: Any = DEFAULT_AXIS, **hyper: Any
+    ) -> Array:
+        """Omega(p) by its formula (p is not checked), shape of p without the axis."""
+        self._refuse_unless_simplex("regularizer")
+        call = self._read(p, axis, where=where, dtype=dtype, dim=dim, **hyper)
+
+        def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
+            p = rows.x if rows.mask is None else rows.xp.where(rows.mask, rows.x, 0.0)
+            return (self.formula.regularizer(rows.xp, Terms(p), hyper),)
+
+        return call.backend.run(call, function, [], [("row", call.dtype)])[0]
+
+    def smooth_max(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+        """max over p of <x, p> - temperature Omega(p), shape of x without the axis; its gradient is m(x)."""
+        self._refuse_unless_simplex("smooth_max")
+        call = self._read(x, axis, **options)
+
+        def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
+            return (self.formula.solve(rows, hyper).smooth_max(),)
+
+        return call.backend.run(call, function, [], [("row", call.dtype)])[0]
+
+    def loss(
+        self,
+        x: Any,
+        y: Any,
+        axis: Axis = DEFAULT_AXIS,
+        *,
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+        weight: Any = None,
+        label_smoothing: float = 0.0,
+        **options: Any,
+    ) -> Array:
+        """The Fenchel-Young loss Omega*(x) + Omega(y) - <x, y> against class indices or distributions y."""
+        self._refuse_unless_simplex("loss")
+        call = self._read(x, axis, **options)
+        targets = losses.read_targets(
+            call, y, ignore_index=ignore_index, weight=weight, label_smoothing=label_smoothing
+        )
+        call = self._one_to_give(call, targets)
+        return losses.reduced_loss(call, targets, losses.loss_rows, self.formula.solve, reduction)
+
+    def residual(self, x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+        """p - y, shape of x, without cancellation where p is close to y."""
+        self._refuse_unless_simplex("residual")
+        call = self._read(x, axis, **options)
+        targets = losses.read_targets(call, y)
+        call = self._one_to_give(call, targets)
+
+        def function(rows: Rows, hyper: Hyper, y: Array) -> tuple[Array]:
+            xp, solution = rows.xp, self.formula.solve(rows, hyper)
+            if not targets.is_index:
+                return (solution.residual(xp.astype(y, xp.working)),)
+            length = rows.x.shape[-1]
+            found = solution.residual_of_index(losses.index_hits(xp, y, length))
+            return (xp.patch(~losses.is_class(y, length), xp.nan, found),)
+
+        return call.backend.run(call, function, [(targets.kind, targets.y)], [("entries", call.dtype)])[0]
+
+    def bind(self, **hyper: Any) -> Map:
+        """This map with hyper-parameters fixed to numbers: a map as any other, hashable, comparable and picklable."""
+        known = {parameter.name: parameter for parameter in self.formula.parameters}
+        fixed = []
+        for key, value in hyper.items():
+            if key not in known:
+                takes = ", ".join(known) if known else "none"
+                raise TypeError(f"{self.name}.bind: {key!r} is not a hyper-parameter of it that is free; these are: {takes}")
+            fixed.append((key, bound_number(self.name, known[key], value)))
+        shown = ", ".join(f"{key}={value:g}" for key, value in sorted(fixed))
+        return Map(
+            f"{self.name}({shown})",
+            Bound(self.formula, tuple(sorted(fixed))),
+            self.summary,
+            self.equation,
+            self.source,
+            self.example,
+        )
+
+    def _value(self, rows: Rows, hyper: Hyper) -> tuple[Array]:
+        return (self.formula.solve(rows, hyper).value(),)
+
+    def _read(self, x: Any, axis: Axis, **options: Any) -> Call:
+        return read(self.name, self.formula.parameters, x, axis, **options)
+
+    def _one_to_give(self, call: Call, targets: losses.Targets) -> Call:
+        """Class indices stand for all the weight on one entry, so the weights must sum to 1."""
+        is_one = self.formula.mass(call.hyper) == 1.0
+        if not targets.is_index or is_one is True:
+            return call
+        seen = call.backend.look(is_one)
+        if seen is False:
+            raise ValueError(
+                f"{self.name}: y holds class indices, which need weights that sum to 1; give distributions (floating, x's shape)"
+            )
+        return call if seen else call.with_invalid(~is_one)
+
+    def _refuse_logarithm(self, method: str) -> None:
+        if self.formula.kind == "logarithm":
+            raise TypeError(f"{self.name}.{method}: a log map has values and derivatives only; ask the map itself for the rest")
+
+    def _refuse_unless_simplex(self, method: str) -> None:
+        self._refuse_logarithm(method)
+        if self.formula.kind == "mixture":
+            raise TypeError(f"{self.name}.{method}: a blend has values, derivatives and a support size only; ask its members")
+
+
+def bound_number(name: str, parameter: Parameter, value: Any) -> float:
+    """A hyper-parameter to be fixed, as a Python float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name}.bind: {parameter.name}={value!r} is not a number; arrays are given at the call")
+    number = float(value)
+    if parameter.high is not None and not parameter.allowed(number, 0) or not number >= parameter.low:
+        raise ValueError(f"{name}.bind: {parameter.name} is {number!r}; it must be {parameter.rule(0)}")
+    return number

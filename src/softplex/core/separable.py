@@ -1,0 +1,121 @@
+"""Separable simplex maps: from a few short functions of one weight to values and all derivatives.
+
+A map whose regulariser is a sum, Omega(p) = sum omega(p_i), has p_i = link(x_i - tau) with link the inverse of omega'. It is stated
+here without tau: `moved(p, d)` = link(omega'(p) + d) is the weight of an entry whose score is d higher than one of weight p. The
+weights of a row then follow from that of one anchor, which keeps the digits that tau loses (for entmax tau grows like
+1 / (alpha - 1); for large alpha its rounding alone moves the weights). No map is named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from softplex.core.arrays import Array, Namespace, Number, Terms, each, total
+from softplex.core.formula import Formula, Hyper, Parameter, Solution, ratio
+from softplex.core.rows import Rows
+from softplex.core.threshold import newton
+
+Piece = Callable[..., Array]
+
+
+@dataclass(frozen=True)
+class Separable(Formula):
+    """The pieces of a separable map; each takes the namespace, its arrays and the hyper-parameters by name."""
+
+    omega: Piece
+    """omega(xp, p): the regulariser per entry, 0 at 0 and at 1."""
+    moved: Piece
+    """moved(xp, p, d) = link(omega'(p) + d), 0 below the link's range."""
+    slope: Piece
+    """slope(xp, p) = 1 / omega''(p), 0 where p is."""
+    partials: Callable[..., dict[str, Array]] | None = None
+    """partials(xp, p): d link / d hyper-parameter at a fixed argument, up to a multiple of the slope."""
+    weights: Callable[[Rows, Hyper], Terms] | None = None
+    """A solution that stands in for the solver where it is faster or keeps more digits."""
+    conjugate: Callable[[Rows, Hyper], Array] | None = None
+    """Omega* of the gaps in closed form, where that does not cancel."""
+    parameters: tuple[Parameter, ...] = ()
+    mass_parameter: str | None = None
+    """The hyper-parameter that the weights sum to; 1 if there is none."""
+
+    def solve(self, rows: Rows, hyper: Hyper) -> SeparableSolution:
+        """The weights of the rows."""
+        weights = weights_from_top(self, rows, hyper) if self.weights is None else self.weights(rows, hyper)
+        return SeparableSolution(self, rows, hyper, weights)
+
+    def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
+        """The sum of omega(p_i)."""
+        return total(xp, each(lambda w: self.omega(xp, w, **hyper), p))
+
+    def mass(self, hyper: Hyper) -> Number:
+        """The parameter that says so, or 1."""
+        return 1.0 if self.mass_parameter is None else hyper[self.mass_parameter]
+
+
+def weights_from_top(pieces: Separable, rows: Rows, hyper: Hyper) -> Terms:
+    """The weights of rows whose link is convex, by Newton's method on the weight of the largest score."""
+    xp = rows.xp
+
+    def weights(v: Array) -> Terms:
+        return each(lambda gap: pieces.moved(xp, v, gap, **hyper), rows.gaps)
+
+    def rates(v: Array, p: Terms) -> Terms:
+        own = pieces.slope(xp, v, **hyper)
+        return each(lambda w: pieces.slope(xp, w, **hyper) / own, p)
+
+    length = rows.x.shape[-1] + (rows.sink is not None)
+    start = xp.ones_like(rows.top)
+    return weights(newton(xp, 1.0, start, 1.0 / length, weights, rates))
+
+
+@dataclass(frozen=True)
+class SeparableSolution(Solution):
+    """The one rule: r = s t + sum partials theta', p' = r - s (sum r - k') / sum s, and its transpose."""
+
+    formula: Separable
+
+    @property
+    def slopes(self) -> Terms:
+        """s = 1 / omega''(p)."""
+        return each(lambda p: self.formula.slope(self.rows.xp, p, **self.hyper), self.weights)
+
+    def _centred(self, slopes: Terms, g: Terms) -> Terms:
+        """g - <s, g> / sum s."""
+        xp = self.rows.xp
+        mean = ratio(xp, total(xp, each(lambda s, g: s * g, slopes, g)), total(xp, slopes))
+        return each(lambda g: g - mean, g)
+
+    def tangent(self, t: Terms) -> Terms:
+        """J t; J is symmetric."""
+        return self.cotangent(t)
+
+    def cotangent(self, g: Terms) -> Terms:
+        """s (g - <s, g> / sum s)."""
+        slopes = self.slopes
+        return each(lambda s, centred: s * centred, slopes, self._centred(slopes, g))
+
+    def parameter_cotangent(self, name: str, g: Terms) -> Array:
+        """<partial, g - <s, g> / sum s>; for the mass <s, g> / sum s."""
+        xp, slopes = self.rows.xp, self.slopes
+        slope_sum = total(xp, slopes)
+        if name == self.formula.mass_parameter:
+            return ratio(xp, total(xp, each(lambda s, g: s * g, slopes, g)), slope_sum)
+        assert self.formula.partials is not None
+        partials = self.formula.partials
+        partial = each(lambda p: partials(xp, p, **self.hyper)[name], self.weights)
+        centred = self._centred(slopes, g)
+        value = total(xp, each(lambda r, c: xp.where(r == 0.0, 0.0, r * c), partial, centred))
+        return xp.where(slope_sum == 0.0, 0.0, value)
+
+    def conjugate(self) -> Array:
+        """The closed form if there is one."""
+        if self.formula.conjugate is None:
+            return super().conjugate()
+        return self.formula.conjugate(self.rows, self.hyper)
+
+
+def powers_of(xp: Namespace, p: Array, exponent: Number) -> Array:
+    """p ** exponent where p > 0, else 0, also for exponents of 0 and below."""
+    positive = p > 0.0
+    return xp.where(positive, xp.where(positive, p, 1.0) ** exponent, 0.0)

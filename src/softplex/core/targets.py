@@ -1,0 +1,176 @@
+"""Targets of a loss: class indices or distributions, class weights, label smoothing, reductions. No map is named here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from softplex.backends import Kind
+from softplex.core.arguments import Call, read_like
+from softplex.core.arrays import Array, Namespace, Number
+from softplex.core.formula import Hyper, Solution
+from softplex.core.rows import Rows
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+@dataclass(frozen=True)
+class Targets:
+    """The targets of a call, checked."""
+
+    y: Array
+    is_index: bool
+    ignore_index: int | None
+    weight: Any
+    """One number a class (NumPy's or the backend's array of shape (n,)), or None."""
+    smoothing: float
+
+    @property
+    def kind(self) -> Kind:
+        """How the array lies."""
+        return "row" if self.is_index else "entries"
+
+
+def read_targets(
+    call: Call, y: Any, *, ignore_index: int | None = None, weight: Any = None, label_smoothing: float = 0.0
+) -> Targets:
+    """Check the targets of a loss."""
+    backend, name = call.backend, call.name
+    array, is_index = backend.as_targets(y, f"{name}: y")
+    if not is_index:
+        array = read_like(call, array, "y")
+    elif tuple(array.shape) != call.batch:
+        raise ValueError(
+            f"{name}: y holds class indices and has shape {tuple(array.shape)}; it must have x's shape without the "
+            f"normalised axis, {call.batch} (or be floating, of x's shape: distributions)"
+        )
+    else:
+        check_indices(call, array, ignore_index)
+    if not 0.0 <= label_smoothing <= 1.0:
+        raise ValueError(f"{name}: label_smoothing is {label_smoothing!r}; it must lie between 0 and 1")
+    if weight is not None:
+        weight = backend.as_operand(weight, f"{name}: weight")
+        if tuple(weight.shape) != (call.length,):
+            raise ValueError(
+                f"{name}: weight has shape {tuple(weight.shape)}; it must hold one number a class, shape ({call.length},)"
+            )
+    return Targets(array, is_index, ignore_index, weight, float(label_smoothing))
+
+
+def check_indices(call: Call, y: Array, ignore_index: int | None) -> None:
+    """Refuse an index out of range, where it can be seen."""
+    fits = is_class(y, call.length)
+    if ignore_index is not None:
+        fits = fits | (y == ignore_index)
+    if call.backend.look(fits) is False:
+        ignored = "" if ignore_index is None else f", or {ignore_index} to be ignored"
+        raise IndexError(
+            f"{call.name}: y holds the class index {call.backend.first_where(y, ~fits):g}; with {call.length} classes it must "
+            f"be at least 0 and below {call.length}{ignored}"
+        )
+
+
+def is_class(y: Array, length: int) -> Array:
+    """Whether an index names a class."""
+    return (y >= 0) & (y < length)
+
+
+def index_hits(xp: Namespace, y: Array, length: int) -> Array:
+    """True at each row's class."""
+    return xp.arange(length) == y
+
+
+def smoothed(rows: Rows, y: Array, smoothing: float) -> Array:
+    """(1 - eps) y + eps / (number of live entries) on these."""
+    xp = rows.xp
+    live = xp.astype(rows.is_live.entries, xp.working)
+    share = xp.maximum(xp.sum(live, axis=-1, keepdims=True), 1.0)
+    return (1.0 - smoothing) * y + smoothing * live / share
+
+
+def loss_rows(
+    targets: Targets, solve: Callable[[Rows, Hyper], Solution], rows: Rows, hyper: Hyper, y: Array
+) -> tuple[Array, Array]:
+    """The Fenchel-Young loss of each row times its weight, and the weight."""
+    xp, length = rows.xp, rows.x.shape[-1]
+    solution = solve(rows, hyper)
+    weight = class_weight(xp, targets)
+    if not targets.is_index:
+        y = xp.astype(y, xp.working)
+        y = y if targets.smoothing == 0.0 else smoothed(rows, y, targets.smoothing)
+        row_weight = xp.ones_like(rows.top) if weight is None else xp.sum(y * weight, axis=-1, keepdims=True)
+        return weighted(xp, solution.loss(y), row_weight), row_weight
+    hit = index_hits(xp, y, length)
+    if targets.smoothing == 0.0:
+        loss = solution.loss_of_index(hit)
+    else:
+        loss = solution.loss(smoothed(rows, xp.astype(hit, xp.working), targets.smoothing))
+    return of_indices(targets, xp, y, length, loss, weight_of(xp, hit, weight, rows))
+
+
+def cross_entropy_rows(
+    targets: Targets, solve: Callable[[Rows, Hyper], Solution], rows: Rows, hyper: Hyper, y: Array
+) -> tuple[Array, Array]:
+    """-sum w y log p of each row, `solve` giving log p, and the weight of the row."""
+    xp, length = rows.xp, rows.x.shape[-1]
+    logs = solve(rows, hyper).weights.entries
+    weight = class_weight(xp, targets)
+    hit = index_hits(xp, y, length) if targets.is_index else None
+    y_rows = xp.astype(y if hit is None else hit, xp.working)
+    if targets.smoothing != 0.0:
+        y_rows = smoothed(rows, y_rows, targets.smoothing)
+    if weight is not None:
+        y_rows = y_rows * weight
+    used = y_rows != 0.0
+    loss = -xp.sum(xp.where(used, y_rows * xp.where(used, logs, 0.0), 0.0), axis=-1, keepdims=True)
+    loss = rows.settled_rows(loss, empty=0.0)
+    if hit is None:
+        return loss, xp.ones_like(loss)
+    loss, row_weight = of_indices(targets, xp, y, length, loss, xp.ones_like(loss))
+    return loss, row_weight * weight_of(xp, hit, weight, rows)
+
+
+def class_weight(xp: Namespace, targets: Targets) -> Array | None:
+    """The class weights in the working precision."""
+    return None if targets.weight is None else xp.astype(targets.weight, xp.working)
+
+
+def weight_of(xp: Namespace, hit: Array, weight: Array | None, rows: Rows) -> Array:
+    """w[y] of each row, 1 without class weights."""
+    if weight is None:
+        return xp.ones_like(rows.top)
+    return xp.sum(xp.where(hit, weight, 0.0), axis=-1, keepdims=True)
+
+
+def of_indices(targets: Targets, xp: Namespace, y: Array, length: int, loss: Array, row_weight: Array) -> tuple[Array, Array]:
+    """Ignored rows count for nothing; an index that is out of range and could not be looked at makes its row NaN."""
+    ignored = y != y if targets.ignore_index is None else y == targets.ignore_index
+    loss = weighted(xp, loss, row_weight)
+    loss = xp.patch(~is_class(y, length) & ~ignored, xp.nan, loss)
+    return xp.where(ignored, 0.0, loss), xp.where(ignored, 0.0, row_weight)
+
+
+def weighted(xp: Namespace, loss: Array, row_weight: Number) -> Array:
+    """loss * weight, 0 where the weight is 0 even if the loss is infinite."""
+    return xp.where(row_weight == 0.0, 0.0, loss) * row_weight
+
+
+def reduced_loss(
+    call: Call, targets: Targets, rows_of: Callable[..., tuple[Array, Array]], solve: Any, reduction: str
+) -> Array:
+    """Run a loss over all rows and reduce it with torch's divisors; a batch without a row that counts gives 0."""
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"{call.name}: reduction={reduction!r} is not known; give one of {', '.join(REDUCTIONS)}")
+    backend = call.backend
+    working = backend.working
+    kinds: list[tuple[Kind, Any]] = [("row", working), ("row", working)]
+
+    def function(rows: Rows, hyper: Hyper, y: Array) -> tuple[Array, Array]:
+        return rows_of(targets, solve, rows, hyper, y)
+
+    losses, weights = backend.run(call, function, [(targets.kind, targets.y)], kinds)
+    counted = None
+    if targets.is_index and targets.ignore_index is not None:
+        counted = targets.y != targets.ignore_index
+    return backend.reduced(losses, weights if targets.is_index else None, counted, call.dtype, reduction)

@@ -1,0 +1,209 @@
+"""maxout: the maximum over groups of scores (Goodfellow et al. 2013, arXiv:1302.4389). It is no simplex map and stands apart.
+
+NaN wins, infinities are numbers, and the derivatives go to the first winner of each group.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from softplex.core.arguments import DEFAULT_AXIS, Axis, Call, read
+from softplex.core.arrays import Array, Namespace
+from softplex.core.rows import Rows
+
+LAYOUTS = ("contiguous", "strided")
+
+
+@dataclass(frozen=True)
+class Groups:
+    """How an axis falls into units of pieces."""
+
+    call: Call
+    axis: int
+    """The grouped axis."""
+    units: int
+    pieces: int
+    layout: str
+    keeps_axis: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the result."""
+        if not self.keeps_axis:
+            return self.call.batch
+        return tuple(self.units if axis == self.axis else size for axis, size in enumerate(self.call.x.shape))
+
+
+@dataclass(frozen=True)
+class Maxout:
+    """Maximum over the pieces of each unit.
+
+        y_u = max_j x_(u, j)
+
+    Arguments:
+        x: scores of any shape; float64, float32, float16 or bfloat16 (integers and booleans become the default float).
+        pieces: how many entries make a unit: an axis of units * pieces shrinks to units. Without it the axis is the pieces
+            and goes.
+        axis: the axis that holds the pieces; without `pieces` also a tuple of axes or None for all.
+        layout: "contiguous" (the pieces of a unit are neighbours) or "strided" (they lie `units` apart).
+        dtype: the dtype that x is cast to first and that the result has.
+        out: a NumPy array for the result.
+
+    Returns:
+        An array of the shape of x with the axis shrunk or gone. Methods: winner, vjp, jvp.
+
+    Raises:
+        TypeError: for a dtype or keyword that is not taken.
+        ValueError: where the axis does not divide into pieces, or there are none.
+
+    Example:
+        >>> import softplex as sx
+        >>> sx.maxout([[[1, 2, 3], [4, 5, 6]], [[7, 8, 9], [10, 11, 12]]])
+        array([[ 3.,  6.],
+               [ 9., 12.]])
+        >>> sx.maxout([1, 5, 2, 3], pieces=2)
+        array([5., 3.])
+
+    Source: Goodfellow et al. 2013, Maxout Networks, arXiv:1302.4389.
+    """
+
+    name: str = "maxout"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "__name__", self.name)
+
+    def __repr__(self) -> str:
+        return f"<softplex {self.name}>"
+
+    def __reduce__(self) -> tuple[type[Maxout], tuple[str]]:
+        return Maxout, (self.name,)
+
+    def __call__(
+        self,
+        x: Any,
+        pieces: int | None = None,
+        axis: Axis = DEFAULT_AXIS,
+        *,
+        layout: str = "contiguous",
+        dtype: Any = None,
+        out: Any = None,
+        dim: Any = DEFAULT_AXIS,
+    ) -> Array:
+        """The maximum of each unit."""
+        groups = self._read(x, pieces, axis, layout, dtype, dim)
+        return self._reduce(groups, lambda xp, rows: xp.max(rows, axis=-1, keepdims=True), groups.call.dtype, out)
+
+    def winner(self, x: Any, pieces: int | None = None, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+        """The index within its unit of the first winner: int64, shape of the result."""
+        groups = self._read(x, pieces, axis, **options)
+        return self._reduce(groups, first_winner, groups.call.backend.xp.int64)
+
+    def vjp(self, x: Any, g: Any, pieces: int | None = None, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+        """Each g, shape of the result, sent to the first winner of its unit: shape of x."""
+        groups = self._read(x, pieces, axis, **options)
+        call = groups.call
+        g = call.backend.as_operand(g, f"{self.name}: g")
+        if tuple(g.shape) != groups.shape:
+            raise ValueError(f"{self.name}: g has shape {tuple(g.shape)}; it must have the result's shape {groups.shape}")
+
+        def function(rows: Rows, hyper: object, g: Array) -> tuple[Array]:
+            xp = rows.xp
+            won = xp.arange(rows.x.shape[-1]) == first_winner(xp, rows.x)
+            return (xp.where(won, xp.astype(g, xp.working), 0.0),)
+
+        return self._expand(groups, function, g)
+
+    def jvp(self, x: Any, t: Any, pieces: int | None = None, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+        """The tangent of the first winner of each unit: shape of the result."""
+        groups = self._read(x, pieces, axis, **options)
+        call = groups.call
+        t = call.backend.as_operand(t, f"{self.name}: t")
+        given = () if call.is_scalar else tuple(call.x.shape)
+        if tuple(t.shape) != given:
+            raise ValueError(f"{self.name}: t has shape {tuple(t.shape)}; it must have x's shape {given}")
+        grouped = self._grouped(groups, t.reshape(call.x.shape))
+
+        def take(rows: Rows, hyper: object, t: Array) -> tuple[Array]:
+            xp = rows.xp
+            won = xp.arange(rows.x.shape[-1]) == first_winner(xp, rows.x)
+            return (xp.sum(xp.where(won, xp.astype(t, xp.working), 0.0), axis=-1, keepdims=True),)
+
+        return self._run(groups, take, call.dtype, [("entries", grouped)])
+
+    def _read(
+        self,
+        x: Any,
+        pieces: Any,
+        axis: Axis,
+        layout: str = "contiguous",
+        dtype: Any = None,
+        dim: Any = DEFAULT_AXIS,
+    ) -> Groups:
+        """Check the arguments."""
+        call = read(self.name, (), x, axis, dtype=dtype, dim=dim)
+        if layout not in LAYOUTS:
+            raise ValueError(f"{self.name}: layout={layout!r} is not known; give 'contiguous' or 'strided'")
+        if pieces is None:
+            if call.length == 0:
+                raise ValueError(f"{self.name}: the axis of pieces has length 0; a maximum needs at least one")
+            return Groups(call, call.axes[0], 1, call.length, layout, keeps_axis=False)
+        try:
+            pieces = operator.index(pieces)
+        except TypeError:
+            raise TypeError(f"{self.name}: pieces={pieces!r} is not an integer; give how many entries make a unit") from None
+        if len(call.axes) > 1:
+            raise ValueError(f"{self.name}: axis={call.axes} with pieces={pieces}; pieces are grouped along one axis, give one")
+        if pieces < 1 or call.length % pieces:
+            raise ValueError(
+                f"{self.name}: pieces={pieces} with an axis of length {call.length}; pieces must be at least 1 and divide it"
+            )
+        return Groups(call, call.axes[0], call.length // pieces, pieces, layout, keeps_axis=True)
+
+    def _grouped(self, groups: Groups, array: Array) -> Array:
+        """The array with the grouped axis split, the pieces on an axis of their own: right after the units or before them."""
+        if not groups.keeps_axis:
+            return array
+        split = (groups.units, groups.pieces) if groups.layout == "contiguous" else (groups.pieces, groups.units)
+        shape = tuple(array.shape)
+        return array.reshape((*shape[: groups.axis], *split, *shape[groups.axis + 1 :]))
+
+    def _split_call(self, groups: Groups) -> Call:
+        """The call on the grouped array, in which the axis of pieces is the one that goes."""
+        if not groups.keeps_axis:
+            return groups.call
+        axis = groups.axis + (1 if groups.layout == "contiguous" else 0)
+        return replace(groups.call, x=self._grouped(groups, groups.call.x), axes=(axis,))
+
+    def _reduce(
+        self, groups: Groups, reduce: Callable[[Namespace, Array], Array], dtype: Any, out: Any = None
+    ) -> Array:
+        def function(rows: Rows, hyper: object) -> tuple[Array]:
+            return (reduce(rows.xp, rows.x),)
+
+        return self._run(groups, function, dtype, [], out)
+
+    def _run(self, groups: Groups, function: Any, dtype: Any, operands: Any, out: Any = None) -> Array:
+        call = self._split_call(groups)
+        result = call.backend.run(call, function, operands, [("row", dtype)])[0]
+        if call.is_scalar and groups.keeps_axis:
+            result = result.reshape(())
+        return result if out is None else call.backend.copied_into(out, result, self.name)
+
+    def _expand(self, groups: Groups, function: Any, g: Array) -> Array:
+        call = self._split_call(groups)
+        shape = () if call.is_scalar else tuple(groups.call.x.shape)
+        found = call.backend.run(call, function, [("row", g.reshape(call.batch))], [("entries", call.dtype)])[0]
+        return found.reshape(shape)
+
+
+def first_winner(xp: Namespace, rows: Array) -> Array:
+    """The index of the first maximum; a NaN is larger than any number."""
+    top = xp.max(rows, axis=-1, keepdims=True)
+    is_winner = (rows == top) | xp.isnan(rows)
+    return xp.argmax(xp.astype(is_winner, xp.int64), axis=-1, keepdims=True)
+
+
+maxout = Maxout()

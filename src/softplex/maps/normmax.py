@@ -1,0 +1,156 @@
+"""normmax: Omega is a norm less 1 (Blondel, Martins & Niculae 2020, arXiv:1901.02324). It is not separable.
+
+p maximises <x, p> - ||p||_alpha. With gamma = 1 / (alpha - 1) and u_i = (x_i - tau)_+, the weights are proportional to y_i = u_i^gamma where
+tau solves sum u^(gamma + 1) = 1, and ||p||_alpha = 1 / sum y. As for entmax the unknown is u at the largest score up to alpha = 2, and
+at the smallest supported one above.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from softplex.core.arrays import Array, Namespace, Number, Terms, choose_terms, each, total
+from softplex.core.formula import Formula, Hyper, Parameter, Solution, ratio
+from softplex.core.map import Map
+from softplex.core.rows import Rows
+from softplex.core.separable import powers_of
+from softplex.core.threshold import last_supported, newton, shortfall
+
+STEEPEST = 1e100
+"""As for entmax: steeper than any derivative that can be known."""
+
+
+@dataclass(frozen=True)
+class Normmax(Formula):
+    """The formula of normmax."""
+
+    parameters: tuple[Parameter, ...] = (Parameter("alpha", 2.0, 1.0, float("inf"), False, False),)
+
+    def solve(self, rows: Rows, hyper: Hyper) -> NormmaxSolution:
+        """The weights of the rows."""
+        xp, alpha = rows.xp, hyper["alpha"]
+        if isinstance(alpha, float):
+            low, high = min(alpha, 2.0), max(alpha, 2.0)
+        else:
+            low, high = xp.minimum(alpha, 2.0), xp.maximum(alpha, 2.0)
+        y = choose_terms(
+            xp,
+            alpha <= 2.0,
+            lambda: powers_from_top(rows, 1.0 / (low - 1.0)),
+            lambda: powers_from_last(rows, 1.0 / (high - 1.0)),
+        )
+        norm = total(xp, y)
+        return NormmaxSolution(self, rows, hyper, each(lambda w: ratio(xp, w, norm), y))
+
+    def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
+        """The norm less 1."""
+        return norm_of(xp, p, hyper["alpha"]) - 1.0
+
+
+def powers_from_top(rows: Rows, gamma: Number) -> Terms:
+    """y up to a factor, for gamma >= 1: (1 + gap / h)_+^gamma with sum (h + gap)_+^(gamma + 1) = 1."""
+    xp, beta = rows.xp, gamma + 1.0
+    length = rows.x.shape[-1] + (rows.sink is not None)
+
+    def shares(h: Array, exponent: Number) -> Terms:
+        return each(lambda gap: powers_of(xp, 1.0 + xp.maximum(gap / h, -1.0), exponent), rows.gaps)
+
+    def raised(h: Array) -> Terms:
+        scale = h**beta
+        return each(lambda share: scale * share, shares(h, beta))
+
+    def rates(h: Array, p: Terms) -> Terms:
+        scale = beta * h**gamma
+        return each(lambda share: scale * share, shares(h, gamma))
+
+    floor = xp.ones_like(rows.top) * length ** (-1.0 / beta)
+    h = newton(xp, 1.0, xp.ones_like(rows.top), floor, raised, rates)
+
+    def power(gap: Array) -> Array:
+        base = xp.maximum(gap / h, -1.0)
+        inside = base > -1.0
+        return xp.where(inside, xp.exp(gamma * xp.log1p(xp.where(inside, base, 0.0))), 0.0)
+
+    return each(power, rows.gaps)
+
+
+def powers_from_last(rows: Rows, gamma: Number) -> Terms:
+    """y for gamma < 1: (t + gap)^gamma over the smallest supported score, sum (t + gap)^(gamma + 1) = 1."""
+    xp, beta = rows.xp, gamma + 1.0
+
+    def raised_over(gaps: Terms, t: Array, exponent: Number) -> Terms:
+        return each(lambda gap: powers_of(xp, xp.where(gap >= 0.0, t + gap, 0.0), exponent), gaps)
+
+    def is_supported(score: Array) -> Array:
+        return total(xp, raised_over(rows.gaps_from(score), xp.zeros_like(score), beta)) < 1.0
+
+    last = last_supported(xp, rows.scores, rows.top, rows.temperature, is_supported)
+    gaps = rows.gaps_from(last)
+
+    def rates(t: Array, p: Terms) -> Terms:
+        return each(lambda share: beta * share, raised_over(gaps, t, gamma))
+
+    left = xp.clip(shortfall(xp, 1.0, raised_over(gaps, xp.zeros_like(last), beta)), 0.0, 1.0)
+    start = left ** (1.0 / beta)
+    t = newton(xp, 1.0, start, 0.0, lambda t: raised_over(gaps, t, beta), rates)
+    return raised_over(gaps, t, gamma)
+
+
+@dataclass(frozen=True)
+class NormmaxSolution(Solution):
+    """With c = y' / sum y (the derivative of y in its score), p' = c (t - <p, t>) - p <c, t - <p, t>>; symmetric."""
+
+    def _norm(self) -> Array:
+        return 1.0 / norm_of(self.rows.xp, self.weights, self.hyper["alpha"])
+
+    def _steepness(self) -> Terms:
+        """c = y^(2 - alpha) / ((alpha - 1) sum y)."""
+        xp, alpha, norm = self.rows.xp, self.hyper["alpha"], self._norm()
+
+        def steepness(p: Array) -> Array:
+            return xp.minimum(powers_of(xp, p * norm, 2.0 - alpha), STEEPEST) / ((alpha - 1.0) * norm)
+
+        return each(steepness, self.weights)
+
+    def tangent(self, t: Terms) -> Terms:
+        """J t."""
+        xp, p, c = self.rows.xp, self.weights, self._steepness()
+        mean = total(xp, each(lambda p, t: p * t, p, t))
+        moved = each(lambda c, t: c * (t - mean), c, t)
+        mass = total(xp, moved)
+        return each(lambda m, p: m - p * mass, moved, p)
+
+    def cotangent(self, g: Terms) -> Terms:
+        """g^T J; J is symmetric."""
+        return self.tangent(g)
+
+    def parameter_cotangent(self, name: str, g: Terms) -> Array:
+        """d / d alpha: y' = (c sum y) h' - y log(y) / (alpha - 1), with h' from sum y^alpha = 1."""
+        xp, p, c, alpha, norm = self.rows.xp, self.weights, self._steepness(), self.hyper["alpha"], self._norm()
+        logs = each(lambda p: xp.log(xp.where(p > 0.0, p * norm, 1.0)), p)
+        drift = total(xp, each(lambda p, log: powers_of(xp, p * norm, alpha) * log, p, logs))
+        h_rate = drift / (alpha * norm)
+        rates = each(lambda c, p, log: c * h_rate - p * log / (alpha - 1.0), c, p, logs)
+        mass = total(xp, rates)
+        return total(xp, each(lambda r, p, g: (r - p * mass) * g, rates, p, g))
+
+
+def norm_of(xp: Namespace, p: Terms, alpha: Number) -> Array:
+    """||p||_alpha, by way of the largest entry."""
+    top = xp.max(xp.abs(p.entries), axis=-1, keepdims=True)
+    top = top if p.sink is None else xp.maximum(top, xp.abs(p.sink))
+    top = xp.where(top == 0.0, 1.0, top)
+    return top * total(xp, each(lambda w: powers_of(xp, xp.abs(w) / top, alpha), p)) ** (1.0 / alpha)
+
+
+normmax = Map(
+    "normmax",
+    Normmax(),
+    summary="Sparse weights from a norm: flatter than entmax on the scores that it keeps.",
+    equation="p = argmax <x, p> - ||p||_alpha;  Omega(p) = ||p||_alpha - 1",
+    source="Blondel, Martins & Niculae 2020, Learning with Fenchel-Young Losses, arXiv:1901.02324",
+    example="""
+    >>> normmax([0.0, 0.5, 1.0]).round(4)
+    array([0.    , 0.2929, 0.7071])
+    """,
+)

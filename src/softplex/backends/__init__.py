@@ -13,8 +13,8 @@ from softplex.core.arrays import Array, Number
 if TYPE_CHECKING:
     from softplex.core.arguments import Call
 
-Kind = Literal["entries", "row", "matrix"]
-"""The shape of x; that without the normalised axes; batch + (n, n)."""
+Kind = Literal["entries", "row", "matrix", "classes"]
+"""The shape of x; that without the normalised axes; batch + (n, n); (n,), the same for all rows."""
 
 
 class Backend(Protocol):
@@ -81,10 +81,14 @@ def backend_of(x: Any, name: str) -> Backend:
     root = type(x).__module__.partition(".")[0]
     if root in UNSUPPORTED:
         raise TypeError(f"{name}: {type(x).__module__}.{type(x).__qualname__} is not supported; convert it to NumPy first")
-    if root == "numpy" or not (hasattr(x, "__array_namespace__") or root == "dask"):
+    if root == "dask":
+        from softplex.backends.dask import dask_backend
+
+        return dask_backend()
+    if root in ("numpy", "ml_dtypes") or not hasattr(x, "__array_namespace__"):
         from softplex.backends.numpy import NUMPY
 
         return NUMPY
-    from softplex.backends.array_api import backend_for
+    from softplex.backends import array_api
 
-    return backend_for(x, name)
+    return array_api.backend_for(x.__array_namespace__(), root)

@@ -243,6 +243,8 @@ class Lines:
         """The lines of an array of x's shape, of one number a row, or of one matrix a row."""
         if kind == "entries":
             array = np.moveaxis(array, call.axes, range(-len(call.axes), 0))
+        if kind == "classes":
+            array = np.broadcast_to(array, (*call.batch, call.length))
         return cls(array, call.batch)
 
     def apart_from(self, target: Lines) -> Lines:

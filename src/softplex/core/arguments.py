@@ -85,7 +85,7 @@ def read(
     result_dtype = backend.result_dtype(array, dtype, name)
     is_scalar = len(array.shape) == 0
     if is_scalar:
-        array = array.reshape((1,))
+        array = backend.xp.reshape(array, (1,))
     axes = read_axes(axis, dim, len(array.shape), name)
     if empty not in ("zero", "nan"):
         raise ValueError(f"{name}: empty={empty!r} is not known; give 'zero' or 'nan'")
@@ -189,7 +189,7 @@ def read_parameter(call: Call, key: str, value: Any) -> Number:
             f"{call.name}: {key} has shape {shape}; it must be a scalar or broadcast to {tuple(allowed)}, x's shape "
             "with size 1 along the normalised axis"
         )
-    return parameter.reshape((1,) * (len(allowed) - len(shape)) + shape)
+    return call.backend.xp.reshape(parameter, (1,) * (len(allowed) - len(shape)) + shape)
 
 
 def check_range(call: Call, parameter: Parameter, value: Number, length: int) -> Array | None:
@@ -210,7 +210,7 @@ def read_like(call: Call, value: Any, what: str) -> Array:
     shape = () if call.is_scalar else tuple(call.x.shape)
     if tuple(array.shape) != shape:
         raise ValueError(f"{call.name}: {what} has shape {tuple(array.shape)}; it must have x's shape {shape}")
-    return array.reshape(call.x.shape)
+    return call.backend.xp.reshape(array, call.x.shape)
 
 
 def read_wrt(call: Call, wrt: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -171,7 +171,7 @@ class Map:
             found = solution.residual_of_index(losses.index_hits(xp, y, length))
             return (xp.patch(~losses.is_class(y, length), xp.nan, found),)
 
-        return call.backend.run(call, function, [(targets.kind, targets.y)], [("entries", call.dtype)])[0]
+        return call.backend.run(call, function, [targets.operand], [("entries", call.dtype)])[0]
 
     def bind(self, **hyper: Any) -> Map:
         """This map with hyper-parameters fixed to numbers: a map as any other, hashable, comparable and picklable."""

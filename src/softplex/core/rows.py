@@ -148,8 +148,9 @@ class Rows:
         xp, nan = self.xp, self.xp.nan
         empty = absent if self.empty_value == 0.0 else nan
         entries = xp.patch(self.is_empty, empty, entries)
-        spoiled = nan if self.mask is None else xp.where(self.mask, nan, absent)
-        return xp.patch(self.is_bad, spoiled, entries)
+        if self.mask is None:
+            return xp.patch(self.is_bad, nan, entries)
+        return xp.patch(self.is_bad & self.mask, nan, xp.patch(self.is_bad & ~self.mask, absent, entries))
 
     def settled_rows(self, values: Array, *, empty: float) -> Array:
         """One number a row: NaN for bad rows, `empty` or NaN for empty ones."""

@@ -64,9 +64,7 @@ def weights_from_top(pieces: Separable, rows: Rows, hyper: Hyper) -> Terms:
         own = pieces.slope(xp, v, **hyper)
         return each(lambda w: pieces.slope(xp, w, **hyper) / own, p)
 
-    length = rows.x.shape[-1] + (rows.sink is not None)
-    start = xp.ones_like(rows.top)
-    return weights(newton(xp, 1.0, start, 1.0 / length, weights, rates))
+    return weights(newton(xp, 1.0, xp.ones_like(rows.top), weights, rates))
 
 
 @dataclass(frozen=True)

@@ -22,14 +22,19 @@ class Targets:
     y: Array
     is_index: bool
     ignore_index: int | None
-    weight: Any
-    """One number a class (NumPy's or the backend's array of shape (n,)), or None."""
+    weight: Array | None
+    """One number a class, or None."""
     smoothing: float
 
     @property
-    def kind(self) -> Kind:
-        """How the array lies."""
-        return "row" if self.is_index else "entries"
+    def operand(self) -> tuple[Kind, Array]:
+        """The targets and how they lie."""
+        return ("row" if self.is_index else "entries", self.y)
+
+    @property
+    def operands(self) -> list[tuple[Kind, Array]]:
+        """The targets, and the class weights if there are any."""
+        return [self.operand] if self.weight is None else [self.operand, ("classes", self.weight)]
 
 
 def read_targets(
@@ -90,12 +95,12 @@ def smoothed(rows: Rows, y: Array, smoothing: float) -> Array:
 
 
 def loss_rows(
-    targets: Targets, solve: Callable[[Rows, Hyper], Solution], rows: Rows, hyper: Hyper, y: Array
+    targets: Targets, solve: Callable[[Rows, Hyper], Solution], rows: Rows, hyper: Hyper, y: Array, weight: Array | None
 ) -> tuple[Array, Array]:
     """The Fenchel-Young loss of each row times its weight, and the weight."""
     xp, length = rows.xp, rows.x.shape[-1]
     solution = solve(rows, hyper)
-    weight = class_weight(xp, targets)
+    rows = solution.rows
     if not targets.is_index:
         y = xp.astype(y, xp.working)
         y = y if targets.smoothing == 0.0 else smoothed(rows, y, targets.smoothing)
@@ -110,12 +115,12 @@ def loss_rows(
 
 
 def cross_entropy_rows(
-    targets: Targets, solve: Callable[[Rows, Hyper], Solution], rows: Rows, hyper: Hyper, y: Array
+    targets: Targets, solve: Callable[[Rows, Hyper], Solution], rows: Rows, hyper: Hyper, y: Array, weight: Array | None
 ) -> tuple[Array, Array]:
     """-sum w y log p of each row, `solve` giving log p, and the weight of the row."""
     xp, length = rows.xp, rows.x.shape[-1]
-    logs = solve(rows, hyper).weights.entries
-    weight = class_weight(xp, targets)
+    solution = solve(rows, hyper)
+    rows, logs = solution.rows, solution.weights.entries
     hit = index_hits(xp, y, length) if targets.is_index else None
     y_rows = xp.astype(y if hit is None else hit, xp.working)
     if targets.smoothing != 0.0:
@@ -129,11 +134,6 @@ def cross_entropy_rows(
         return loss, xp.ones_like(loss)
     loss, row_weight = of_indices(targets, xp, y, length, loss, xp.ones_like(loss))
     return loss, row_weight * weight_of(xp, hit, weight, rows)
-
-
-def class_weight(xp: Namespace, targets: Targets) -> Array | None:
-    """The class weights in the working precision."""
-    return None if targets.weight is None else xp.astype(targets.weight, xp.working)
 
 
 def weight_of(xp: Namespace, hit: Array, weight: Array | None, rows: Rows) -> Array:
@@ -166,10 +166,11 @@ def reduced_loss(
     working = backend.working
     kinds: list[tuple[Kind, Any]] = [("row", working), ("row", working)]
 
-    def function(rows: Rows, hyper: Hyper, y: Array) -> tuple[Array, Array]:
-        return rows_of(targets, solve, rows, hyper, y)
+    def function(rows: Rows, hyper: Hyper, y: Array, weight: Array | None = None) -> tuple[Array, Array]:
+        weight = None if weight is None else rows.xp.astype(weight, rows.xp.working)
+        return rows_of(targets, solve, rows, hyper, y, weight)
 
-    losses, weights = backend.run(call, function, [(targets.kind, targets.y)], kinds)
+    losses, weights = backend.run(call, function, targets.operands, kinds)
     counted = None
     if targets.is_index and targets.ignore_index is not None:
         counted = targets.y != targets.ignore_index

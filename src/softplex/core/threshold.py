@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from softplex.core.arrays import Array, Namespace, Number, Terms, each, largest, smallest, total
 
-NEWTON_ROUNDS = 48
+NEWTON_ROUNDS = 64
 SEARCH_ROUNDS = 80
 
 
@@ -25,25 +25,27 @@ def newton(
     xp: Namespace,
     target: Number,
     start: Array,
-    floor: Number,
     weights: Callable[[Array], Terms],
     rates: Callable[[Array, Terms], Terms],
+    *,
+    upwards: bool = False,
 ) -> Array:
     """The anchor's weight at which the weights of a row sum to the target.
 
-    `weights(v)` are the weights when the anchor has weight v, `rates(v, p)` their derivatives in v. Far from the
-    solution, where the sum is like a power of v, the step is taken on its logarithm.
+    `weights(v)` are the weights when the anchor has weight v, `rates(v, p)` their derivatives in v. The start lies on the side
+    from which Newton's method is monotone: above the solution where the sum is convex in v, below it (`upwards`) where it is
+    concave. A step the other way is rounding: the row is done.
     """
+    goal = xp.zeros_like(start) + target
 
     def step(v: Array, done: Array) -> tuple[Array, Array]:
         p = weights(v)
-        missing = shortfall(xp, target, p)
         rate = total(xp, rates(v, p))
-        excess = xp.maximum(1.0 - missing / xp.where(target > 0.0, target, 1.0), 1.0)
-        change = xp.where(excess > 2.0, -target * excess * xp.log(excess), missing)
-        moved = xp.clip(v + change / xp.where(rate > 0.0, rate, xp.inf), floor, 1.0)
+        moved = v + shortfall(xp, goal, p) / xp.where(rate > 0.0, rate, xp.inf)
+        moved = xp.clip(moved, 0.0, 1.0)
         updated = xp.where(done, v, moved)
-        return updated, done | ~(xp.abs(moved - v) > 8.0 * xp.eps * v)
+        advance = moved - v if upwards else v - moved
+        return updated, done | ~(advance > 8.0 * xp.eps * v)
 
     state = (start, start != start)
     return xp.iterate(step, state, NEWTON_ROUNDS)[0]

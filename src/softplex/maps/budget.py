@@ -45,8 +45,7 @@ def weights(rows: Rows, hyper: Hyper) -> Terms:
     def rates(v: Array, p: Terms) -> Terms:
         return each(lambda w, gap: xp.astype((gap >= 0.0) & (w < 1.0), xp.working), p, gaps)
 
-    start = xp.zeros_like(last)
-    return weights_over(gaps, newton(xp, budget, start, 0.0, lambda v: weights_over(gaps, v), rates))
+    return weights_over(gaps, newton(xp, budget, xp.zeros_like(last), lambda v: weights_over(gaps, v), rates, upwards=True))
 
 
 budget = Map(

@@ -97,7 +97,7 @@ def weights_from_last(rows: Rows, hyper: Hyper) -> Terms:
     last = last_supported(xp, rows.scores, rows.top, rows.temperature / a, is_supported)
     gaps = rows.gaps_from(last)
     start = xp.clip(shortfall(xp, 1.0, weights_over(gaps, xp.zeros_like(last))), 0.0, 1.0)
-    return weights_over(gaps, newton(xp, 1.0, start, 0.0, lambda v: weights_over(gaps, v), rates))
+    return weights_over(gaps, newton(xp, 1.0, start, lambda v: weights_over(gaps, v), rates))
 
 
 def maxima(rows: Rows) -> Terms:

@@ -124,7 +124,7 @@ class Maxout:
         given = () if call.is_scalar else tuple(call.x.shape)
         if tuple(t.shape) != given:
             raise ValueError(f"{self.name}: t has shape {tuple(t.shape)}; it must have x's shape {given}")
-        grouped = self._grouped(groups, t.reshape(call.x.shape))
+        grouped = self._grouped(groups, call.backend.xp.reshape(t, call.x.shape))
 
         def take(rows: Rows, hyper: object, t: Array) -> tuple[Array]:
             xp = rows.xp
@@ -168,7 +168,7 @@ class Maxout:
             return array
         split = (groups.units, groups.pieces) if groups.layout == "contiguous" else (groups.pieces, groups.units)
         shape = tuple(array.shape)
-        return array.reshape((*shape[: groups.axis], *split, *shape[groups.axis + 1 :]))
+        return groups.call.backend.xp.reshape(array, (*shape[: groups.axis], *split, *shape[groups.axis + 1 :]))
 
     def _split_call(self, groups: Groups) -> Call:
         """The call on the grouped array, in which the axis of pieces is the one that goes."""
@@ -189,14 +189,15 @@ class Maxout:
         call = self._split_call(groups)
         result = call.backend.run(call, function, operands, [("row", dtype)])[0]
         if call.is_scalar and groups.keeps_axis:
-            result = result.reshape(())
+            result = call.backend.xp.reshape(result, ())
         return result if out is None else call.backend.copied_into(out, result, self.name)
 
     def _expand(self, groups: Groups, function: Any, g: Array) -> Array:
         call = self._split_call(groups)
+        xp = call.backend.xp
         shape = () if call.is_scalar else tuple(groups.call.x.shape)
-        found = call.backend.run(call, function, [("row", g.reshape(call.batch))], [("entries", call.dtype)])[0]
-        return found.reshape(shape)
+        found = call.backend.run(call, function, [("row", xp.reshape(g, call.batch))], [("entries", call.dtype)])[0]
+        return xp.reshape(found, shape)
 
 
 def first_winner(xp: Namespace, rows: Array) -> Array:

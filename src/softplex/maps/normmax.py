@@ -50,28 +50,25 @@ class Normmax(Formula):
 def powers_from_top(rows: Rows, gamma: Number) -> Terms:
     """y up to a factor, for gamma >= 1: (1 + gap / h)_+^gamma with sum (h + gap)_+^(gamma + 1) = 1."""
     xp, beta = rows.xp, gamma + 1.0
-    length = rows.x.shape[-1] + (rows.sink is not None)
 
-    def shares(h: Array, exponent: Number) -> Terms:
-        return each(lambda gap: powers_of(xp, 1.0 + xp.maximum(gap / h, -1.0), exponent), rows.gaps)
+    def shares(height: Array, exponent: Number) -> Terms:
+        return each(lambda gap: deformed(xp, gap / height, exponent), rows.gaps)
 
-    def raised(h: Array) -> Terms:
-        scale = h**beta
-        return each(lambda share: scale * share, shares(h, beta))
+    # The unknown is q = h^beta, in which the sum is linear where all scores are alike.
+    def raised(q: Array) -> Terms:
+        return each(lambda share: q * share, shares(q ** (1.0 / beta), beta))
 
-    def rates(h: Array, p: Terms) -> Terms:
-        scale = beta * h**gamma
-        return each(lambda share: scale * share, shares(h, gamma))
+    def rates(q: Array, p: Terms) -> Terms:
+        return shares(q ** (1.0 / beta), gamma)
 
-    floor = xp.ones_like(rows.top) * length ** (-1.0 / beta)
-    h = newton(xp, 1.0, xp.ones_like(rows.top), floor, raised, rates)
+    h = newton(xp, 1.0, xp.ones_like(rows.top), raised, rates) ** (1.0 / beta)
+    return shares(h, gamma)
 
-    def power(gap: Array) -> Array:
-        base = xp.maximum(gap / h, -1.0)
-        inside = base > -1.0
-        return xp.where(inside, xp.exp(gamma * xp.log1p(xp.where(inside, base, 0.0))), 0.0)
 
-    return each(power, rows.gaps)
+def deformed(xp: Namespace, gap: Array, exponent: Number) -> Array:
+    """(1 + gap)_+^exponent, by log1p for the sake of large exponents."""
+    inside = gap > -1.0
+    return xp.where(inside, xp.exp(exponent * xp.log1p(xp.where(inside, gap, 0.0))), 0.0)
 
 
 def powers_from_last(rows: Rows, gamma: Number) -> Terms:
@@ -92,7 +89,7 @@ def powers_from_last(rows: Rows, gamma: Number) -> Terms:
 
     left = xp.clip(shortfall(xp, 1.0, raised_over(gaps, xp.zeros_like(last), beta)), 0.0, 1.0)
     start = left ** (1.0 / beta)
-    t = newton(xp, 1.0, start, 0.0, lambda t: raised_over(gaps, t, beta), rates)
+    t = newton(xp, 1.0, start, lambda t: raised_over(gaps, t, beta), rates)
     return raised_over(gaps, t, gamma)
 
 
@@ -151,6 +148,6 @@ normmax = Map(
     source="Blondel, Martins & Niculae 2020, Learning with Fenchel-Young Losses, arXiv:1901.02324",
     example="""
     >>> normmax([0.0, 0.5, 1.0]).round(4)
-    array([0.    , 0.2929, 0.7071])
+    array([0.    , 0.311, 0.689])
     """,
 )

@@ -1,0 +1,527 @@
+"""Facts about softplex and its peers, measured side by side in one run: errors against exact results, and edge cases.
+
+    python bench/compare.py            measures every peer that is installed; writes bench/results/compare-<date>.json
+    python bench/compare.py --readme   rewrites the table in README.md from the newest of those files
+
+Nothing here is timed. A peer is called as its users call it; what it lacks stays empty. Exact results come from mpmath
+and from fractions, not from any of the libraries. It needs mpmath, and takes those of SciPy, torch, JAX, Keras and
+entmax that are installed; softplex is that of this checkout.
+"""
+
+import argparse
+import datetime
+import importlib
+import json
+import os
+import platform
+import sys
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mpmath
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "bench" / "results"
+BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
+SEED = 20240229
+ROWS, COLUMNS = 200, 64
+
+# Keras asks for its backend before it is imported; its functions are its own or torch's then.
+os.environ.setdefault("KERAS_BACKEND", "torch")
+# JAX rounds float64 to float32 unless it is told not to.
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+mpmath.mp.dps = 60
+sys.path.insert(0, str(ROOT / "src"))
+
+
+# ---- peers: what a library offers, each function from NumPy arrays to NumPy arrays, along the last axis unless told
+
+
+@dataclass
+class Peer:
+    """A library's functions by the names that the facts below ask for."""
+
+    name: str
+    package: str
+    functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+
+
+def softplex_peer() -> Peer:
+    import softplex as sx
+
+    def masked_gradient(x: Any, mask: Any, g: Any) -> Any:
+        return sx.softmax.vjp(x, g, where=mask)
+
+    return Peer(
+        "softplex",
+        "softplex",
+        {
+            "softmax": sx.softmax,
+            "log_softmax": sx.log_softmax,
+            "sparsemax": sx.sparsemax,
+            "entmax15": sx.entmax15,
+            "entmax": lambda x, alpha: sx.entmax(x, alpha=alpha),
+            "cross_entropy_gradient": sx.softmax.residual,
+            "masked_softmax": lambda x, mask: sx.softmax(x, where=mask),
+            "masked_gradient": masked_gradient,
+        },
+    )
+
+
+def scipy_peer() -> Peer:
+    from scipy import special
+
+    return Peer(
+        "SciPy",
+        "scipy",
+        {
+            "softmax": lambda x, axis=-1: special.softmax(x, axis=axis),
+            "log_softmax": lambda x, axis=-1: special.log_softmax(x, axis=axis),
+        },
+    )
+
+
+def torch_peer() -> Peer:
+    import torch
+
+    def on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x, axis=-1: function(torch.from_numpy(np.array(x)), dim=axis).numpy()
+
+    def cross_entropy_gradient(x: Any, y: Any) -> Any:
+        scores = torch.from_numpy(np.array(x)).requires_grad_()
+        torch.nn.functional.cross_entropy(scores, torch.from_numpy(y), reduction="sum").backward()
+        return scores.grad.numpy()
+
+    def masked_softmax(x: Any, mask: Any) -> Any:
+        return torch.masked.softmax(torch.from_numpy(x), -1, mask=torch.from_numpy(mask)).numpy()[mask]
+
+    def masked_gradient(x: Any, mask: Any, g: Any) -> Any:
+        scores = torch.from_numpy(x.copy()).requires_grad_()
+        weights = torch.masked.softmax(scores, -1, mask=torch.from_numpy(mask))
+        (weights[torch.from_numpy(mask)] * torch.from_numpy(g[mask])).sum().backward()
+        return scores.grad.numpy()
+
+    return Peer(
+        "PyTorch",
+        "torch",
+        {
+            "softmax": on_tensors(torch.softmax),
+            "log_softmax": on_tensors(torch.log_softmax),
+            "cross_entropy_gradient": cross_entropy_gradient,
+            "masked_softmax": masked_softmax,
+            "masked_gradient": masked_gradient,
+        },
+    )
+
+
+def jax_peer() -> Peer:
+    import jax
+
+    def cross_entropy_gradient(x: Any, y: Any) -> Any:
+        def loss(scores: Any) -> Any:
+            return -sum(jax.nn.log_softmax(scores)[row, label] for row, label in enumerate(y))
+
+        return np.asarray(jax.grad(loss)(x))
+
+    def masked_softmax(x: Any, mask: Any) -> Any:
+        return np.asarray(jax.nn.softmax(x, where=mask))
+
+    def masked_gradient(x: Any, mask: Any, g: Any) -> Any:
+        return np.asarray(jax.grad(lambda x: (jax.nn.softmax(x, where=mask) * g).sum())(x))
+
+    return Peer(
+        "JAX",
+        "jax",
+        {
+            "softmax": lambda x, axis=-1: np.asarray(jax.nn.softmax(x, axis=axis)),
+            "log_softmax": lambda x, axis=-1: np.asarray(jax.nn.log_softmax(x, axis=axis)),
+            "cross_entropy_gradient": cross_entropy_gradient,
+            "masked_softmax": masked_softmax,
+            "masked_gradient": masked_gradient,
+        },
+    )
+
+
+def keras_peer() -> Peer:
+    import keras
+
+    def on_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
+        def on_arrays(x: Any, axis: int = -1) -> Any:
+            tensor = keras.ops.convert_to_tensor(x, dtype=str(x.dtype))
+            return keras.ops.convert_to_numpy(function(tensor, axis=axis))
+
+        return on_arrays
+
+    def masked_softmax(x: Any, mask: Any) -> Any:
+        return keras.ops.convert_to_numpy(keras.layers.Softmax(dtype=str(x.dtype))(x, mask=mask))[mask]
+
+    return Peer(
+        "Keras",
+        "keras",
+        {
+            "softmax": on_tensors(keras.ops.softmax),
+            "log_softmax": on_tensors(keras.ops.log_softmax),
+            "sparsemax": on_tensors(keras.ops.sparsemax),
+            "masked_softmax": masked_softmax,
+        },
+    )
+
+
+def entmax_peer() -> Peer:
+    import entmax
+    import torch
+
+    def on_tensors(function: Callable[..., Any], **options: Any) -> Callable[..., Any]:
+        return lambda x, axis=-1: function(torch.from_numpy(np.array(x)), dim=axis, **options).numpy()
+
+    return Peer(
+        "entmax",
+        "entmax",
+        {
+            "sparsemax": on_tensors(entmax.sparsemax),
+            "entmax15": on_tensors(entmax.entmax15),
+            "entmax": lambda x, alpha: on_tensors(entmax.entmax_bisect, alpha=alpha)(x),
+        },
+    )
+
+
+PEERS = (softplex_peer, scipy_peer, torch_peer, jax_peer, keras_peer, entmax_peer)
+
+
+def installed_peers() -> list[Peer]:
+    found = []
+    for make in PEERS:
+        try:
+            found.append(make())
+        except ImportError as error:
+            print(f"left out: {make.__name__.removesuffix('_peer')} ({error})")
+    return found
+
+
+# ---- exact results, one row at a time
+
+
+def exact_softmax(row: Any) -> list[Any]:
+    powers = [mpmath.exp(mpmath.mpf(float(x))) for x in row]
+    norm = mpmath.fsum(powers)
+    return [power / norm for power in powers]
+
+
+def exact_sparsemax(row: Any) -> list[Any]:
+    ordered = sorted((Fraction(float(x)) for x in row), reverse=True)
+    running, threshold = Fraction(0), Fraction(0)
+    for count, score in enumerate(ordered, start=1):
+        running += score
+        if 1 + count * score > running:
+            threshold = (running - 1) / count
+    weights = [max(Fraction(float(x)) - threshold, Fraction(0)) for x in row]
+    return [mpmath.mpf(p.numerator) / p.denominator for p in weights]
+
+
+def exact_entmax(row: Any, alpha: float) -> list[Any]:
+    """Bisection on tau in p = ((alpha - 1) x - tau)^(1 / (alpha - 1)), to many more digits than are looked at."""
+    step = mpmath.mpf(alpha) - 1
+    scores = [step * mpmath.mpf(float(x)) for x in row]
+
+    def weights(tau: Any) -> list[Any]:
+        return [max(score - tau, mpmath.mpf(0)) ** (1 / step) for score in scores]
+
+    low, high = max(scores) - 1, max(scores)
+    for _ in range(170):
+        middle = (low + high) / 2
+        low, high = (middle, high) if mpmath.fsum(weights(middle)) > 1 else (low, middle)
+    return weights(low)
+
+
+# ---- errors
+
+
+def ulp(value: Any, dtype: Any) -> float:
+    """The spacing of a dtype at a value."""
+    return float(np.spacing(np.abs(np.asarray(float(value), dtype=dtype))))
+
+
+def error(found: Any, exact: Any) -> float:
+    return float(abs(mpmath.mpf(float(found)) - exact))
+
+
+def worst_of_each(found: Any, exact: list[list[Any]], dtype: Any) -> float:
+    """The largest error in ULP of the result itself, over results that are normal numbers."""
+    least = float(np.finfo(dtype).smallest_normal)
+    errors = [
+        error(p, q) / ulp(q, dtype)
+        for row, exact_row in zip(found, exact, strict=True)
+        for p, q in zip(row, exact_row, strict=True)
+        if abs(q) >= least
+    ]
+    return max(errors)
+
+
+def worst_of_largest(found: Any, exact: list[list[Any]], dtype: Any) -> float:
+    """The largest error in ULP of the largest weight of the row."""
+    return max(
+        error(p, q) / ulp(max(exact_row), dtype)
+        for row, exact_row in zip(found, exact, strict=True)
+        for p, q in zip(row, exact_row, strict=True)
+    )
+
+
+# ---- facts: a question, and how a peer's functions answer it
+
+
+@dataclass
+class Fact:
+    """A question, what its answer is counted in, the functions that it needs, and how it is answered."""
+
+    question: str
+    unit: str
+    needs: tuple[str, ...]
+    answer: Callable[..., Any]
+
+
+def spread_scores(dtype: Any) -> Any:
+    return np.random.default_rng(SEED).uniform(-80.0, 80.0, (ROWS, COLUMNS)).astype(dtype)
+
+
+def close_scores(dtype: Any) -> Any:
+    return np.random.default_rng(SEED).normal(0.0, 1.0, (ROWS, COLUMNS)).astype(dtype)
+
+
+def log_of_confident(dtype: Any) -> Callable[..., Any]:
+    def answer(log_softmax: Callable[..., Any]) -> Any:
+        exact = -mpmath.log1p(mpmath.exp(-40))
+        return error(log_softmax(np.array([0.0, -40.0], dtype=dtype))[0], exact) / ulp(exact, dtype)
+
+    return answer
+
+
+def softmax_of_spread(dtype: Any) -> Callable[..., Any]:
+    def answer(softmax: Callable[..., Any]) -> Any:
+        scores = spread_scores(dtype)
+        return worst_of_each(softmax(scores), [exact_softmax(row) for row in scores], dtype)
+
+    return answer
+
+
+def gradient_of_confident(cross_entropy_gradient: Callable[..., Any]) -> Any:
+    scores = np.array([[20.0, 0.0]], dtype=np.float32)
+    exact = -1 / (1 + mpmath.exp(20))
+    found = cross_entropy_gradient(scores, np.array([0]))[0, 0]
+    return error(found, exact) / ulp(exact, np.float32)
+
+
+def sparsemax_of_four(sparsemax: Callable[..., Any]) -> Any:
+    return shown_row(sparsemax(np.array([[0.1, 0.2, 0.3, 0.2]]))[0])
+
+
+def sparse_of_many(exact: Callable[..., list[Any]]) -> Callable[..., Any]:
+    def answer(function: Callable[..., Any]) -> Any:
+        scores = close_scores(np.float32)
+        return worst_of_largest(function(scores), [exact(row) for row in scores], np.float32)
+
+    return answer
+
+
+def entmax_near_one(entmax: Callable[..., Any]) -> Any:
+    alpha, scores = 1.0 + 1e-6, close_scores(np.float32)[:20]
+    return worst_of_largest(entmax(scores, alpha), [exact_entmax(row, alpha) for row in scores], np.float32)
+
+
+def entmax_at_one(entmax: Callable[..., Any]) -> Any:
+    scores = close_scores(np.float32)[:20]
+    return worst_of_largest(entmax(scores, 1.0), [exact_softmax(row) for row in scores], np.float32)
+
+
+def nothing_to_weigh(function: Callable[..., Any]) -> Any:
+    return shown_row(function(np.array([[-np.inf, -np.inf]]))[0])
+
+
+def nan_under_mask(masked_softmax: Callable[..., Any]) -> Any:
+    return finite_or_not(masked_softmax(*MASKED))
+
+
+def gradient_with_nan_under_mask(masked_gradient: Callable[..., Any]) -> Any:
+    return finite_or_not(masked_gradient(*MASKED, np.array([[1.0, 0.0, 0.0]])))
+
+
+MASKED = np.array([[1.0, 2.0, np.nan]]), np.array([[True, True, False]])
+
+
+def finite_or_not(array: Any) -> str:
+    return "finite" if np.isfinite(array).all() else "NaN"
+
+
+def same_bits(softmax: Callable[..., Any]) -> Any:
+    scores = spread_scores(np.float32)[:, :61]
+    whole = softmax(scores)
+    alone = np.concatenate([softmax(scores[i : i + 1].copy()) for i in range(len(scores))])
+    across = softmax(np.ascontiguousarray(scores.T), axis=0).T
+    return bool(np.array_equal(whole, alone) and np.array_equal(whole, across))
+
+
+def shown_row(row: Any) -> str:
+    return "[" + ", ".join(f"{float(p):.3g}" for p in row) + "]"
+
+
+FACTS = (
+    Fact("first of log_softmax([0, -40]), float64", "ULP", ("log_softmax",), log_of_confident(np.float64)),
+    Fact("the same, float32", "ULP", ("log_softmax",), log_of_confident(np.float32)),
+    Fact("softmax of scores over ±80, float32", "ULP", ("softmax",), softmax_of_spread(np.float32)),
+    Fact("the same, float64", "ULP", ("softmax",), softmax_of_spread(np.float64)),
+    Fact(
+        "gradient of cross-entropy at scores [20, 0], class 0, float32",
+        "ULP",
+        ("cross_entropy_gradient",),
+        gradient_of_confident,
+    ),
+    Fact("sparsemax([0.1, 0.2, 0.3, 0.2]), exactly [0.15, 0.25, 0.35, 0.25]", "", ("sparsemax",), sparsemax_of_four),
+    Fact("sparsemax of normal scores, float32", "ULP of max", ("sparsemax",), sparse_of_many(exact_sparsemax)),
+    Fact(
+        "entmax15 of normal scores, float32",
+        "ULP of max",
+        ("entmax15",),
+        sparse_of_many(lambda row: exact_entmax(row, 1.5)),
+    ),
+    Fact("entmax(alpha=1), which is softmax, float32", "ULP of max", ("entmax",), entmax_at_one),
+    Fact("entmax(alpha=1.000001), float32", "ULP of max", ("entmax",), entmax_near_one),
+    Fact("softmax of [-inf, -inf]", "", ("softmax",), nothing_to_weigh),
+    Fact("sparsemax of [-inf, -inf]", "", ("sparsemax",), nothing_to_weigh),
+    Fact("softmax with a NaN under the mask: the other weights", "", ("masked_softmax",), nan_under_mask),
+    Fact("the same: the gradient", "", ("masked_gradient",), gradient_with_nan_under_mask),
+    Fact("softmax: a row has the same bits alone, in a batch and along axis 0", "", ("softmax",), same_bits),
+)
+
+
+def answered(fact: Fact, peer: Peer) -> Any:
+    """The answer, None where the peer lacks a function, the name of the exception where it raises one."""
+    functions = [peer.functions.get(name) for name in fact.needs]
+    if None in functions:
+        return None
+    try:
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            value = fact.answer(*functions)
+    except Exception as failure:  # noqa: BLE001 - what a peer raises is the finding
+        return f"raises {type(failure).__name__}"
+    if isinstance(value, float):
+        # JSON knows no NaN; an error that is not a number means that the result was none.
+        return float(f"{value:.4g}") if np.isfinite(value) else "NaN"
+    return value
+
+
+# ---- the file and the table
+
+
+def measure() -> dict[str, Any]:
+    peers = installed_peers()
+    facts = []
+    for fact in FACTS:
+        print(fact.question)
+        values = {peer.name: answered(fact, peer) for peer in peers}
+        facts.append({"question": fact.question, "unit": fact.unit, "values": values})
+    return {
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "machine": {"cpu": cpu_model(), "system": platform.system(), "architecture": platform.machine()},
+        "versions": {peer.name: version_of(peer) for peer in peers}
+        | {
+            "NumPy": np.__version__,
+            "Python": platform.python_version(),
+            "mpmath": mpmath.__version__,
+        },
+        "settings": {
+            "seed": SEED,
+            "rows": ROWS,
+            "columns": COLUMNS,
+            "keras backend": os.environ["KERAS_BACKEND"],
+            "jax x64": os.environ["JAX_ENABLE_X64"],
+        },
+        "facts": facts,
+    }
+
+
+def version_of(peer: Peer) -> str:
+    try:
+        return metadata.version(peer.package)
+    except metadata.PackageNotFoundError:
+        return str(importlib.import_module(peer.package).__version__)
+
+
+def cpu_model() -> str:
+    """The processor's name, as the system gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def write_results(found: dict[str, Any]) -> Path:
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    path = RESULTS / f"compare-{found['date']}.json"
+    path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return path
+
+
+def table(found: dict[str, Any], source: str) -> str:
+    """The facts as Markdown, a peer a column."""
+    peers = list(found["facts"][0]["values"])
+    lines = ["| | " + " | ".join(peers) + " |", "|---" * (len(peers) + 1) + "|"]
+    for fact in found["facts"]:
+        unit = f" ({fact['unit']})" if fact["unit"] else ""
+        cells = [shown(value) for value in fact["values"].values()]
+        lines.append(f"| {fact['question']}{unit} | " + " | ".join(cells) + " |")
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lines += ["", f"Measured on {found['date']} on {found['machine']['cpu']} with {versions}: `{source}`."]
+    return "\n".join(lines)
+
+
+def shown(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return shown_number(value)
+    return str(value)
+
+
+def shown_number(value: float) -> str:
+    if value >= 1e4:
+        digits, _, exponent = f"{value:.0e}".partition("e")
+        return f"{digits}e{int(exponent)}"
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def rewrite_readme() -> Path:
+    newest = max(RESULTS.glob("compare-*.json"))
+    found = json.loads(newest.read_text(encoding="utf-8"))
+    path = ROOT / "README.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"README.md has no lines {BEGIN} and {END} to write the table between")
+    made = table(found, newest.relative_to(ROOT).as_posix())
+    path.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--readme", action="store_true", help="rewrite the README's table from the newest results")
+    if parser.parse_args().readme:
+        print(rewrite_readme())
+        return
+    found = measure()
+    path = write_results(found)
+    print(table(found, path.relative_to(ROOT).as_posix()))
+
+
+if __name__ == "__main__":
+    main()

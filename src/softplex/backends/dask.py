@@ -1,0 +1,111 @@
+"""Dask arrays, lazily: each chunk of rows goes through the NumPy formulas when it is computed. No formula lives here.
+
+The normalised axes become one chunk, so a row must fit into memory; the other axes keep theirs. Nothing is computed by a call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from softplex.backends import Kind
+from softplex.backends.array_api import ArrayApiBackend
+from softplex.backends.numpy import BLOCK_ENTRIES, NUMPY, NDArray
+from softplex.core.arrays import Array
+from softplex.core.rows import Rows
+
+if TYPE_CHECKING:
+    from softplex.core.arguments import Call
+
+PARTS = ("x", "mask", "sink", "temperature", "invalid")
+
+
+@lru_cache
+def dask_backend() -> DaskBackend:
+    """The backend; needs the namespace that array-api-compat puts over Dask."""
+    try:
+        import array_api_compat.dask.array as functions
+    except ImportError:
+        raise TypeError("Dask arrays need the package array-api-compat; install softplex[array-api]") from None
+    return DaskBackend(functions, "dask", can_look=False)
+
+
+class DaskBackend(ArrayApiBackend):
+    """The contract of a backend, chunk by chunk."""
+
+    def _found(
+        self, call: Call, function: Callable[..., tuple[Array, ...]], lined: list[Array], kinds: list[Kind]
+    ) -> Sequence[Array]:
+        import dask.array as da
+
+        rows, hyper = self._rows(call)
+        chunks = da.rechunk(rows.x, {-1: -1}).chunks
+        parts = {name: getattr(rows, name) for name in PARTS} | dict(hyper)
+        parts |= {f"operand {index}": array for index, array in enumerate(lined)}
+        arrays = {name: self._aligned(part, chunks) for name, part in parts.items() if hasattr(part, "chunks")}
+        fixed = {name: part for name, part in parts.items() if name not in arrays}
+        batch = tuple(range(len(chunks) - 1))
+        pairs = [item for array in arrays.values() for item in (array, (*batch, len(batch)))]
+        length = rows.x.shape[-1]
+        results = []
+        for index, kind in enumerate(kinds):
+            tail = {"entries": (length,), "row": (1,), "matrix": (length, length)}[kind]
+            labels = tuple(range(len(batch) + 1, len(batch) + 1 + len(tail)))
+            results.append(
+                da.blockwise(
+                    computed_chunk,
+                    (*batch, *labels),
+                    *pairs,
+                    names=tuple(arrays),
+                    fixed=fixed,
+                    settings=(rows.sign, rows.empty_value, rows.is_narrow),
+                    hyper_names=tuple(hyper),
+                    function=function,
+                    index=index,
+                    tail=tail,
+                    new_axes=dict(zip(labels, tail, strict=True)),
+                    concatenate=True,
+                    dtype=np.float64,
+                    meta=np.empty((0,) * (len(batch) + len(tail)), np.float64),
+                )
+            )
+        return results
+
+    @staticmethod
+    def _aligned(array: Array, chunks: tuple[tuple[int, ...], ...]) -> Array:
+        """An array of lines in the chunks of the scores; a parameter is repeated over the rows."""
+        import dask.array as da
+
+        shape = (*(sum(sizes) for sizes in chunks[:-1]), array.shape[-1])
+        return da.rechunk(da.broadcast_to(array, shape), (*chunks[:-1], (array.shape[-1],)))
+
+
+def computed_chunk(
+    *blocks: NDArray,
+    names: tuple[str, ...],
+    fixed: dict[str, Any],
+    settings: tuple[int, float, bool],
+    hyper_names: tuple[str, ...],
+    function: Callable[..., tuple[Array, ...]],
+    index: int,
+    tail: tuple[int, ...],
+) -> NDArray:
+    """One result for one chunk of rows, in blocks that stay in cache."""
+    known = {**fixed, **dict(zip(names, blocks, strict=True))}
+    batch = known["x"].shape[:-1]
+    flat = {n: v.reshape(-1, v.shape[-1]) if isinstance(v, np.ndarray) else v for n, v in known.items()}
+    operands = sorted(name for name in flat if name.startswith("operand "))
+    result = np.empty((math.prod(batch), *tail))
+    step = max(1, BLOCK_ENTRIES // math.prod(tail))
+    for start in range(0, len(result), step):
+        part = {n: v[start : start + step] if isinstance(v, np.ndarray) else v for n, v in flat.items()}
+        sign, empty_value, is_narrow = settings
+        rows = Rows(NUMPY.xp, *(part[name] for name in PARTS[:4]), sign, part["invalid"], empty_value, is_narrow)
+        with np.errstate(all="ignore"):
+            found = function(rows, {name: part[name] for name in hyper_names}, *(part[name] for name in operands))
+        result[start : start + step] = found[index]
+    return result.reshape(*batch, *tail)

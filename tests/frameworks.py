@@ -1,0 +1,76 @@
+"""The frameworks that the laws run on: how each makes an array and gives it back. One entry here enrols a framework."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+FLOATS = ("float64", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True)
+class Framework:
+    """`asarray` takes a NumPy array and keeps its dtype; `to_numpy` goes back."""
+
+    name: str
+    module: str
+    dtypes: tuple[str, ...]
+    asarray: Callable
+    to_numpy: Callable
+    is_array: Callable
+    lazy: bool = False  # numbers cannot be looked at: errors in values become NaN rows, and calls are slow
+    formulas: bool = True  # section 4's factor of four
+    bits: bool = False  # section 5: a row's bits depend on that row alone
+
+    @property
+    def missing(self):
+        """Why it cannot run here, or None."""
+        found = importlib.util.find_spec(self.module.partition(".")[0])
+        return None if found else f"{self.name} is not installed ({self.module} cannot be imported)"
+
+
+def numpy_dtype(name):
+    if name == "bfloat16":
+        return np.dtype(importlib.import_module("ml_dtypes").bfloat16)
+    return np.dtype(name)
+
+
+def strict_array(array):
+    return importlib.import_module("array_api_strict").asarray(np.array(array))
+
+
+def strict_to_numpy(array):
+    return np.array(np.from_dlpack(array)) if array.size else np.empty(array.shape, array.dtype._np_dtype)
+
+
+def dask_array(array):
+    dask = importlib.import_module("dask.array")
+    chunks = tuple(max(1, (size + 1) // 2) if place == 0 and array.ndim > 1 else -1 for place, size in enumerate(array.shape))
+    return dask.from_array(np.array(array), chunks=chunks)
+
+
+NUMPY = Framework(
+    "numpy", "numpy", FLOATS, np.array, lambda array: array, lambda array: type(array) is np.ndarray, bits=True
+)
+STRICT = Framework(
+    "array_api_strict",
+    "array_api_strict",
+    ("float64", "float32"),
+    strict_array,
+    strict_to_numpy,
+    lambda array: type(array).__module__.startswith("array_api_strict"),
+)
+DASK = Framework(
+    "dask",
+    "dask.array",
+    ("float64", "float32"),
+    dask_array,
+    lambda array: np.asarray(array.compute()),
+    lambda array: type(array).__module__.startswith("dask"),
+    lazy=True,
+)
+FRAMEWORKS = (NUMPY, STRICT, DASK)

@@ -1,0 +1,155 @@
+"""The losses by their usual names: cross_entropy as torch has it, and the Fenchel-Young losses of the family."""
+
+import itertools
+
+import numpy as np
+import pytest
+import reference
+from tolerances import ulp
+
+import softplex as sx
+
+X = np.random.default_rng(1).normal(size=(6, 5)) * 2
+Y = np.array([0, 4, -100, 2, 2, 1])
+SOFT = np.random.default_rng(2).random((6, 5))
+SOFT /= SOFT.sum(axis=-1, keepdims=True)
+W = np.array([0.5, 2.0, 1.0, 0.25, 3.0])
+
+
+def exact_cross_entropy(x, y, weight, smoothing, reduction):
+    """The definition, row by row, with torch's divisors."""
+    rows = [reference.row("softmax", line) for line in x]
+    w = np.ones(x.shape[-1]) if weight is None else weight
+    if y.ndim == 1:
+        kept = y != -100
+        share = np.where(kept, w[np.where(kept, y, 0)], 0)
+        terms = []
+        for row, target in zip(rows, y, strict=True):
+            if target < 0:
+                terms.append(0.0)
+                continue
+            spread = row.cross_entropy([1 / x.shape[-1]] * x.shape[-1], weight=w)
+            hit = row.cross_entropy(int(target), weight=w)
+            terms.append(float((1 - reference.number(smoothing)) * hit + reference.number(smoothing) * spread))
+        divisor = share.sum()
+    else:
+        terms = [float(row.cross_entropy(target, smoothing, w)) for row, target in zip(rows, y, strict=True)]
+        divisor = len(rows)
+    total = sum(terms)
+    return {"none": np.array(terms), "sum": total, "mean": total / divisor}[reduction]
+
+
+CALLS = list(itertools.product((Y, SOFT), (None, W), (0.0, 0.2), ("none", "sum", "mean")))
+
+
+@pytest.mark.parametrize(("y", "weight", "smoothing", "reduction"), CALLS)
+def test_cross_entropy_is_its_definition(y, weight, smoothing, reduction):
+    got = sx.cross_entropy(X, y, weight=weight, label_smoothing=smoothing, reduction=reduction)
+    np.testing.assert_allclose(got, exact_cross_entropy(X, y, weight, smoothing, reduction), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("y", "weight", "smoothing", "reduction"), CALLS)
+def test_cross_entropy_is_torchs(y, weight, smoothing, reduction):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    wanted = torch.nn.functional.cross_entropy(
+        torch.tensor(X), torch.tensor(y), None if weight is None else torch.tensor(weight),
+        label_smoothing=smoothing, reduction=reduction,
+    )
+    got = sx.cross_entropy(X, y, weight=weight, label_smoothing=smoothing, reduction=reduction)
+    np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_cross_entropy_of_confident_rows(dtype):
+    """2 ULP (float64: 3) of itself, times four for formulas: log1p of what is left, never log of nearly 1."""
+    limit = {"float64": 12, "float32": 8}[dtype]
+    x = np.array([[0, -40, -41], [30, 0, 1], [0, -700 if dtype == "float64" else -80, -900], [1, 1, 1]]).astype(dtype)
+    got = sx.cross_entropy(x, np.zeros(4, int), reduction="none")
+    assert got.dtype == dtype
+    for value, line in zip(got.tolist(), x, strict=True):
+        wanted = reference.row("softmax", line).cross_entropy(0)
+        assert value > 0
+        assert abs(reference.mpf(value) - wanted) <= limit * ulp(dtype, wanted)
+
+
+def test_cross_entropy_equals_the_loss_of_softmax_for_indices():
+    for reduction in ("none", "sum", "mean"):
+        one = sx.cross_entropy(X, Y, reduction=reduction)
+        np.testing.assert_allclose(one, sx.softmax.loss(X, Y, ignore_index=-100, reduction=reduction), rtol=1e-15)
+
+
+def test_cross_entropy_is_the_loss_plus_the_entropy():
+    entropy = -np.sum(SOFT * np.log(SOFT), axis=-1)
+    got = sx.cross_entropy(X, SOFT, reduction="none")
+    np.testing.assert_allclose(got, sx.softmax.loss(X, SOFT, reduction="none") + entropy, rtol=1e-13)
+
+
+def test_cross_entropy_with_everything():
+    """Mask, sink and temperature: the exact row has them too."""
+    where = np.random.default_rng(4).random(X.shape) < 0.8
+    where[:, 1] = True
+    got = sx.cross_entropy(X, np.ones(6, int), where=where, sink=0.5, temperature=0.5, reduction="none")
+    for value, line, mask in zip(got, X, where, strict=True):
+        wanted = reference.row("softmax", line, where=mask, sink=0.5, temperature=0.5).cross_entropy(1)
+        assert value == pytest.approx(float(wanted), rel=1e-14)
+    along = sx.cross_entropy(X.T, Y, axis=0, reduction="none")
+    assert np.array_equal(along, sx.cross_entropy(X, Y, reduction="none"))
+
+
+def test_cross_entropy_of_nothing():
+    assert sx.cross_entropy(X, np.full(6, -100)) == 0
+    assert sx.cross_entropy(X, np.full(6, -100), weight=W) == 0
+    assert sx.cross_entropy(X, Y, ignore_index=2, reduction="none")[[3, 4]].tolist() == [0, 0] if -100 not in Y else True
+    with pytest.raises(IndexError, match="-100"):
+        sx.cross_entropy(X, Y, ignore_index=2)
+
+
+def test_infinite_losses_are_never_nan():
+    x = np.array([[0.0, -np.inf], [1.0, 2.0]])
+    assert sx.cross_entropy(x, np.array([1, 0]), reduction="none")[0] == np.inf
+    assert sx.cross_entropy(x, np.array([1, 0])) == np.inf
+    assert sx.cross_entropy(x, np.array([[0.5, 0.5], [1.0, 0.0]]), reduction="none")[0] == np.inf
+    got = sx.cross_entropy(x, np.array([[1.0, 0.0], [1.0, 0.0]]), reduction="none")
+    assert got[0] == 0 and np.isfinite(got[1])
+    masked = sx.cross_entropy(np.array([[0.0, 1.0]]), np.array([0]), where=[[False, True]], reduction="none")
+    assert masked[0] == np.inf
+    assert sx.cross_entropy(np.array([[np.nan, 1.0]]), np.array([-100])) == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "map_", "hyper"),
+    [
+        (sx.sparsemax_loss, sx.sparsemax, {}),
+        (sx.entmax15_loss, sx.entmax15, {}),
+        (sx.entmax_loss, sx.entmax, {"alpha": 1.3}),
+        (sx.entmax_loss, sx.entmax, {"alpha": 2.5}),
+    ],
+)
+def test_named_losses_are_the_maps_losses(function, map_, hyper):
+    for reduction in ("none", "sum", "mean"):
+        for y, ignored in ((np.where(Y < 0, 0, Y), None), (Y, -100), (SOFT, None)):
+            arguments = {"reduction": reduction, "ignore_index": ignored, "temperature": 0.7, **hyper}
+            got, wanted = function(X, y, **arguments), map_.loss(X, y, **arguments)
+            assert np.array_equal(got, wanted)
+            assert np.all(np.isfinite(got)) and np.any(got)
+
+
+def test_the_entmax_package_agrees_where_it_is_right():
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    entmax = pytest.importorskip("entmax", reason="the entmax package is not installed")
+    x = torch.tensor(X)
+    np.testing.assert_allclose(sx.sparsemax(X), entmax.sparsemax(x, dim=-1).numpy(), atol=1e-15)
+    np.testing.assert_allclose(sx.entmax15(X), entmax.entmax15(x, dim=-1).numpy(), atol=1e-14)
+    for alpha in (1.3, 2.5):
+        np.testing.assert_allclose(sx.entmax(X, alpha=alpha), entmax.entmax_bisect(x, alpha).numpy(), atol=1e-12)
+    for alpha in (2.0, 3.0):
+        np.testing.assert_allclose(sx.normmax(X, alpha=alpha), entmax.normmax_bisect(x, alpha).numpy(), atol=1e-12)
+    for k in (2, 3):
+        np.testing.assert_allclose(sx.budget(X, budget=k), entmax.budget_bisect(x, k).numpy(), atol=1e-12)
+    y = np.where(Y < 0, 3, Y)
+    np.testing.assert_allclose(
+        sx.sparsemax_loss(X, y, reduction="none"), entmax.sparsemax_loss(x, torch.tensor(y)).numpy(), atol=1e-14
+    )
+    np.testing.assert_allclose(
+        sx.entmax15_loss(X, y, reduction="none"), entmax.entmax15_loss(x, torch.tensor(y)).numpy(), atol=1e-13
+    )

@@ -1,0 +1,140 @@
+"""Long rows, memory, threads and processes: what a call may cost and whom it may disturb."""
+
+import multiprocessing
+import threading
+import tracemalloc
+
+import numpy as np
+import pytest
+import reference
+import tolerances
+from tolerances import ulp
+
+import softplex as sx
+
+COLUMNS = 1_000_000
+SETTINGS = [(each, {"budget": 3.5} if each.__name__ == "budget" else {}) for each in sx.MAPS]
+SETTINGS += [(sx.entmax, {"alpha": alpha}) for alpha in (1.0, 1.3, 2.5, np.inf)]
+NAMED = [pytest.param(*setting, id=f"{setting[0].__name__}{setting[1] or ''}") for setting in SETTINGS]
+
+
+def long_row(dtype, kind):
+    rng = np.random.default_rng(77)
+    if kind == "peaked":
+        return (rng.normal(size=COLUMNS) * 4).astype(dtype)
+    return (rng.random(COLUMNS) * 1e-4).astype(dtype)
+
+
+def assert_close(got, wanted, dtype, ulps, *, of_itself):
+    """Every entry within ULPs of itself or of the largest."""
+    unit = ulp(dtype, float(wanted.max()))
+    if of_itself:
+        exponent = np.frexp(wanted.astype(np.float64))[1]
+        unit = np.ldexp(1.0, np.maximum(exponent, tolerances.SMALLEST_EXPONENT[dtype] + 1) - tolerances.PRECISION[dtype])
+    error = np.abs(got.astype(reference.WIDE) - wanted) / unit
+    assert float(error.max()) <= ulps
+
+
+@pytest.mark.parametrize("kind", ["peaked", "flat"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_million_columns_are_accurate(dtype, kind):
+    if dtype == "float64" and reference.WIDE is np.float64:
+        pytest.skip("no floats wider than float64 here to judge by")
+    x = long_row(dtype, kind)
+    softmax_ulps = tolerances.value_bound("softmax", dtype).ulps
+    assert_close(sx.softmax(x), reference.long_softmax(x), dtype, softmax_ulps, of_itself=True)
+    sparsemax_ulps = tolerances.value_bound("sparsemax", dtype).ulps
+    assert_close(sx.sparsemax(x), reference.long_sparsemax(x), dtype, sparsemax_ulps, of_itself=False)
+
+
+@pytest.mark.parametrize(("map_", "hyper"), NAMED)
+def test_a_million_columns_give_a_distribution(map_, hyper):
+    for kind in ("peaked", "flat"):
+        x = long_row("float32", kind)
+        got = map_(x, **hyper).astype(np.float64)
+        weights = np.exp(got) if "log" in map_.__name__ else got
+        assert weights.sum() == pytest.approx(hyper.get("budget", 1), rel=1e-5)
+        assert np.all(weights >= 0)
+
+
+@pytest.mark.parametrize(("map_", "hyper"), NAMED)
+def test_memory_is_a_few_copies(map_, hyper):
+    """The peak of what a call allocates, in float64 copies of the row."""
+    x = long_row("float64", "peaked")
+    map_(x[:64], **hyper)
+    tracemalloc.start()
+    try:
+        map_(x, **hyper)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 16 * x.nbytes, f"{peak / x.nbytes:.1f} copies"
+
+
+@pytest.mark.parametrize(("map_", "hyper"), NAMED)
+def test_memory_of_many_rows_is_a_block(map_, hyper):
+    x = np.random.default_rng(3).normal(size=(40_000, 32))
+    tracemalloc.start()
+    try:
+        map_(x, **hyper)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= 3 * x.nbytes, f"{peak / x.nbytes:.1f} copies"
+
+
+def work(place):
+    rng = np.random.default_rng(place)
+    x, g = rng.normal(size=(50, 40)), rng.normal(size=(50, 40))
+    parts = []
+    for map_, hyper in SETTINGS:
+        parts += [map_(x, **hyper), map_.vjp(x, g, **hyper), map_.jvp(x, g, **hyper)]
+    return b"".join(part.tobytes() for part in parts)
+
+
+def test_threads_do_not_meet():
+    """Many at once give the bits that each gives alone, and warn of nothing."""
+    wanted = [work(place) for place in range(8)]
+    found = {}
+
+    def run(place):
+        found[place] = work(place % 8)
+
+    threads = [threading.Thread(target=run, args=(place,)) for place in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 16
+    assert all(found[place] == wanted[place % 8] for place in found)
+
+
+def test_threads_share_one_input():
+    x = np.random.default_rng(1).normal(size=(64, 64))
+    wanted, found = sx.entmax(x, alpha=1.3).tobytes(), []
+    threads = [threading.Thread(target=lambda: found.append(sx.entmax(x, alpha=1.3).tobytes())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [wanted] * 8
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_works():
+    wanted = work(3)
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map(work, [3, 3, 3]) == [wanted] * 3
+
+
+def test_error_state_is_left_alone():
+    """A caller who turned NumPy's warnings into errors sees none, and finds the setting as it was."""
+    x = np.array([[np.inf, 1.0], [np.nan, 0.0], [-np.inf, -np.inf], [1e308, -1e308], [5e-324, 0.0]])
+    with np.errstate(all="raise"):
+        for map_, hyper in SETTINGS:
+            hyper = {"budget": 1.5} if hyper.get("budget") else hyper
+            map_(x, **hyper)
+            map_.vjp(x, x, temperature=1e-300, **hyper)
+            map_.jvp(x, x, sink=0.0, **hyper)
+        assert np.geterr() == dict.fromkeys(("divide", "over", "under", "invalid"), "raise")

@@ -53,6 +53,12 @@ def dask_array(array):
     return dask.from_array(np.array(array), chunks=chunks)
 
 
+def dask_to_numpy(array):
+    """Computed in this thread, where NumPy's warnings can be silenced: they come after the library's call is over."""
+    with np.errstate(all="ignore"):
+        return np.asarray(array.compute(scheduler="synchronous"))
+
+
 NUMPY = Framework(
     "numpy", "numpy", FLOATS, np.array, lambda array: array, lambda array: type(array) is np.ndarray, bits=True
 )
@@ -69,7 +75,7 @@ DASK = Framework(
     "dask.array",
     ("float64", "float32"),
     dask_array,
-    lambda array: np.asarray(array.compute()),
+    dask_to_numpy,
     lambda array: type(array).__module__.startswith("dask"),
     lazy=True,
 )

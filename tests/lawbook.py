@@ -37,23 +37,24 @@ class Law:
     frameworks: tuple[str, ...] | None
     dtypes: tuple[str, ...]
     maps: Callable[[str], bool]
+    lazy: bool
 
     def covers(self, name, framework, dtype):
-        return (
-            (self.frameworks is None or framework in self.frameworks)
-            and dtype in self.dtypes
-            and self.maps(name)
-        )
+        named = self.frameworks is None or framework.name in self.frameworks
+        return named and (self.lazy or not framework.lazy) and dtype in self.dtypes and self.maps(name)
 
 
 LAWS: list[Law] = []
 
 
-def law(*, only=None, dtypes=frameworks.FLOATS, maps=lambda name: True):
-    """Enrol a function of a case as a law: on which frameworks (None: all), dtypes and maps it holds."""
+def law(*, only=None, dtypes=frameworks.FLOATS, maps=lambda name: True, lazy=False):
+    """Enrol a function of a case as a law: on which frameworks (None: all), dtypes and maps it holds.
+
+    Lazy frameworks take seconds for what others do at once: only laws marked `lazy` run on them.
+    """
 
     def enrol(check):
-        LAWS.append(Law(check, check.__name__, only, tuple(dtypes), maps))
+        LAWS.append(Law(check, check.__name__, only, tuple(dtypes), maps, lazy))
         return check
 
     return enrol
@@ -138,8 +139,6 @@ class Case:
 
     def grid(self, size):
         """All hyper-parameters to try on rows of this size."""
-        if self.framework.lazy:
-            return self.few(size)
         return self.fitting(GRID, size)
 
     def few(self, size):

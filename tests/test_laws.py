@@ -12,7 +12,7 @@ CASES = [
     for framework in FRAMEWORKS
     for dtype in framework.dtypes
     for law in laws.LAWS
-    if law.covers(laws.name_of(map_), framework.name, dtype)
+    if law.covers(laws.name_of(map_), framework, dtype)
 ]
 
 

@@ -171,19 +171,21 @@ class ArrayApiBackend:
         lined = [self._lined(call, kind, array) for kind, array in operands]
         if call.length == 0:
             lined = [xp.zeros((*call.batch, 1), dtype=array.dtype) for array in lined]
-        found = self._found(call, function, lined, [kind for kind, _ in results])
-        return [
-            xp.astype(self._restored(call, kind, result), dtype)
-            for (kind, dtype), result in zip(results, found, strict=True)
-        ]
+        found = self._found(call, function, lined, results)
+        return [self._restored(call, kind, result) for (kind, _), result in zip(results, found, strict=True)]
 
     def _found(
-        self, call: Call, function: Callable[..., tuple[Array, ...]], lined: list[Array], kinds: list[Kind]
+        self,
+        call: Call,
+        function: Callable[..., tuple[Array, ...]],
+        lined: list[Array],
+        results: Sequence[tuple[Kind, Any]],
     ) -> Sequence[Array]:
-        """The results, rows still in lines."""
+        """The results in their dtypes, rows still in lines."""
         with np.errstate(all="ignore"):
             rows, hyper = self._rows(call)
-            return function(rows, hyper, *lined)
+            found = function(rows, hyper, *lined)
+            return [self.xp.astype(result, dtype) for (_, dtype), result in zip(results, found, strict=True)]
 
     def _rows(self, call: Call) -> tuple[Rows, dict[str, Number]]:
         xp = self.xp
@@ -237,11 +239,11 @@ class ArrayApiBackend:
         if kind == "row":
             return xp.broadcast_to(result, (*call.batch, 1))[..., 0]
         if kind == "matrix":
-            return result if call.length else xp.zeros((*call.batch, 0, 0), dtype=self.working)
+            return result if call.length else xp.zeros((*call.batch, 0, 0), dtype=result.dtype)
         if call.is_scalar:
             return xp.reshape(result, ())
         if 0 in call.x.shape:
-            return xp.zeros(call.x.shape, dtype=self.working)
+            return xp.zeros(call.x.shape, dtype=result.dtype)
         order = self._order(call)
         tail = tuple(call.x.shape[axis] for axis in call.axes)
         inverse = tuple(order.index(axis) for axis in range(len(order)))

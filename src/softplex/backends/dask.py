@@ -38,7 +38,11 @@ class DaskBackend(ArrayApiBackend):
     """The contract of a backend, chunk by chunk."""
 
     def _found(
-        self, call: Call, function: Callable[..., tuple[Array, ...]], lined: list[Array], kinds: list[Kind]
+        self,
+        call: Call,
+        function: Callable[..., tuple[Array, ...]],
+        lined: list[Array],
+        results: Sequence[tuple[Kind, Any]],
     ) -> Sequence[Array]:
         import dask.array as da
 
@@ -51,11 +55,11 @@ class DaskBackend(ArrayApiBackend):
         batch = tuple(range(len(chunks) - 1))
         pairs = [item for array in arrays.values() for item in (array, (*batch, len(batch)))]
         length = rows.x.shape[-1]
-        results = []
-        for index, kind in enumerate(kinds):
+        found = []
+        for index, (kind, dtype) in enumerate(results):
             tail = {"entries": (length,), "row": (1,), "matrix": (length, length)}[kind]
             labels = tuple(range(len(batch) + 1, len(batch) + 1 + len(tail)))
-            results.append(
+            found.append(
                 da.blockwise(
                     computed_chunk,
                     (*batch, *labels),
@@ -69,11 +73,12 @@ class DaskBackend(ArrayApiBackend):
                     tail=tail,
                     new_axes=dict(zip(labels, tail, strict=True)),
                     concatenate=True,
-                    dtype=np.float64,
-                    meta=np.empty((0,) * (len(batch) + len(tail)), np.float64),
+                    dtype=dtype,
+                    result_dtype=dtype,
+                    meta=np.empty((0,) * (len(batch) + len(tail)), dtype),
                 )
             )
-        return results
+        return found
 
     @staticmethod
     def _aligned(array: Array, chunks: tuple[tuple[int, ...], ...]) -> Array:
@@ -93,13 +98,14 @@ def computed_chunk(
     function: Callable[..., tuple[Array, ...]],
     index: int,
     tail: tuple[int, ...],
+    result_dtype: Any,
 ) -> NDArray:
     """One result for one chunk of rows, in blocks that stay in cache."""
     known = {**fixed, **dict(zip(names, blocks, strict=True))}
     batch = known["x"].shape[:-1]
     flat = {n: v.reshape(-1, v.shape[-1]) if isinstance(v, np.ndarray) else v for n, v in known.items()}
     operands = sorted(name for name in flat if name.startswith("operand "))
-    result = np.empty((math.prod(batch), *tail))
+    result = np.empty((math.prod(batch), *tail), result_dtype)
     step = max(1, BLOCK_ENTRIES // math.prod(tail))
     for start in range(0, len(result), step):
         part = {n: v[start : start + step] if isinstance(v, np.ndarray) else v for n, v in flat.items()}
@@ -107,5 +113,5 @@ def computed_chunk(
         rows = Rows(NUMPY.xp, *(part[name] for name in PARTS[:4]), sign, part["invalid"], empty_value, is_narrow)
         with np.errstate(all="ignore"):
             found = function(rows, {name: part[name] for name in hyper_names}, *(part[name] for name in operands))
-        result[start : start + step] = found[index]
+            result[start : start + step] = found[index]
     return result.reshape(*batch, *tail)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from softplex.backends import Kind
+from softplex.backends.elementary import ReproducibleNumpy
 from softplex.core.arrays import Namespace, Number
 from softplex.core.rows import Rows
 
@@ -59,7 +60,7 @@ class NumpyBackend:
     """The contract of a backend, for NumPy."""
 
     working = np.float64
-    xp = Namespace(np, can_look=True, working=np.float64)
+    xp = Namespace(ReproducibleNumpy(), can_look=True, working=np.float64)
 
     def as_array(self, x: Any, name: str) -> NDArray:
         """The scores as an array."""

@@ -116,4 +116,4 @@ class SeparableSolution(Solution):
 def powers_of(xp: Namespace, p: Array, exponent: Number) -> Array:
     """p ** exponent where p > 0, else 0, also for exponents of 0 and below."""
     positive = p > 0.0
-    return xp.where(positive, xp.where(positive, p, 1.0) ** exponent, 0.0)
+    return xp.where(positive, xp.pow(xp.where(positive, p, 1.0), exponent), 0.0)

@@ -46,7 +46,7 @@ def moved(xp: Namespace, p: Array, d: Array, alpha: Number) -> Array:
     a = nonzero(xp, alpha - 1.0)
 
     def deformed() -> Array:
-        base = a * d * p ** (-a)
+        base = a * d * xp.pow(p, -a)
         inside = base > -1.0
         return xp.where(inside, p * xp.exp(xp.log1p(xp.where(inside, base, 0.0)) / a), 0.0)
 
@@ -85,14 +85,14 @@ def weights_from_last(rows: Rows, hyper: Hyper) -> Terms:
     xp, a = rows.xp, hyper["alpha"] - 1.0
 
     def weights_over(gaps: Terms, v: Array) -> Terms:
-        power = v**a
-        return each(lambda gap: xp.where(gap >= 0.0, (power + a * xp.maximum(gap, 0.0)) ** (1.0 / a), 0.0), gaps)
+        power = xp.pow(v, a)
+        return each(lambda gap: xp.where(gap >= 0.0, xp.pow(power + a * xp.maximum(gap, 0.0), 1.0 / a), 0.0), gaps)
 
     def is_supported(score: Array) -> Array:
         return total(xp, weights_over(rows.gaps_from(score), xp.zeros_like(score))) < 1.0
 
     def rates(v: Array, p: Terms) -> Terms:
-        return each(lambda w: xp.where(w > 0.0, (v / xp.where(w > 0.0, w, 1.0)) ** (a - 1.0), 0.0), p)
+        return each(lambda w: xp.where(w > 0.0, xp.pow(v / xp.where(w > 0.0, w, 1.0), a - 1.0), 0.0), p)
 
     last = last_supported(xp, rows.scores, rows.top, rows.temperature / a, is_supported)
     gaps = rows.gaps_from(last)

@@ -56,12 +56,12 @@ def powers_from_top(rows: Rows, gamma: Number) -> Terms:
 
     # The unknown is q = h^beta, in which the sum is linear where all scores are alike.
     def raised(q: Array) -> Terms:
-        return each(lambda share: q * share, shares(q ** (1.0 / beta), beta))
+        return each(lambda share: q * share, shares(xp.pow(q, 1.0 / beta), beta))
 
     def rates(q: Array, p: Terms) -> Terms:
-        return shares(q ** (1.0 / beta), gamma)
+        return shares(xp.pow(q, 1.0 / beta), gamma)
 
-    h = newton(xp, 1.0, xp.ones_like(rows.top), raised, rates) ** (1.0 / beta)
+    h = xp.pow(newton(xp, 1.0, xp.ones_like(rows.top), raised, rates), 1.0 / beta)
     return shares(h, gamma)
 
 
@@ -88,7 +88,7 @@ def powers_from_last(rows: Rows, gamma: Number) -> Terms:
         return each(lambda share: beta * share, raised_over(gaps, t, gamma))
 
     left = xp.clip(shortfall(xp, 1.0, raised_over(gaps, xp.zeros_like(last), beta)), 0.0, 1.0)
-    start = left ** (1.0 / beta)
+    start = xp.pow(left, 1.0 / beta)
     t = newton(xp, 1.0, start, lambda t: raised_over(gaps, t, beta), rates)
     return raised_over(gaps, t, gamma)
 
@@ -137,7 +137,7 @@ def norm_of(xp: Namespace, p: Terms, alpha: Number) -> Array:
     top = xp.max(xp.abs(p.entries), axis=-1, keepdims=True)
     top = top if p.sink is None else xp.maximum(top, xp.abs(p.sink))
     top = xp.where(top == 0.0, 1.0, top)
-    return top * total(xp, each(lambda w: powers_of(xp, xp.abs(w) / top, alpha), p)) ** (1.0 / alpha)
+    return top * xp.pow(total(xp, each(lambda w: powers_of(xp, xp.abs(w) / top, alpha), p)), 1.0 / alpha)
 
 
 normmax = Map(

@@ -478,7 +478,11 @@ def table(found: dict[str, Any], source: str) -> str:
         cells = [shown(value) for value in fact["values"].values()]
         lines.append(f"| {fact['question']}{unit} | " + " | ".join(cells) + " |")
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
-    lines += ["", f"Measured on {found['date']} on {found['machine']['cpu']} with {versions}: `{source}`."]
+    keras = f"Keras on its {found['settings']['keras backend']} backend, JAX with 64-bit types on."
+    lines += [
+        "",
+        f"Measured on {found['date']} on {found['machine']['cpu']} with {versions}. {keras} Kept in `{source}`.",
+    ]
     return "\n".join(lines)
 
 

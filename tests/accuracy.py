@@ -5,7 +5,6 @@ import warnings
 
 import frameworks
 import laws
-
 import softplex as sx
 
 MEASURING = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import numpy as np
+
 from frameworks import numpy_dtype
 from tolerances import PRECISION, SMALLEST_EXPONENT
 

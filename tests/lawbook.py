@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 import frameworks
 import hard_rows
-import numpy as np
 import reference
 import tolerances
 from tolerances import ITSELF, ONE, ulp
@@ -138,8 +139,8 @@ class Case:
         return [hyper for hyper in table.get(self.name, [{}]) if hyper.get("budget", 0) <= size]
 
     def grid(self, size):
-        """All hyper-parameters to try on rows of this size."""
-        return self.fitting(GRID, size)
+        """All hyper-parameters to try on rows of this size: on NumPy; other libraries run the same formulas."""
+        return self.fitting(GRID if self.framework.bits else FEW, size)
 
     def few(self, size):
         """A few of them, for laws that are not about accuracy."""

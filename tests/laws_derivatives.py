@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hard_rows
 import numpy as np
+
+import hard_rows
 import reference
 import tolerances
 from lawbook import WIDE, law

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-import hard_rows
 import numpy as np
 import pytest
+
+import hard_rows
 from lawbook import is_simplex, law
 
 NUMPY_ONLY = ("numpy",)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hard_rows
 import numpy as np
 import pytest
+
+import hard_rows
 from frameworks import numpy_dtype
 from lawbook import assert_same_bits, is_simplex, law, same_bits
 
@@ -75,9 +76,9 @@ def mixed_batch(case, size):
     return np.stack([*rows, *(np.asarray(row).astype(numpy_dtype(case.dtype)) for row in extra)])
 
 
-@law(only=NUMPY_ONLY)
+@law(only=NUMPY_ONLY, dtypes=("float64", "float16"))
 def a_rows_bits_depend_on_that_row_alone(case):
-    for size in (3, 8, hard_rows.SIZE):
+    for size in (3, hard_rows.SIZE):
         x = mixed_batch(case, size)
         y = np.abs(hard_rows.plain(case.dtype, x.shape, seed=6))
         for hyper in case.few(size):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hard_rows
 import numpy as np
+
+import hard_rows
 import reference
 import tolerances
 from lawbook import is_simplex, law
@@ -155,7 +156,7 @@ def loss_is_zero_at_its_own_weights(case):
     for hyper in index_settings(case, 4):
         sure = sign * np.array([[3e3, -3e3, -3e3, -3e3]])
         certain = case.numbers(case.map.loss(case.array(sure), case.other(np.array([0])), reduction="none", **hyper))
-        assert np.all(certain == 0) or hyper.get("alpha", 2) < 1.01 and np.all(certain < 1e-300), certain
+        assert np.all(certain == 0) or (hyper.get("alpha", 2) < 1.01 and np.all(certain < 1e-300)), certain
     x = hard_rows.plain(case.dtype, (4, 7))
     for hyper in case.few(7):
         y = case.call(x, **hyper)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import hard_rows
 import numpy as np
+
+import hard_rows
 import tolerances
 from lawbook import FEW, assert_same_bits, has_support, is_simplex, law
 from tolerances import ulp

@@ -387,7 +387,10 @@ class Row:
         """g^T J at every competitor, the sink last, with respect to x and the sink."""
         size, g = len(self.competitors), self.gather(cotangent)
         with exact.workdps(self.digits):
-            columns = [exact.fsum([g[i] * self.matrix[i][j] for i in range(size)]) for j in range(size)]
+            if self.logarithmic:
+                columns = [exact.fsum([g[i] * self.matrix[i][j] for i in range(size)]) for j in range(size)]
+            else:
+                columns = self.push(g)  # symmetric, as the second derivative of Omega*; test_reference.py checks it
             return [self.sign * value / self.temperature for value in columns]
 
     def vjp(self, cotangent):
@@ -402,7 +405,7 @@ class Row:
     def parameter(self, name):
         return {"temperature": self.temperature, "sink": self.sink, **self.hyper}[name]
 
-    @functools.lru_cache(maxsize=None)  # noqa: B019 - rows live as long as their cache entry anyway
+    @functools.cache  # noqa: B019 - rows live as long as their cache entry anyway
     def derivative(self, name):
         """d value / d parameter of every entry of the row, by differences of exact values."""
         here = self.parameter(name)

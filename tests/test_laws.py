@@ -1,10 +1,10 @@
 """Every law on every map under every framework and dtype. A new map in `softplex.MAPS` is here without being told."""
 
-import laws
 import pytest
-from frameworks import FRAMEWORKS
 
+import laws
 import softplex as sx
+from frameworks import FRAMEWORKS
 
 CASES = [
     pytest.param(law, map_, framework, dtype, id=f"{law.name}-{laws.name_of(map_)}-{framework.name}-{dtype}")

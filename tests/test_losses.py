@@ -4,10 +4,10 @@ import itertools
 
 import numpy as np
 import pytest
-import reference
-from tolerances import ulp
 
+import reference
 import softplex as sx
+from tolerances import ulp
 
 X = np.random.default_rng(1).normal(size=(6, 5)) * 2
 Y = np.array([0, 4, -100, 2, 2, 1])

@@ -1,11 +1,11 @@
 """maxout: a plain maximum with two groupings, whose gradients go to the first winner."""
 
-import frameworks
 import numpy as np
 import pytest
-from frameworks import FRAMEWORKS, NUMPY
 
+import frameworks
 import softplex as sx
+from frameworks import FRAMEWORKS, NUMPY
 
 EACH = [pytest.param(framework, dtype, id=f"{framework.name}-{dtype}") for framework in FRAMEWORKS for dtype in framework.dtypes]
 

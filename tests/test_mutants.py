@@ -1,7 +1,8 @@
 """Every mutant is caught by its law, and the true map passes that law: the laws have been seen to fail."""
 
-import laws
 import pytest
+
+import laws
 from frameworks import NUMPY
 from mutants import MUTANTS
 

@@ -6,11 +6,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+
 import reference
+import softplex as sx
 import tolerances
 from tolerances import ulp
-
-import softplex as sx
 
 COLUMNS = 1_000_000
 SETTINGS = [(each, {"budget": 3.5} if each.__name__ == "budget" else {}) for each in sx.MAPS]

@@ -1,4 +1,4 @@
-"""The losses by their usual names. What a Fenchel-Young loss is stands in core/formula.py, targets and reductions in core/targets.py."""
+"""The losses by their usual names. What they compute stands in core/formula.py and core/targets.py."""
 
 from __future__ import annotations
 

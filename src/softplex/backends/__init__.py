@@ -56,14 +56,12 @@ class Backend(Protocol):
         results: Sequence[tuple[Kind, Any]],
         out: Any = None,
     ) -> list[Array]:
-        """Apply `function(rows, hyper, *operands)` to all rows; `results` are the kinds and dtypes of what it returns."""
+        """Apply `function(rows, hyper, *operands)` to all rows; `results`: kinds and dtypes of what it returns."""
 
     def sum_to(self, rows: Array, call: Call, given: Any) -> Array:
         """One number a row, summed to the shape (and in the floating dtype) of the parameter that was given."""
 
-    def reduced(
-        self, values: Array, weights: Array | None, counted: Array | None, dtype: Any, reduction: str
-    ) -> Array:
+    def reduced(self, values: Array, weights: Array | None, counted: Array | None, dtype: Any, reduction: str) -> Array:
         """The rows' losses, their sum or their mean: over the weights if given, 0 if none of the rows is counted."""
 
     def copied_into(self, out: Any, result: Array, name: str) -> Array:
@@ -80,7 +78,9 @@ def backend_of(x: Any, name: str) -> Backend:
     """The backend for an array, by the module of its type."""
     root = type(x).__module__.partition(".")[0]
     if root in UNSUPPORTED:
-        raise TypeError(f"{name}: {type(x).__module__}.{type(x).__qualname__} is not supported; convert it to NumPy first")
+        raise TypeError(
+            f"{name}: {type(x).__module__}.{type(x).__qualname__} is not supported; convert it to NumPy first"
+        )
     if root == "dask":
         from softplex.backends.dask import dask_backend
 

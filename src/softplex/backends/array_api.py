@@ -1,7 +1,7 @@
 """Other libraries that follow the array API standard, such as array-api-strict and CuPy. No formula lives here.
 
-All rows are computed at once, in float64 where the library has it. `can_look` says whether numbers may be looked at: arrays that are
-lazy or traced must not be, and take the formulas' other way.
+All rows are computed at once, in float64 where the library has it. `can_look` says whether numbers may be looked at:
+arrays that are lazy or traced must not be, and take the formulas' other way.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class ArrayApiBackend:
         """A bool array."""
         mask = where if self.is_array(where) else self.functions.asarray(np.asarray(where))
         if dtype_name(mask.dtype) != "bool":
-            raise TypeError(f"{name}: where has dtype {dtype_name(mask.dtype)}; give booleans, True where an entry takes part")
+            raise TypeError(
+                f"{name}: where has dtype {dtype_name(mask.dtype)}; give booleans, True where an entry takes part"
+            )
         return mask
 
     def as_operand(self, value: Any, what: str) -> Array:
@@ -132,9 +134,7 @@ class ArrayApiBackend:
         dtype = given.dtype if self.is_array(given) and dtype_name(given.dtype) in FLOATS else self.working
         return xp.astype(result, dtype)
 
-    def reduced(
-        self, values: Array, weights: Array | None, counted: Array | None, dtype: Any, reduction: str
-    ) -> Array:
+    def reduced(self, values: Array, weights: Array | None, counted: Array | None, dtype: Any, reduction: str) -> Array:
         """None, the sum or the mean of the rows' losses."""
         xp = self.xp
         if reduction == "none":

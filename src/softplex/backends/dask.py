@@ -1,6 +1,7 @@
 """Dask arrays, lazily: each chunk of rows goes through the NumPy formulas when it is computed. No formula lives here.
 
-The normalised axes become one chunk, so a row must fit into memory; the other axes keep theirs. Nothing is computed by a call.
+The normalised axes become one chunk, so a row must fit into memory; the other axes keep theirs. Nothing is computed
+by a call.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +39,11 @@ def dask_backend() -> DaskBackend:
 class DaskBackend(ArrayApiBackend):
     """The contract of a backend, chunk by chunk."""
 
+    @property
+    def dask(self) -> Any:
+        """The module, which has no types."""
+        return import_module("dask.array")
+
     def _found(
         self,
         call: Call,
@@ -44,10 +51,8 @@ class DaskBackend(ArrayApiBackend):
         lined: list[Array],
         results: Sequence[tuple[Kind, Any]],
     ) -> Sequence[Array]:
-        import dask.array as da
-
         rows, hyper = self._rows(call)
-        chunks = da.rechunk(rows.x, {-1: -1}).chunks
+        chunks = self.dask.rechunk(rows.x, {-1: -1}).chunks
         parts = {name: getattr(rows, name) for name in PARTS} | dict(hyper)
         parts |= {f"operand {index}": array for index, array in enumerate(lined)}
         arrays = {name: self._aligned(part, chunks) for name, part in parts.items() if hasattr(part, "chunks")}
@@ -60,7 +65,7 @@ class DaskBackend(ArrayApiBackend):
             tail = {"entries": (length,), "row": (1,), "matrix": (length, length)}[kind]
             labels = tuple(range(len(batch) + 1, len(batch) + 1 + len(tail)))
             found.append(
-                da.blockwise(
+                self.dask.blockwise(
                     computed_chunk,
                     (*batch, *labels),
                     *pairs,
@@ -80,13 +85,10 @@ class DaskBackend(ArrayApiBackend):
             )
         return found
 
-    @staticmethod
-    def _aligned(array: Array, chunks: tuple[tuple[int, ...], ...]) -> Array:
+    def _aligned(self, array: Array, chunks: tuple[tuple[int, ...], ...]) -> Array:
         """An array of lines in the chunks of the scores; a parameter is repeated over the rows."""
-        import dask.array as da
-
         shape = (*(sum(sizes) for sizes in chunks[:-1]), array.shape[-1])
-        return da.rechunk(da.broadcast_to(array, shape), (*chunks[:-1], (array.shape[-1],)))
+        return self.dask.rechunk(self.dask.broadcast_to(array, shape), (*chunks[:-1], (array.shape[-1],)))
 
 
 def computed_chunk(
@@ -110,7 +112,13 @@ def computed_chunk(
     for start in range(0, len(result), step):
         part = {n: v[start : start + step] if isinstance(v, np.ndarray) else v for n, v in flat.items()}
         sign, empty_value, is_narrow = settings
-        rows = Rows(NUMPY.xp, *(part[name] for name in PARTS[:4]), sign, part["invalid"], empty_value, is_narrow)
+        rows = Rows(
+            NUMPY.xp,
+            **{name: part[name] for name in PARTS},
+            sign=sign,
+            empty_value=empty_value,
+            is_narrow=is_narrow,
+        )
         with np.errstate(all="ignore"):
             found = function(rows, {name: part[name] for name in hyper_names}, *(part[name] for name in operands))
             result[start : start + step] = found[index]

@@ -1,8 +1,9 @@
-"""exp, log and their kin in float64, from operations that IEEE 754 rounds exactly: the same bits on every instruction set.
+"""exp, log and their kin in float64 from operations that IEEE 754 rounds exactly: the same bits everywhere.
 
-NumPy's own differ in the last bit from one instruction set to the next, and its power from one stride to the next. Range
-reduction and polynomials are those of fdlibm (Sun Microsystems 1993; exp: within 1 ULP, log: within 1 ULP); the power keeps the
-logarithm to seven bits more than a double holds. Special values beyond what weights need (powers of negative numbers) are not here.
+NumPy's own differ in the last bit from one instruction set to the next, and its power from one stride to the next.
+Range reduction and polynomials are those of fdlibm (Sun Microsystems 1993; exp: within 1 ULP, log: within 1 ULP); the
+power keeps the logarithm to seven bits more than a double holds. Special values beyond what weights need (powers of
+negative numbers) are not here.
 """
 
 from __future__ import annotations
@@ -81,12 +82,14 @@ def reduced_expm1(high: NDArray, low: NDArray) -> NDArray:
     quotient /= 2.0 - c
     quotient -= low
     quotient += high
-    return quotient
+    result: NDArray = quotient
+    return result
 
 
 def scaled(value: NDArray, k: NDArray) -> NDArray:
     """value * 2^k."""
-    return np.ldexp(value, k.astype(np.int32))
+    result: NDArray = np.ldexp(value, k.astype(np.int32))
+    return result
 
 
 def exp_of(x: NDArray, x_low: NDArray | float = 0.0) -> NDArray:
@@ -97,7 +100,7 @@ def exp_of(x: NDArray, x_low: NDArray | float = 0.0) -> NDArray:
 
 @in_chunks
 def exp(x: NDArray) -> NDArray:
-    """exp(x)."""
+    """The exponential."""
     return exp_of(x)
 
 
@@ -134,7 +137,7 @@ def log_ends(x: NDArray, result: NDArray) -> NDArray:
 
 @in_chunks
 def log(x: NDArray) -> NDArray:
-    """log(x)."""
+    """The natural logarithm."""
     k, m = mantissas(x)
     return log_ends(x, log_of(m - 1.0, k, 0.0))
 
@@ -184,7 +187,9 @@ def pow_of(x: NDArray, y: Any) -> NDArray:
     product = y * log_high
     is_far = np.abs(product) > 800.0
     error = np.where(is_far, 0.0, product_error(log_high, y, product) + y * log_low)
-    return np.where(inside, exp_of(product, error), np.where(x == 0.0, ends(y), np.where(x == np.inf, 1.0 / ends(y), np.nan)))
+    return np.where(
+        inside, exp_of(product, error), np.where(x == 0.0, ends(y), np.where(x == np.inf, 1.0 / ends(y), np.nan))
+    )
 
 
 def ends(y: Any) -> NDArray:
@@ -209,7 +214,11 @@ def power(x: Any, y: Any) -> NDArray:
 class ReproducibleNumpy:
     """NumPy's namespace with these functions in the place of its own."""
 
-    exp, expm1, log, log1p, pow = map(staticmethod, (exp, expm1, log, log1p, power))
+    exp = staticmethod(exp)
+    expm1 = staticmethod(expm1)
+    log = staticmethod(log)
+    log1p = staticmethod(log1p)
+    pow = staticmethod(power)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(np, name)

@@ -1,7 +1,7 @@
 """NumPy: arrays, lists and scalars, in blocks of rows that stay in cache.
 
-A block is copied to C-ordered float64 before anything is computed, so that a row's bits do not depend on the layout of the
-array, the axis or the rows beside it, and scratch memory stays small. No formula lives here.
+A block is copied to C-ordered float64 before anything is computed, so that a row's bits do not depend on the layout
+of the array, the axis or the rows beside it, and scratch memory stays small. No formula lives here.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class NumpyBackend:
             raise TypeError(f"{name}: dtype={dtype!r} is not a NumPy dtype; give one of {', '.join(FLOATS)}") from None
         if not is_float(wanted):
             raise TypeError(f"{name}: dtype={wanted.name} is not taken; give one of {', '.join(FLOATS)}")
-        return wanted.newbyteorder("=")
+        native: np.dtype[Any] = wanted.newbyteorder("=")
+        return native
 
     def as_parameter(self, value: Any, what: str) -> Number:
         """A Python float, or a float64 array."""
@@ -154,7 +155,9 @@ class NumpyBackend:
         outputs = [empty_result(call, kind, dtype) for kind, dtype in results]
         lines = self._inputs(call)
         if out is not None:
-            outputs[0] = checked_out(out, outputs[0].reshape(()) if call.is_scalar else outputs[0], call.name).reshape(call.x.shape)
+            outputs[0] = checked_out(out, outputs[0].reshape(()) if call.is_scalar else outputs[0], call.name).reshape(
+                call.x.shape
+            )
             target = Lines.of("entries", outputs[0], call)
             lines = {name: line.apart_from(target) for name, line in lines.items()}
         fixed = {name: value for name, value in parameters_of(call).items() if isinstance(value, float)}

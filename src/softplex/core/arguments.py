@@ -1,7 +1,7 @@
 """Arguments checked and normalised once, for every map, method and framework. Nothing is computed here.
 
-What comes out is a `Call`: an array of a known backend, sorted non-negative axes, parameters that broadcast. What
-the numbers of an array are like (a temperature of 0, say) is asked of the backend, which may not be able to tell.
+What comes out is a `Call`: an array of a known backend, sorted non-negative axes, parameters that broadcast. What the
+numbers of an array are like (a temperature of 0, say) is asked of the backend, which may not be able to tell.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Arrays as the formulas see them: a namespace with three additions, and the terms of a row.
 
-No map and no framework lives here. A formula gets `xp`, the functions of the array API standard plus `choose`, `patch` and
-`iterate`, which say where a decision may depend on values: a backend that can look at its numbers skips what is not
-needed, one that cannot (lazy or traced arrays) computes both sides and a fixed number of rounds.
+No map and no framework lives here. A formula gets `xp`, the functions of the array API standard plus `choose`,
+`patch` and `iterate`, which say where a decision may depend on values: a backend that can look at its numbers skips
+what is not needed, one that cannot (lazy or traced arrays) computes both sides and a fixed number of rounds.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ class Namespace:
             return array
         return self.where(condition, value, array)
 
-    def iterate(self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], rounds: int) -> tuple[Array, ...]:
+    def iterate(
+        self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], rounds: int
+    ) -> tuple[Array, ...]:
         """Repeat `state = step(*state)`; the last item of the state says which rows are done and no longer change."""
         for _ in range(rounds):
             state = step(*state)

@@ -4,25 +4,9 @@ from __future__ import annotations
 
 import inspect
 from textwrap import dedent, indent
-from typing import Any, Protocol
+from typing import Any
 
 from softplex.core.formula import Formula, Parameter
-
-
-class Described(Protocol):
-    """What a map says of itself."""
-
-    @property
-    def formula(self) -> Formula: ...
-    @property
-    def summary(self) -> str: ...
-    @property
-    def equation(self) -> str: ...
-    @property
-    def source(self) -> str: ...
-    @property
-    def example(self) -> str: ...
-
 
 ARGUMENTS = """
 Arguments:
@@ -38,26 +22,27 @@ Arguments:
 
 RETURNS = """
 Returns:
-    An array of the shape of x. Methods: vjp, jvp, jacobian, support_size, regularizer, smooth_max, loss, residual, bind.
+    An array of the shape of x. Methods: vjp, jvp, jacobian, support_size, regularizer, smooth_max, loss, residual,
+    bind.
 
 Raises:
-    TypeError: for a dtype or keyword that is not taken. ValueError (an AxisError for a bad axis): for numbers and shapes
-    that are not allowed.
+    TypeError: for a dtype or keyword that is not taken.
+    ValueError: (AxisError for a bad axis) for numbers and shapes that are not allowed.
 """.strip()
 
 
-def docstring(described: Described) -> str:
+def docstring(formula: Formula, summary: str, equation: str, source: str, example: str) -> str:
     """The docstring of a map."""
-    takes = "".join(f"\n    {p.name}: {p.rule(None)}{default_of(p)}." for p in described.formula.parameters)
+    takes = "".join(f"\n    {p.name}: {p.rule(None)}{default_of(p)}." for p in formula.parameters)
     parts = [
-        described.summary,
-        indent(described.equation, "    "),
+        summary,
+        indent(equation, "    "),
         ARGUMENTS + takes,
         RETURNS,
-        "Example:\n" + indent(dedent(described.example).strip(), "    "),
-        f"Source: {described.source}.",
+        "Example:\n" + indent(dedent(example).strip(), "    ") if example else "",
+        f"Source: {source}.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def default_of(parameter: Parameter) -> str:

@@ -1,7 +1,7 @@
 """Error-free transformations: what rounding took from a sum, a product or a quotient. Nothing else lives here.
 
-Knuth's two-sum and Dekker's two-product (Dekker 1971, doi:10.1007/BF01397083) need nothing but rounded arithmetic, so they
-work in every precision and in every array library.
+Knuth's two-sum and Dekker's two-product (Dekker 1971, doi:10.1007/BF01397083) need nothing but rounded arithmetic, so
+they work in every precision and in every array library.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def two_quotient(xp: Namespace, a: Array, a_error: Array, b: Number) -> tuple[Ar
 
 
 def shortfall_of(xp: Namespace, target: Number, a: Array) -> Array:
-    """target - sum a over the last axis as if in twice the precision: halves are added to each other, errors kept apart."""
+    """target - sum a over the last axis as in twice the precision: halves are added, the errors summed apart."""
     value = xp.zeros_like(a[..., :1]) + target
     errors = xp.zeros_like(value)
     a = -a

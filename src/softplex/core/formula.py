@@ -1,7 +1,8 @@
 """What a formula owes the library, and what the library makes of any formula: one solution with all its derivatives.
 
-A formula turns rows of scores into a `Solution`; temperature, sink, sign, NaN rows and empty rows are handled here, so that
-a formula works with the scores that it sees and their maximum subtracted. Which formulas there are is said in maps/.
+A formula turns rows of scores into a `Solution`; temperature, sink, sign, NaN rows and empty rows are handled here,
+so that a formula works with the scores that it sees and their maximum subtracted. Which formulas there are is said in
+maps/.
 """
 
 from __future__ import annotations
@@ -113,7 +114,8 @@ class Solution:
             if "x" in wrt:
                 results["x"] = self._derivative(rows.sign * scores.entries / rows.temperature)
             if "sink" in wrt:
-                results["sink"] = rows.sign * scores.sink / rows.temperature
+                sink: Array = scores.sink
+                results["sink"] = rows.sign * sink / rows.temperature
             if "temperature" in wrt:
                 moved = each(lambda z, gap: xp.where(gap > -xp.inf, z * gap, 0.0), scores, rows.gaps)
                 results["temperature"] = -total(xp, moved) / rows.temperature
@@ -149,7 +151,7 @@ class Solution:
         return self._derivative(self.weights.entries - y)
 
     def residual_of_index(self, hit: Array) -> Array:
-        """p - y for a class index, `hit` being True there: p_y - 1 = -(the sum of the others), which does not cancel."""
+        """p - y for a class index, `hit` being True there: p_y - 1 = -(the sum of the others) keeps its digits."""
         xp = self.rows.xp
         others = Terms(xp.where(hit, 0.0, self.weights.entries), self.weights.sink)
         return self._derivative(xp.where(hit, -total(xp, others), self.weights.entries))

@@ -1,4 +1,4 @@
-"""Map: the object a user calls. It checks the arguments, runs a formula through the array's backend, and hands the result back.
+"""Map: the object a user calls. It checks the arguments and runs a formula through the array's backend.
 
 How a map computes is its formula's business (maps/ and core/formula.py), how arrays are walked the backend's.
 """
@@ -18,6 +18,7 @@ from softplex.core.describe import call_signature, docstring
 from softplex.core.formula import Formula, Hyper, Parameter
 from softplex.core.rows import Rows
 
+
 @dataclass(frozen=True)
 class Map:
     """A map from scores to weights; call it as a function. Its methods give the derivatives and the loss."""
@@ -30,7 +31,9 @@ class Map:
     example: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "__doc__", docstring(self))
+        object.__setattr__(
+            self, "__doc__", docstring(self.formula, self.summary, self.equation, self.source, self.example)
+        )
         object.__setattr__(self, "__name__", self.name)
         object.__setattr__(self, "__signature__", call_signature(self.formula.parameters))
 
@@ -56,12 +59,12 @@ class Map:
         **hyper: Any,
     ) -> Array:
         """The weights, shape of x."""
-        call = self._read(
-            x, axis, temperature=temperature, where=where, sink=sink, empty=empty, dtype=dtype, **hyper
-        )
+        call = self._read(x, axis, temperature=temperature, where=where, sink=sink, empty=empty, dtype=dtype, **hyper)
         return call.backend.run(call, self._value, [], [("entries", call.dtype)], out)[0]
 
-    def vjp(self, x: Any, g: Any, axis: Axis = DEFAULT_AXIS, *, wrt: str | tuple[str, ...] = "x", **options: Any) -> Any:
+    def vjp(
+        self, x: Any, g: Any, axis: Axis = DEFAULT_AXIS, *, wrt: str | tuple[str, ...] = "x", **options: Any
+    ) -> Any:
         """g^T J, shape of x; `wrt` may name parameters (their shape), and a tuple of names gives a tuple."""
         call = self._read(x, axis, **options)
         names = read_wrt(call, wrt)
@@ -113,7 +116,14 @@ class Map:
         return call.backend.run(call, function, [], [("row", call.backend.xp.int64)])[0]
 
     def regularizer(
-        self, p: Any, axis: Axis = DEFAULT_AXIS, *, where: Any = None, dtype: Any = None, dim: Any = DEFAULT_AXIS, **hyper: Any
+        self,
+        p: Any,
+        axis: Axis = DEFAULT_AXIS,
+        *,
+        where: Any = None,
+        dtype: Any = None,
+        dim: Any = DEFAULT_AXIS,
+        **hyper: Any,
     ) -> Array:
         """Omega(p) by its formula (p is not checked), shape of p without the axis."""
         self._refuse_unless_simplex("regularizer")
@@ -180,7 +190,9 @@ class Map:
         for key, value in hyper.items():
             if key not in known:
                 takes = ", ".join(known) if known else "none"
-                raise TypeError(f"{self.name}.bind: {key!r} is not a hyper-parameter of it that is free; these are: {takes}")
+                raise TypeError(
+                    f"{self.name}.bind: {key!r} is not a hyper-parameter of it that is free; these are: {takes}"
+                )
             fixed.append((key, bound_number(self.name, known[key], value)))
         shown = ", ".join(f"{key}={value:g}" for key, value in sorted(fixed))
         return Map(
@@ -206,18 +218,22 @@ class Map:
         seen = call.backend.look(is_one)
         if seen is False:
             raise ValueError(
-                f"{self.name}: y holds class indices, which need weights that sum to 1; give distributions (floating, x's shape)"
+                f"{self.name}: y holds class indices, for which the weights must sum to 1; give distributions"
             )
         return call if seen else call.with_invalid(~is_one)
 
     def _refuse_logarithm(self, method: str) -> None:
         if self.formula.kind == "logarithm":
-            raise TypeError(f"{self.name}.{method}: a log map has values and derivatives only; ask the map itself for the rest")
+            raise TypeError(
+                f"{self.name}.{method}: a log map has values and derivatives only; ask the map itself for the rest"
+            )
 
     def _refuse_unless_simplex(self, method: str) -> None:
         self._refuse_logarithm(method)
         if self.formula.kind == "mixture":
-            raise TypeError(f"{self.name}.{method}: a blend has values, derivatives and a support size only; ask its members")
+            raise TypeError(
+                f"{self.name}.{method}: a blend has values, derivatives and a support size only; ask its members"
+            )
 
 
 def bound_number(name: str, parameter: Parameter, value: Any) -> float:
@@ -225,6 +241,6 @@ def bound_number(name: str, parameter: Parameter, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}.bind: {parameter.name}={value!r} is not a number; arrays are given at the call")
     number = float(value)
-    if parameter.high is not None and not parameter.allowed(number, 0) or not number >= parameter.low:
+    if (parameter.high is not None and not parameter.allowed(number, 0)) or not number >= parameter.low:
         raise ValueError(f"{name}.bind: {parameter.name} is {number!r}; it must be {parameter.rule(0)}")
     return number

@@ -1,7 +1,7 @@
 """Rows of scores as a map sees them: masked, shifted by their maximum, divided by the temperature, sink beside them.
 
-Here the mask, the sink, NaN rows and empty rows are dealt with once, so that no map knows of them. What a map makes of
-the rows, and how arrays get here from a user's call, lives elsewhere.
+Here the mask, the sink, NaN rows and empty rows are dealt with once, so that no map knows of them. What a map makes
+of the rows, and how arrays get here from a user's call, lives elsewhere.
 """
 
 from __future__ import annotations
@@ -38,12 +38,20 @@ class Rows:
     empty_value: float = 0.0
     """What an empty row weighs: 0 or NaN."""
     is_narrow: bool = False
-    """The scores were rounded to fewer digits than the working precision has, so that their differences need no correction."""
+    """The scores have fewer digits than the working precision, so that their differences need no correction."""
 
     def negated(self) -> Rows:
         """The rows of -x."""
         return Rows(
-            self.xp, self.x, self.mask, self.sink, self.temperature, -self.sign, self.invalid, self.empty_value, self.is_narrow
+            self.xp,
+            self.x,
+            self.mask,
+            self.sink,
+            self.temperature,
+            -self.sign,
+            self.invalid,
+            self.empty_value,
+            self.is_narrow,
         )
 
     @cached_property

@@ -1,9 +1,10 @@
 """Separable simplex maps: from a few short functions of one weight to values and all derivatives.
 
-A map whose regulariser is a sum, Omega(p) = sum omega(p_i), has p_i = link(x_i - tau) with link the inverse of omega'. It is stated
-here without tau: `moved(p, d)` = link(omega'(p) + d) is the weight of an entry whose score is d higher than one of weight p. The
-weights of a row then follow from that of one anchor, which keeps the digits that tau loses (for entmax tau grows like
-1 / (alpha - 1); for large alpha its rounding alone moves the weights). No map is named here.
+A map whose regulariser is a sum, Omega(p) = sum omega(p_i), has p_i = link(x_i - tau) with link the inverse of
+omega'. It is stated here without tau: `moved(p, d)` = link(omega'(p) + d) is the weight of an entry whose score is d
+higher than one of weight p. The weights of a row then follow from that of one anchor, which keeps the digits that tau
+loses (for entmax tau grows like 1 / (alpha - 1); for large alpha its rounding alone moves the weights). No map is
+named here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Targets of a loss: class indices or distributions, class weights, label smoothing, reductions. No map is named here."""
+"""Targets of a loss: class indices or distributions, class weights, smoothing, reductions. It names no map."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_targets(
         weight = backend.as_operand(weight, f"{name}: weight")
         if tuple(weight.shape) != (call.length,):
             raise ValueError(
-                f"{name}: weight has shape {tuple(weight.shape)}; it must hold one number a class, shape ({call.length},)"
+                f"{name}: weight has shape {tuple(weight.shape)}; it must hold a number a class, ({call.length},)"
             )
     return Targets(array, is_index, ignore_index, weight, float(label_smoothing))
 
@@ -71,7 +71,7 @@ def check_indices(call: Call, y: Array, ignore_index: int | None) -> None:
     if call.backend.look(fits) is False:
         ignored = "" if ignore_index is None else f", or {ignore_index} to be ignored"
         raise IndexError(
-            f"{call.name}: y holds the class index {call.backend.first_where(y, ~fits):g}; with {call.length} classes it must "
+            f"{call.name}: y holds the index {call.backend.first_where(y, ~fits):g}; of {call.length} classes it must "
             f"be at least 0 and below {call.length}{ignored}"
         )
 
@@ -143,7 +143,9 @@ def weight_of(xp: Namespace, hit: Array, weight: Array | None, rows: Rows) -> Ar
     return xp.sum(xp.where(hit, weight, 0.0), axis=-1, keepdims=True)
 
 
-def of_indices(targets: Targets, xp: Namespace, y: Array, length: int, loss: Array, row_weight: Array) -> tuple[Array, Array]:
+def of_indices(
+    targets: Targets, xp: Namespace, y: Array, length: int, loss: Array, row_weight: Array
+) -> tuple[Array, Array]:
     """Ignored rows count for nothing; an index that is out of range and could not be looked at makes its row NaN."""
     ignored = y != y if targets.ignore_index is None else y == targets.ignore_index
     loss = weighted(xp, loss, row_weight)

@@ -1,8 +1,9 @@
 """Solvers for the one unknown of a row: the weight of its anchor, from which all other weights follow.
 
-Two anchors are of use. From the largest score of a row Newton's method is monotone for every map whose link is convex; from
-the smallest supported score the weights of links that are not (entmax with alpha > 2) keep their digits. No sort, a fixed bound on
-the rounds, and a row that is done does not change: its bits do not depend on the rows beside it.
+Two anchors are of use. From the largest score of a row Newton's method is monotone for every map whose link is
+convex; from the smallest supported score the weights of links that are not (entmax with alpha > 2) keep their digits.
+No sort, a fixed bound on the rounds, and a row that is done does not change: its bits do not depend on the rows
+beside it.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ def newton(
 ) -> Array:
     """The anchor's weight at which the weights of a row sum to the target.
 
-    `weights(v)` are the weights when the anchor has weight v, `rates(v, p)` their derivatives in v. The start lies on the side
-    from which Newton's method is monotone: above the solution where the sum is convex in v, below it (`upwards`) where it is
-    concave. A step the other way is rounding: the row is done.
+    `weights(v)` are the weights when the anchor has weight v, `rates(v, p)` their derivatives in v. The start lies
+    on the side from which Newton's method is monotone: above the solution where the sum is convex in v, below it
+    (`upwards`) where it is concave. A step the other way is rounding: the row is done.
     """
     goal = xp.zeros_like(start) + target
 

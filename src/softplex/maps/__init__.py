@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from softplex.core.map import Map as _Map
-from softplex.maps.softmax import log_softmax as log_softmax
-from softplex.maps.softmax import log_softmin as log_softmin
 from softplex.maps.softmax import softmax as softmax
+from softplex.maps.softmax import log_softmax as log_softmax
 from softplex.maps.softmax import softmin as softmin
+from softplex.maps.softmax import log_softmin as log_softmin
 from softplex.maps.sparsemax import sparsemax as sparsemax
 from softplex.maps.entmax import entmax as entmax
 from softplex.maps.entmax import entmax15 as entmax15

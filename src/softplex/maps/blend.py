@@ -1,4 +1,4 @@
-"""blend: a convex mixture of maps, itself a map (the sum of two monotone maps is one; so is that of softmax and softmin a map)."""
+"""blend: a convex mixture of maps, itself a map."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blend(members: Mapping[Map, float]) -> Map:
         members: maps and their weights. A map with hyper-parameters is bound first: entmax.bind(alpha=1.3).
 
     Returns:
-        A map: it can be called, differentiated and blended again, and has a support size. It has no regularizer and no loss.
+        A map: it can be called, differentiated and blended again, and has a support size; no regularizer, no loss.
 
     Raises:
         TypeError: for a member that is not a map of weights, or has free hyper-parameters without a default.
@@ -32,7 +32,9 @@ def blend(members: Mapping[Map, float]) -> Map:
     Source: a convex combination of points of the simplex lies in it.
     """
     if not isinstance(members, Mapping) or not members:
-        raise TypeError(f"blend: {members!r} is not a mapping from maps to weights; give one, like {{softmax: 0.3, softmin: 0.7}}")
+        raise TypeError(
+            f"blend: {members!r} is not a mapping from maps to weights; give one, like {{softmax: 0.3, softmin: 0.7}}"
+        )
     checked = [(check_member(member), check_weight(member, weight)) for member, weight in members.items()]
     mass = math.fsum(weight for _, weight in checked)
     if abs(mass - 1.0) > 1e-9:
@@ -50,7 +52,9 @@ def blend(members: Mapping[Map, float]) -> Map:
 def check_member(member: object) -> Map:
     """A map of weights whose hyper-parameters are all known."""
     if not isinstance(member, Map):
-        raise TypeError(f"blend: {member!r} is not a map of this library; give maps such as softmax or entmax.bind(alpha=1.3)")
+        raise TypeError(
+            f"blend: {member!r} is not a map of this library; give maps such as softmax or entmax.bind(alpha=1.3)"
+        )
     if member.formula.kind == "logarithm":
         raise TypeError(f"blend: {member.name} gives logarithms; blend the maps themselves")
     missing = [parameter.name for parameter in member.formula.parameters if parameter.default is None]

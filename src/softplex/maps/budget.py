@@ -1,7 +1,8 @@
 """budget: the projection onto 0 <= p <= 1, sum p = k: sparsemax with more than one to give and a cap on each.
 
-Named in Blondel, Martins & Niculae 2020 (arXiv:1901.02324); omega is sparsemax's, the link saturates at 1. An entry takes weight if the
-entries above it, counted up to 1 each, leave something of k; the smallest such score anchors the others.
+Named in Blondel, Martins & Niculae 2020 (arXiv:1901.02324); omega is sparsemax's, the link saturates at 1. An entry
+takes weight if the entries above it, counted up to 1 each, leave something of k; the smallest such score anchors the
+others.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ def weights(rows: Rows, hyper: Hyper) -> Terms:
     def rates(v: Array, p: Terms) -> Terms:
         return each(lambda w, gap: xp.astype((gap >= 0.0) & (w < 1.0), xp.working), p, gaps)
 
-    return weights_over(gaps, newton(xp, budget, xp.zeros_like(last), lambda v: weights_over(gaps, v), rates, upwards=True))
+    return weights_over(
+        gaps, newton(xp, budget, xp.zeros_like(last), lambda v: weights_over(gaps, v), rates, upwards=True)
+    )
 
 
 budget = Map(

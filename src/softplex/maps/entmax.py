@@ -1,9 +1,10 @@
-"""entmax: sparse weights between softmax (alpha = 1) and sparsemax (alpha = 2) and beyond (Peters, Niculae & Martins 2019).
+"""entmax: sparse weights, softmax at alpha = 1, sparsemax at 2 and sparser beyond (Peters, Niculae & Martins 2019).
 
-omega(p) = (p^alpha - p) / (alpha (alpha - 1)), so with a = alpha - 1 and up to constants omega'(p) = p^a / a: an entry whose score is d
-higher than one of weight p weighs (p^a + a d)_+^(1/a). Up to alpha = 2 this is taken from the largest score by log1p, which has its limit
-p exp(d) at alpha = 1; above, where the link is steep at 0, from the smallest supported score. alpha = inf weighs the maxima evenly.
-entmax15 is the case alpha = 1.5, where roots and squares are enough.
+omega(p) = (p^alpha - p) / (alpha (alpha - 1)), so with a = alpha - 1 and up to constants omega'(p) = p^a / a: an
+entry whose score is d higher than one of weight p weighs (p^a + a d)_+^(1/a). Up to alpha = 2 this is taken from the
+largest score by log1p, which has its limit p exp(d) at alpha = 1; above, where the link is steep at 0, from the
+smallest supported score. alpha = inf weighs the maxima evenly. entmax15 is the case alpha = 1.5, where roots and
+squares are enough.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""maxout: the maximum over groups of scores (Goodfellow et al. 2013, arXiv:1302.4389). It is no simplex map and stands apart.
+"""maxout: the maximum over groups of scores (Goodfellow et al. 2013, arXiv:1302.4389); no simplex map.
 
 NaN wins, infinities are numbers, and the derivatives go to the first winner of each group.
 """
@@ -45,8 +45,8 @@ class Maxout:
 
     Arguments:
         x: scores of any shape; float64, float32, float16 or bfloat16 (integers and booleans become the default float).
-        pieces: how many entries make a unit: an axis of units * pieces shrinks to units. Without it the axis is the pieces
-            and goes.
+        pieces: how many entries make a unit: an axis of units * pieces shrinks to units. Without it the axis is the
+            pieces and goes.
         axis: the axis that holds the pieces; without `pieces` also a tuple of axes or None for all.
         layout: "contiguous" (the pieces of a unit are neighbours) or "strided" (they lie `units` apart).
         dtype: the dtype that x is cast to first and that the result has.
@@ -107,7 +107,9 @@ class Maxout:
         call = groups.call
         g = call.backend.as_operand(g, f"{self.name}: g")
         if tuple(g.shape) != groups.shape:
-            raise ValueError(f"{self.name}: g has shape {tuple(g.shape)}; it must have the result's shape {groups.shape}")
+            raise ValueError(
+                f"{self.name}: g has shape {tuple(g.shape)}; it must have the result's shape {groups.shape}"
+            )
 
         def function(rows: Rows, hyper: object, g: Array) -> tuple[Array]:
             xp = rows.xp
@@ -153,17 +155,21 @@ class Maxout:
         try:
             pieces = operator.index(pieces)
         except TypeError:
-            raise TypeError(f"{self.name}: pieces={pieces!r} is not an integer; give how many entries make a unit") from None
+            raise TypeError(
+                f"{self.name}: pieces={pieces!r} is not an integer; give how many entries make a unit"
+            ) from None
         if len(call.axes) > 1:
-            raise ValueError(f"{self.name}: axis={call.axes} with pieces={pieces}; pieces are grouped along one axis, give one")
+            raise ValueError(
+                f"{self.name}: axis={call.axes} with pieces={pieces}; pieces are grouped along one axis, give one"
+            )
         if pieces < 1 or call.length % pieces:
             raise ValueError(
-                f"{self.name}: pieces={pieces} with an axis of length {call.length}; pieces must be at least 1 and divide it"
+                f"{self.name}: pieces={pieces} with an axis of length {call.length}; pieces must divide it"
             )
         return Groups(call, call.axes[0], call.length // pieces, pieces, layout, keeps_axis=True)
 
     def _grouped(self, groups: Groups, array: Array) -> Array:
-        """The array with the grouped axis split, the pieces on an axis of their own: right after the units or before them."""
+        """The array with the grouped axis split, the pieces on an axis of their own, after or before the units."""
         if not groups.keeps_axis:
             return array
         split = (groups.units, groups.pieces) if groups.layout == "contiguous" else (groups.pieces, groups.units)

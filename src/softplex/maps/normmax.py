@@ -1,8 +1,8 @@
 """normmax: Omega is a norm less 1 (Blondel, Martins & Niculae 2020, arXiv:1901.02324). It is not separable.
 
-p maximises <x, p> - ||p||_alpha. With gamma = 1 / (alpha - 1) and u_i = (x_i - tau)_+, the weights are proportional to y_i = u_i^gamma where
-tau solves sum u^(gamma + 1) = 1, and ||p||_alpha = 1 / sum y. As for entmax the unknown is u at the largest score up to alpha = 2, and
-at the smallest supported one above.
+p maximises <x, p> - ||p||_alpha. With gamma = 1 / (alpha - 1) and u_i = (x_i - tau)_+, the weights are proportional
+to y_i = u_i^gamma where tau solves sum u^(gamma + 1) = 1, and ||p||_alpha = 1 / sum y. As for entmax the unknown is u
+at the largest score up to alpha = 2, and at the smallest supported one above.
 """
 
 from __future__ import annotations

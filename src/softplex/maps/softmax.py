@@ -1,7 +1,8 @@
 """softmax, its logarithm, and both of the negated scores (Bridle 1990).
 
-p_i = exp(x_i) / sum_j exp(x_j), Omega(p) = sum p log p. The leading 1s of the sum are counted apart, so that the logarithm of a
-confident prediction keeps its digits; the rounding error of x - max goes into the exponential to first order.
+p_i = exp(x_i) / sum_j exp(x_j), Omega(p) = sum p log p. The leading 1s of the sum are counted apart, so that the
+logarithm of a confident prediction keeps its digits; the rounding error of x - max goes into the exponential to first
+order.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The measured errors behind section 4's table: `python tests/accuracy.py [framework]` prints the worst of each kind."""
+"""The errors behind section 4's table: `python tests/accuracy.py [framework]` prints the worst of each kind."""
 
 import sys
 import warnings
@@ -34,7 +34,10 @@ def measure(framework):
                     law.check(case)
                 except AssertionError:
                     failed.append(law.name)
-                kind = {"values_are_accurate_under_a_temperature": "with T, ", "values_are_accurate_with_a_sink": "with sink, "}
+                kind = {
+                    "values_are_accurate_under_a_temperature": "with T, ",
+                    "values_are_accurate_with_a_sink": "with sink, ",
+                }
                 for (what, of), error in case.worst.items():
                     label = f"{kind.get(law.name, '')}{what} ({of})"
                     worst[label] = max(worst.get(label, 0.0), error)

@@ -49,7 +49,9 @@ def strict_to_numpy(array):
 
 def dask_array(array):
     dask = importlib.import_module("dask.array")
-    chunks = tuple(max(1, (size + 1) // 2) if place == 0 and array.ndim > 1 else -1 for place, size in enumerate(array.shape))
+    chunks = tuple(
+        max(1, (size + 1) // 2) if place == 0 and array.ndim > 1 else -1 for place, size in enumerate(array.shape)
+    )
     return dask.from_array(np.array(array), chunks=chunks)
 
 

@@ -156,7 +156,7 @@ class Case:
         return -np.inf if self.is_log else 0.0
 
     def batches(self):
-        """Hard rows, (labels, batch) each; for the maps of -x they are negated, so that infinities weigh nothing there."""
+        """Hard rows, (labels, batch) each; for the maps of -x they are negated, so that infinities weigh nothing."""
         sign = -1 if reference.FAMILY[self.name][1] else 1
         return [(labels, sign * x) for labels, x in hard_rows.batches(self.dtype)]
 
@@ -218,7 +218,9 @@ class Case:
             unit = ulp(self.dtype, {ITSELF: wanted, ONE: 1}.get(bound.of, top))
             error = float(abs(reference.mpf(found) - wanted) / unit)
             self.record(("values", bound.of), error)
-            assert error <= bound.ulps * slack, f"entry {entry} is {found!r}, off by {error:.3g} ULP of {bound.of}: {note}"
+            assert error <= bound.ulps * slack, (
+                f"entry {entry} is {found!r}, off by {error:.3g} ULP of {bound.of}: {note}"
+            )
             if abs(row.distances[entry]) > tolerances.boundary(self.dtype):
                 self.assert_support(found, wanted, row, f"{note}: entry {entry}")
 
@@ -282,8 +284,11 @@ class Case:
         center = (s @ g) / s.sum()
         if row.base == "normmax":
             center = p @ g
-        return float(2 * (np.max(moved * np.abs(g - center)) + np.max(s) * (moved @ np.abs(g - center)) / s.sum())
-                     / float(row.temperature))
+        return float(
+            2
+            * (np.max(moved * np.abs(g - center)) + np.max(s) * (moved @ np.abs(g - center)) / s.sum())
+            / float(row.temperature)
+        )
 
 
 def same_bits(one, other):

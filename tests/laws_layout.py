@@ -15,8 +15,11 @@ METHODS = (None, "vjp", "jvp", "smooth_max", "residual", "loss")
 
 def results(case, x, y, axis=-1, **arguments):
     """What every method makes of an array; y serves as cotangent, tangent and target."""
-    one = [case.map(x, axis=axis, **arguments), case.map.vjp(x, y, axis=axis, **arguments),
-           case.map.jvp(x, y, axis=axis, **arguments)]
+    one = [
+        case.map(x, axis=axis, **arguments),
+        case.map.vjp(x, y, axis=axis, **arguments),
+        case.map.jvp(x, y, axis=axis, **arguments),
+    ]
     if is_simplex(case.name):
         one.append(case.map.residual(x, y, axis=axis, **arguments))
         one.append(case.map.smooth_max(x, axis=axis, **arguments))
@@ -58,8 +61,9 @@ def layout_changes_no_bits(case):
                 for got, expected in zip(results(case, other, target, **hyper), wanted, strict=True):
                     assert got.dtype.isnative
                     assert_same_bits(got, expected, label)
-        for got, expected in zip(results(case, np.broadcast_to(x[0], x.shape), np.broadcast_to(y[0], y.shape), **hyper),
-                                 wanted, strict=True):
+        for got, expected in zip(
+            results(case, np.broadcast_to(x[0], x.shape), np.broadcast_to(y[0], y.shape), **hyper), wanted, strict=True
+        ):
             assert_same_bits(got[3], expected[0], "broadcast")
 
 
@@ -104,11 +108,17 @@ def bits_survive_masks_sinks_and_parameters_of_other_rows(case):
     where = rng.random(x.shape) < 0.7
     where[0], where[1] = True, False
     y = np.abs(hard_rows.plain(case.dtype, x.shape, seed=6))
-    columns = {"temperature": rng.choice([0.25, 1.0, 1.7], (len(x), 1)), "sink": rng.choice([-np.inf, 0.0, 2.0], (len(x), 1))}
+    columns = {
+        "temperature": rng.choice([0.25, 1.0, 1.7], (len(x), 1)),
+        "sink": rng.choice([-np.inf, 0.0, 2.0], (len(x), 1)),
+    }
     if case.name.endswith("softmin"):
         columns["sink"] = -columns["sink"]
-    for key, values in {"entmax": {"alpha": [1.0, 1.000001, 1.5, 2.0, 3.0, np.inf]}, "normmax": {"alpha": [1.5, 2.0, 5.0]},
-                        "budget": {"budget": [0.5, 1.0, 2.0, 3.5]}}.get(case.name, {}).items():
+    for key, values in {
+        "entmax": {"alpha": [1.0, 1.000001, 1.5, 2.0, 3.0, np.inf]},
+        "normmax": {"alpha": [1.5, 2.0, 5.0]},
+        "budget": {"budget": [0.5, 1.0, 2.0, 3.5]},
+    }.get(case.name, {}).items():
         columns[key] = np.resize(values, (len(x), 1))
     together = results(case, x, y, where=where, **columns)
     for place in range(len(x)):
@@ -172,8 +182,12 @@ def out_takes_the_result(case):
     x = hard_rows.plain(case.dtype, (5, 6))
     for hyper in case.few(6):
         wanted = case.map(x, **hyper)
-        for label, place in [("fresh", np.empty_like(x)), ("Fortran", np.empty_like(x, order="F")),
-                             ("strided", np.empty((5, 12), x.dtype)[:, ::2]), ("reversed", np.empty_like(x)[::-1, ::-1])]:
+        for label, place in [
+            ("fresh", np.empty_like(x)),
+            ("Fortran", np.empty_like(x, order="F")),
+            ("strided", np.empty((5, 12), x.dtype)[:, ::2]),
+            ("reversed", np.empty_like(x)[::-1, ::-1]),
+        ]:
             place[...] = 3
             got = case.map(x, out=place, **hyper)
             assert got is place, label
@@ -191,7 +205,11 @@ def out_may_overlap_x(case):
     size = 6
     for hyper in case.few(size):
         room = hard_rows.plain(case.dtype, (8, size))
-        for source, target in ((slice(0, 6), slice(2, 8)), (slice(2, 8), slice(0, 6)), (slice(0, 8), slice(None, None, -1))):
+        for source, target in (
+            (slice(0, 6), slice(2, 8)),
+            (slice(2, 8), slice(0, 6)),
+            (slice(0, 8), slice(None, None, -1)),
+        ):
             memory = room.copy()
             wanted = case.map(memory[source].copy(), **hyper)
             case.map(memory[source], out=memory[target], **hyper)
@@ -233,16 +251,20 @@ def dtype_casts_first(case):
             assert_same_bits(case.map(x, dtype=name, **hyper), wanted, str(name))
             assert_same_bits(case.map(x.tolist(), dtype=name, **hyper), wanted, "a list")
             assert_same_bits(case.map(x, dtype=name, out=np.empty(x.shape, case.np_dtype), **hyper), wanted, "out")
-        assert_same_bits(case.map.vjp(x, x, dtype=case.np_dtype, **hyper),
-                         case.map.vjp(x.astype(case.np_dtype), x, **hyper), "vjp")
+        assert_same_bits(
+            case.map.vjp(x, x, dtype=case.np_dtype, **hyper), case.map.vjp(x.astype(case.np_dtype), x, **hyper), "vjp"
+        )
 
 
 @law(only=NUMPY_ONLY, dtypes=("float64",))
 def integers_lists_and_scalars_are_float64(case):
     for hyper in case.few(3):
         wanted = case.map(np.array([[1.0, 0.0, 3.0], [2.0, 2.0, 0.0]]), **hyper)
-        for given in ([[1, 0, 3], [2, 2, 0]], ((1.0, 0.0, 3.0), (2.0, 2.0, 0.0)),
-                      *(np.array([[1, 0, 3], [2, 2, 0]], kind) for kind in "bBhHiIqQ")):
+        for given in (
+            [[1, 0, 3], [2, 2, 0]],
+            ((1.0, 0.0, 3.0), (2.0, 2.0, 0.0)),
+            *(np.array([[1, 0, 3], [2, 2, 0]], kind) for kind in "bBhHiIqQ"),
+        ):
             assert_same_bits(case.map(given, **hyper), wanted, str(given))
         booleans = case.map(np.array([True, False, True]), **hyper)
         assert_same_bits(booleans, case.map([1.0, 0.0, 1.0], **hyper), "booleans")

@@ -70,7 +70,9 @@ def regularizer_vanishes_at_a_vertex(case):
         corner = np.eye(4)[[2, 0]]
         assert np.all(case.numbers(case.map.regularizer(case.array(corner), **hyper)) == 0)
         where = corner == 1
-        got = case.numbers(case.map.regularizer(case.array(np.where(where, 1, np.nan)), where=case.other(where), **hyper))
+        got = case.numbers(
+            case.map.regularizer(case.array(np.where(where, 1, np.nan)), where=case.other(where), **hyper)
+        )
         assert np.all(got == 0)
         assert case.numbers(case.map.regularizer(case.array(corner.T), axis=0, **hyper)).shape == (2,)
 
@@ -104,8 +106,14 @@ def smooth_max_takes_temperature_sink_and_mask(case):
     where = np.random.default_rng(4).random(x.shape) < 0.7
     column = np.array([[0.1], [0.5], [2.0], [9.0]])
     for hyper in case.few(4):
-        got = case.call(np.where(where, x.astype(float), np.nan), method="smooth_max", where=case.other(where),
-                        temperature=case.other(column), sink=0.75, **hyper)
+        got = case.call(
+            np.where(where, x.astype(float), np.nan),
+            method="smooth_max",
+            where=case.other(where),
+            temperature=case.other(column),
+            sink=0.75,
+            **hyper,
+        )
         rows = case.rows(x, where=where, temperature=column, sink=0.75, **hyper)
         for value, row in zip(got, rows, strict=True):
             assert_smooth_max(case, value, row, str(hyper), temperature=True)
@@ -215,7 +223,9 @@ def residuals_are_accurate(case):
     for _, x in case.batches():
         kept = [place for place in range(len(x)) if np.all(np.isfinite(x[place].astype(float)))]
         size = x.shape[1]
-        indices = np.array([int(np.argmax(row.astype(float))) if place % 2 else place % size for place, row in enumerate(x)])
+        indices = np.array(
+            [int(np.argmax(row.astype(float))) if place % 2 else place % size for place, row in enumerate(x)]
+        )
         for hyper in case.grid(size) if kept else []:
             rows = case.rows(x[kept], **hyper)
             y = distributions(case, (len(kept), size), mass_of(hyper))
@@ -248,8 +258,9 @@ def losses_reduce_as_torch_does(case):
         if mass_of(hyper) != 1:
             continue
         kept = y != -100
-        exact_loss = np.array([float(row.loss(int(t))) if t >= 0 else 0.0
-                               for row, t in zip(case.rows(x, **hyper), y, strict=True)])
+        exact_loss = np.array(
+            [float(row.loss(int(t))) if t >= 0 else 0.0 for row, t in zip(case.rows(x, **hyper), y, strict=True)]
+        )
         share = np.where(kept, w[np.where(kept, y, 0)], 0)
         for weight, part in ((None, kept.astype(float)), (case.array(w), share)):
             arguments = {"ignore_index": -100, "weight": weight, **hyper}
@@ -327,7 +338,9 @@ def all_ignored_means_zero(case):
         if mass_of(hyper) != 1:
             continue
         for reduction in ("mean", "sum"):
-            got = case.numbers(case.map.loss(case.array(x), case.other(y), ignore_index=7, reduction=reduction, **hyper))
+            got = case.numbers(
+                case.map.loss(case.array(x), case.other(y), ignore_index=7, reduction=reduction, **hyper)
+            )
             assert got == 0
         residual = case.numbers(case.map.residual(case.array(x), case.other(np.array([1, 0, 3])), **hyper))
         assert np.any(residual)

@@ -67,7 +67,10 @@ def weights_sum_to_one(case):
             for weights, scores in zip(case.call(x, **hyper), x.astype(np.float64), strict=True):
                 wanted = min(hyper.get("budget", 1), np.sum(np.isfinite(scores)))
                 error = abs(float(np.sum(weights)) - wanted)
-                assert error <= (np.count_nonzero(weights) + 1) * bound * ulp(case.dtype, weights.max()), (hyper, scores)
+                assert error <= (np.count_nonzero(weights) + 1) * bound * ulp(case.dtype, weights.max()), (
+                    hyper,
+                    scores,
+                )
 
 
 @law()
@@ -256,8 +259,11 @@ def axes_are_what_they_say(case):
     for hyper in case.few(3):
         for axis in (0, 1, 2, -1, -2, -3):
             moved = np.moveaxis(x, axis, -1)
-            wanted = np.moveaxis(case.call(np.ascontiguousarray(moved).reshape(-1, moved.shape[-1]), **hyper)
-                                 .reshape(moved.shape), -1, axis)
+            wanted = np.moveaxis(
+                case.call(np.ascontiguousarray(moved).reshape(-1, moved.shape[-1]), **hyper).reshape(moved.shape),
+                -1,
+                axis,
+            )
             case.assert_alike(case.call(x, axis=axis, **hyper), wanted, f"axis {axis}")
             case.assert_alike(case.call(x, dim=axis, **hyper), wanted, f"dim {axis}")
         flat = case.call(x.reshape(-1), **hyper).reshape(x.shape)

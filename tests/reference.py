@@ -132,7 +132,7 @@ def solve_gentle(scores, alpha):
 
 
 def solve_steep(scores, alpha):
-    """entmax for alpha > 2 by its smallest weight v: the others are (v^(alpha-1) + (alpha-1)(x - x_last))^(1/(alpha-1))."""
+    """entmax for alpha > 2 by its smallest weight v; with a = alpha - 1 the others are (v^a + a (x - x_last))^(1/a)."""
     ranked, exponent = sorted(scores, reverse=True), 1 / (alpha - 1)
     count = 1
     while count < len(ranked):
@@ -168,7 +168,7 @@ def solve_entmax(scores, alpha):
 
 
 def solve_normmax(scores, alpha):
-    """Blondel, Martins & Niculae 2020: (p / |p|_alpha)^(alpha-1) = x - tau, so sum [x - tau]_+^(alpha/(alpha-1)) = 1."""
+    """Blondel, Martins & Niculae 2020: with a = alpha - 1, (p / |p|_alpha)^a = x - tau; sum [x - tau]^(1 + 1/a) = 1."""
     top = max(scores)
     z = [score - top for score in scores]
     exponent = alpha / (alpha - 1)
@@ -260,9 +260,7 @@ class Row:
         self.temperature = number(temperature)
         self.sink = None if sink is None else number(sink)
         seen = [True] * len(self.raw) if where is None else [bool(flag) for flag in where]
-        self.places = [
-            place for place, score in enumerate(self.raw) if seen[place] and self.sign * score != -exact.inf
-        ]
+        self.places = [place for place, score in enumerate(self.raw) if seen[place] and self.sign * score != -exact.inf]
         self.given = (tuple(self.raw), tuple(seen))
         self.digits = exact.dps
         if self.softmaxlike:  # a confident row's loss may be exp(-700): brute digits rather than a clever formula
@@ -414,8 +412,7 @@ class Row:
         if name == "alpha" and here == 1:  # only one side exists: three points of it
             points = [self.with_parameter(name, here + count * STEP).values for count in range(3)]
             return [
-                (4 * b - 3 * a - c) / (2 * STEP) if exact.isfinite(a) else ZERO
-                for a, b, c in zip(*points, strict=True)
+                (4 * b - 3 * a - c) / (2 * STEP) if exact.isfinite(a) else ZERO for a, b, c in zip(*points, strict=True)
             ]
         step = STEP * max(abs(here), mpf("1e-3"))
         before, after = (self.with_parameter(name, here + side * step).values for side in (-1, 1))
@@ -486,7 +483,7 @@ class Row:
     # -- the scales that section 4 measures by ------------------------------------------------------------------------
 
     def linear_scale(self, direction):
-        """The largest term of a JVP or VJP: |s_i g_i| and s_i sum |s_j g_j| / sum s (log maps: |g_i|, p_i sum |g_j|)."""
+        """The largest term of a product: |s_i g_i| and s_i sum |s_j g_j| / sum s (log maps: |g_i|, p_i sum |g_j|)."""
         g, p, s = [abs(value) for value in self.gather(direction)], self.solved.weights, self.solved.slopes
         if not s or not any(s):
             return ZERO
@@ -523,8 +520,14 @@ def row(name, scores, *, temperature=1.0, sink=None, where=None, **hyper):
     """The row of these scores, remembered: laws ask for the same rows again and again."""
     key = tuple(float(score) for score in scores)
     mask = None if where is None else tuple(bool(flag) for flag in where)
-    return cached_row(name, key, float(temperature), None if sink is None else float(sink), mask,
-                      tuple(sorted((k, float(v)) for k, v in hyper.items())))
+    return cached_row(
+        name,
+        key,
+        float(temperature),
+        None if sink is None else float(sink),
+        mask,
+        tuple(sorted((k, float(v)) for k, v in hyper.items())),
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -542,7 +545,7 @@ def long_softmax(scores):
 
 
 def long_sparsemax(scores):
-    """sparsemax of a row of a million entries: only the entries within 1 of the maximum matter; their sums are exact."""
+    """sparsemax of a row of a million entries: only entries within 1 of the maximum matter; their sums are exact."""
     scores = np.asarray(scores, np.float64)
     ranked = np.sort(scores[scores > scores.max() - 1])[::-1].tolist()
     low, high = 1, len(ranked)

@@ -19,7 +19,9 @@ def test_a_blend_is_the_mixture():
         wanted = 0.25 * getattr(sx.softmax, method)(X, G) + 0.75 * getattr(sx.sparsemax, method)(X, G)
         np.testing.assert_allclose(getattr(mixed, method)(X, G), wanted, rtol=1e-14, atol=1e-15)
         assert np.any(wanted)
-    np.testing.assert_allclose(mixed.jacobian(X), 0.25 * sx.softmax.jacobian(X) + 0.75 * sx.sparsemax.jacobian(X), atol=1e-16)
+    np.testing.assert_allclose(
+        mixed.jacobian(X), 0.25 * sx.softmax.jacobian(X) + 0.75 * sx.sparsemax.jacobian(X), atol=1e-16
+    )
     arguments = {"axis": 0, "temperature": 0.5, "sink": 0.1, "where": X > -1.5}
     np.testing.assert_allclose(
         mixed(X, **arguments), 0.25 * sx.softmax(X, **arguments) + 0.75 * sx.sparsemax(X, **arguments), rtol=4e-16
@@ -105,8 +107,14 @@ def test_a_bound_map_has_every_method(map_, hyper):
     y = np.array([0, 2])
     assert np.array_equal(bound(X), map_(X, **hyper))
     assert np.array_equal(bound(X, 0, temperature=0.5, sink=1.0), map_(X, 0, temperature=0.5, sink=1.0, **hyper))
-    for method, more in [("vjp", (G,)), ("jvp", (G,)), ("jacobian", ()), ("support_size", ()), ("smooth_max", ()),
-                         ("regularizer", ())]:
+    for method, more in [
+        ("vjp", (G,)),
+        ("jvp", (G,)),
+        ("jacobian", ()),
+        ("support_size", ()),
+        ("smooth_max", ()),
+        ("regularizer", ()),
+    ]:
         given = sx.softmax(X) if method == "regularizer" else X
         got, wanted = getattr(bound, method)(given, *more), getattr(map_, method)(given, *more, **hyper)
         assert np.array_equal(got, wanted)

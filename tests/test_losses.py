@@ -52,8 +52,11 @@ def test_cross_entropy_is_its_definition(y, weight, smoothing, reduction):
 def test_cross_entropy_is_torchs(y, weight, smoothing, reduction):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     wanted = torch.nn.functional.cross_entropy(
-        torch.tensor(X), torch.tensor(y), None if weight is None else torch.tensor(weight),
-        label_smoothing=smoothing, reduction=reduction,
+        torch.tensor(X),
+        torch.tensor(y),
+        None if weight is None else torch.tensor(weight),
+        label_smoothing=smoothing,
+        reduction=reduction,
     )
     got = sx.cross_entropy(X, y, weight=weight, label_smoothing=smoothing, reduction=reduction)
     np.testing.assert_allclose(got, wanted.numpy(), rtol=1e-13)
@@ -99,7 +102,6 @@ def test_cross_entropy_with_everything():
 def test_cross_entropy_of_nothing():
     assert sx.cross_entropy(X, np.full(6, -100)) == 0
     assert sx.cross_entropy(X, np.full(6, -100), weight=W) == 0
-    assert sx.cross_entropy(X, Y, ignore_index=2, reduction="none")[[3, 4]].tolist() == [0, 0] if -100 not in Y else True
     with pytest.raises(IndexError, match="-100"):
         sx.cross_entropy(X, Y, ignore_index=2)
 

@@ -7,7 +7,12 @@ import frameworks
 import softplex as sx
 from frameworks import FRAMEWORKS, NUMPY
 
-EACH = [pytest.param(framework, dtype, id=f"{framework.name}-{dtype}") for framework in FRAMEWORKS for dtype in framework.dtypes]
+EACH = [
+    pytest.param(framework, dtype, id=f"{framework.name}-{dtype}")
+    for framework in FRAMEWORKS
+    for dtype in framework.dtypes
+]
+EAGER = [framework for framework in FRAMEWORKS if not framework.lazy]
 
 
 def array(framework, dtype, values):
@@ -15,10 +20,11 @@ def array(framework, dtype, values):
 
 
 def expected(x, pieces, layout):
+    """The last axis as units and pieces."""
     units = x.shape[-1] // pieces
-    grouped = x.reshape(*x.shape[:-1], units, pieces) if layout == "contiguous" else np.moveaxis(
-        x.reshape(*x.shape[:-1], pieces, units), -2, -1)
-    return grouped
+    if layout == "contiguous":
+        return x.reshape(*x.shape[:-1], units, pieces)
+    return np.moveaxis(x.reshape(*x.shape[:-1], pieces, units), -2, -1)
 
 
 @pytest.mark.parametrize(("framework", "dtype"), EACH)
@@ -97,7 +103,7 @@ def test_out_integers_and_scalars():
     assert np.array_equal(before, x)
 
 
-@pytest.mark.parametrize("framework", [framework for framework in FRAMEWORKS if not framework.lazy], ids=lambda each: each.name)
+@pytest.mark.parametrize("framework", EAGER, ids=lambda each: each.name)
 def test_wrong_calls(framework):
     x = framework.asarray(np.zeros((2, 6)))
     for pieces in (4, 5, 7, 0, -2):

@@ -51,7 +51,7 @@ quarterpower = Map(
 )
 '''
 LINE = "from softplex.maps.quarterpower import quarterpower as quarterpower\n"
-SESSION = '''
+SESSION = """
 import pytest, reference, sys
 import numpy as np
 import softplex as sx
@@ -70,7 +70,7 @@ assert sx.blend({sx.quarterpower: 0.5, sx.softmax: 0.5})(x).sum() > 0.99
 reference.teach("quarterpower", alpha=1.25)
 chosen = ["-k", "quarterpower and (numpy or strict)", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
 sys.exit(pytest.main([*chosen, "-c", CONFIG, TESTS]))
-'''
+"""
 
 
 def add_map(folder):
@@ -93,10 +93,21 @@ def test_one_file_and_one_line_give_a_map_everything(tmp_path):
     (tmp_path / "pytest.ini").write_text(
         f"[pytest]\naddopts = --import-mode=importlib\npythonpath = {tests}\nfilterwarnings =\n    error\n"
     )
-    session = SESSION.replace("CONFIG", repr(str(tmp_path / "pytest.ini"))).replace("TESTS", repr(str(tests / "test_laws.py")))
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(tests)]), "PYTHONDONTWRITEBYTECODE": "1"}
+    session = SESSION.replace("CONFIG", repr(str(tmp_path / "pytest.ini"))).replace(
+        "TESTS", repr(str(tests / "test_laws.py"))
+    )
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(tests)]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     done = subprocess.run(
-        [sys.executable, "-c", session], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False
+        [sys.executable, "-c", session],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     passed = int(done.stdout.rsplit(" passed", 1)[0].split()[-1])

@@ -13,7 +13,24 @@ SETTINGS = settings(
 )
 MAPS = pytest.mark.parametrize("map_", sx.MAPS, ids=lambda each: each.__name__)
 EXTREME = st.sampled_from(
-    [0.0, -0.0, 1.0, -1.0, 5e-324, -5e-324, 2.3e-308, 1e308, -1e308, 1.7e308, -1.7e308, np.inf, -np.inf, np.nan, 88.0, -104.0]
+    [
+        0.0,
+        -0.0,
+        1.0,
+        -1.0,
+        5e-324,
+        -5e-324,
+        2.3e-308,
+        1e308,
+        -1e308,
+        1.7e308,
+        -1.7e308,
+        np.inf,
+        -np.inf,
+        np.nan,
+        88.0,
+        -104.0,
+    ]
 )
 NUMBERS = st.one_of(EXTREME, st.floats(-100, 100), st.floats(allow_nan=True, allow_infinity=True))
 FLOATS = st.sampled_from(["float64", "float32", "float16"])
@@ -78,7 +95,7 @@ def test_values_are_weights_whatever_the_scores(map_, data):
 @given(data=st.data())
 def test_order_is_kept(map_, data):
     """A larger score never weighs less, and equal scores weigh the same."""
-    x, axis, where = data.draw(calls(finite=True))
+    x, axis, _ = data.draw(calls(finite=True))
     sign = -1 if "softmin" in map_.__name__ else 1
     got = np.moveaxis(map_(x, axis, **hyper_of(map_, data.draw)), axis, -1).reshape(-1, x.shape[axis])
     for scores, weights in zip(np.moveaxis(sign * x, axis, -1).reshape(got.shape), got, strict=True):
@@ -145,13 +162,13 @@ def test_temperature_and_sink_at_the_ends_of_the_range(map_, data):
     assert np.all(weights.sum(axis=axis) <= hyper.get("budget", 1) * (1 + 32 * np.finfo(x.dtype).eps))
 
 
-@MAPS
+@pytest.mark.parametrize(
+    "map_", [each for each in sx.MAPS if "log" not in each.__name__], ids=lambda each: each.__name__
+)
 @SETTINGS
 @given(data=st.data())
 def test_a_loss_is_never_negative_nor_nan(map_, data):
     x, axis, where = data.draw(calls())
-    if map_.__name__.startswith("log"):
-        return
     hyper = hyper_of(map_, data.draw)
     if "budget" in hyper:
         hyper = {"budget": 1.0}

@@ -30,7 +30,9 @@ def assert_close(got, wanted, dtype, ulps, *, of_itself):
     unit = ulp(dtype, float(wanted.max()))
     if of_itself:
         exponent = np.frexp(wanted.astype(np.float64))[1]
-        unit = np.ldexp(1.0, np.maximum(exponent, tolerances.SMALLEST_EXPONENT[dtype] + 1) - tolerances.PRECISION[dtype])
+        unit = np.ldexp(
+            1.0, np.maximum(exponent, tolerances.SMALLEST_EXPONENT[dtype] + 1) - tolerances.PRECISION[dtype]
+        )
     error = np.abs(got.astype(reference.WIDE) - wanted) / unit
     assert float(error.max()) <= ulps
 

@@ -145,6 +145,20 @@ class Rows:
         xp = self.xp
         return each(lambda x: xp.where(x > -xp.inf, x - score, -xp.inf) / self.temperature, self.scores)
 
+    def gaps_with_errors_from(self, score: Array) -> tuple[Terms, Terms]:
+        """(x - score) / temperature, and what rounding took from it; 0 where dead."""
+        xp = self.xp
+
+        def gap_and_error(x: Array) -> tuple[Array, Array]:
+            finite = xp.where(x > -xp.inf, x, score)
+            return two_quotient(xp, *two_sum(finite, -score), self.temperature)
+
+        entries, entry_errors = gap_and_error(self.scores.entries)
+        if self.scores.sink is None:
+            return Terms(entries), Terms(entry_errors)
+        sink, sink_error = gap_and_error(self.scores.sink)
+        return Terms(entries, sink), Terms(entry_errors, sink_error)
+
     def filtered(self, entries: Array) -> Array:
         """A tangent or cotangent with zeros where no entry takes part: what stands there is not read."""
         if not self.has_dead:

@@ -10,11 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from softplex.core.arrays import Array, Namespace, Number, Terms, choose_terms, each, total
+from softplex.core.doubles import shortfall_of, two_quotient, two_sum
 from softplex.core.formula import Formula, Hyper, Parameter, Solution, ratio
 from softplex.core.map import Map
 from softplex.core.rows import Rows
 from softplex.core.separable import powers_of
 from softplex.core.threshold import last_supported, newton, shortfall
+from softplex.core.twofold import Twofold, add, exp, log, multiply
+
+REFINEMENTS = 5
 
 STEEPEST = 1e100
 """As for entmax: steeper than any derivative that can be known."""
@@ -37,7 +41,7 @@ class Normmax(Formula):
             xp,
             alpha <= 2.0,
             lambda: powers_from_top(rows, 1.0 / (low - 1.0)),
-            lambda: powers_from_last(rows, 1.0 / (high - 1.0)),
+            lambda: powers_from_last(rows, high),
         )
         norm = total(xp, y)
         return NormmaxSolution(self, rows, hyper, each(lambda w: ratio(xp, w, norm), y))
@@ -71,9 +75,10 @@ def deformed(xp: Namespace, gap: Array, exponent: Number) -> Array:
     return xp.where(inside, xp.exp(exponent * xp.log1p(xp.where(inside, gap, 0.0))), 0.0)
 
 
-def powers_from_last(rows: Rows, gamma: Number) -> Terms:
-    """y for gamma < 1: (t + gap)^gamma over the smallest supported score, sum (t + gap)^(gamma + 1) = 1."""
-    xp, beta = rows.xp, gamma + 1.0
+def powers_from_last(rows: Rows, alpha: Number) -> Terms:
+    """y for alpha > 2: (t + gap)^gamma over the smallest supported score, sum (t + gap)^(gamma + 1) = 1."""
+    xp, gamma = rows.xp, 1.0 / (alpha - 1.0)
+    beta = gamma + 1.0
 
     def raised_over(gaps: Terms, t: Array, exponent: Number) -> Terms:
         return each(lambda gap: powers_of(xp, xp.where(gap >= 0.0, t + gap, 0.0), exponent), gaps)
@@ -90,7 +95,40 @@ def powers_from_last(rows: Rows, gamma: Number) -> Terms:
     left = xp.clip(shortfall(xp, 1.0, raised_over(gaps, xp.zeros_like(last), beta)), 0.0, 1.0)
     start = xp.pow(left, 1.0 / beta)
     t = newton(xp, 1.0, start, lambda t: raised_over(gaps, t, beta), rates)
+    # Rounding in the sum moves t by about one ULP of 1, and the smallest weight by this much more.
+    is_steep = gamma * powers_of(xp, t, gamma - 1.0) > 1.0
+    t = xp.choose(is_steep, lambda: refined(rows, last, alpha, t), lambda: t)
     return raised_over(gaps, t, gamma)
+
+
+def refined(rows: Rows, last: Array, alpha: Number, t: Array) -> Array:
+    """The root t of sum (t + gap)^beta = 1 to a few ULP of itself, from a sum in twice the precision."""
+    xp, one, zero = rows.xp, rows.xp.ones_like(t), rows.xp.zeros_like(t)
+    gamma = Twofold(*two_quotient(xp, one, zero, (alpha - 1.0) * one))
+    beta = add(gamma, Twofold(one, zero))
+    gaps, errors = rows.gaps_with_errors_from(last)
+
+    def powers(t: Array, gap: Array, error: Array, live: Array) -> tuple[Array, Array, Array]:
+        """(t + gap)^beta in two floats, and its derivative in t."""
+        takes = live & (gap >= 0.0)
+        base = add(Twofold(t, zero), Twofold(xp.where(takes, gap, 0.0), xp.where(takes, error, 0.0)))
+        raised = exp(xp, multiply(xp, beta, log(xp, base)))
+        rate = beta.high * powers_of(xp, base.high, gamma.high)
+        return xp.where(takes, raised.high, 0.0), xp.where(takes, raised.low, 0.0), xp.where(takes, rate, 0.0)
+
+    def step(t: Array, done: Array) -> tuple[Array, Array]:
+        goal, left_over, rate = one, zero, zero
+        if gaps.sink is not None:
+            high, low, rate = powers(t, gaps.sink, errors.sink, rows.is_live.sink)
+            goal, left_over = two_sum(one, -high)
+            left_over = left_over - low
+        highs, lows, rates = powers(t, gaps.entries, errors.entries, rows.is_live.entries)
+        missing = shortfall_of(xp, goal, highs) + (left_over - xp.sum(lows, axis=-1, keepdims=True))
+        change = missing / (rate + xp.sum(rates, axis=-1, keepdims=True))
+        moved = xp.where(t + change > 0.0, t + change, 0.5 * t)
+        return xp.where(done, t, moved), done | ~(xp.abs(change) > 2.0 * xp.eps * t)
+
+    return xp.iterate(step, (t, t != t), REFINEMENTS)[0]
 
 
 @dataclass(frozen=True)

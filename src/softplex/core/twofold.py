@@ -1,0 +1,72 @@
+"""Numbers held as unevaluated sums of two floats: sum, product, exp, log, for the few places where one float is not enough.
+
+For rows whose threshold is the root of a sum that cancels (normmax with alpha > 2). Double-double arithmetic after Dekker
+1971; no range reduction by powers of two, since the array standard has none: exp halves its argument and squares.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+from softplex.core.arrays import Array, Namespace
+from softplex.core.doubles import two_product, two_sum
+
+HALVINGS = 14
+TERMS = 13
+LARGEST = 80.0
+"""Arguments of exp are kept within this bound; what lies below adds nothing to a sum of order 1."""
+
+
+class Twofold(NamedTuple):
+    """high + low, the low part below the last digit of the high one."""
+
+    high: Array
+    low: Array
+
+
+def normalised(high: Array, low: Array) -> Twofold:
+    """The same sum with its parts apart."""
+    total = high + low
+    return Twofold(total, low - (total - high))
+
+
+def add(a: Twofold, b: Twofold) -> Twofold:
+    """a + b."""
+    high, low = two_sum(a.high, b.high)
+    return normalised(high, low + (a.low + b.low))
+
+
+def multiply(xp: Namespace, a: Twofold, b: Twofold) -> Twofold:
+    """a * b."""
+    high, low = two_product(xp, a.high, b.high)
+    return normalised(high, low + (a.high * b.low + a.low * b.high))
+
+
+def inverse_factorials() -> list[tuple[float, float]]:
+    """1 / n! for n from TERMS down to 1, in two floats each."""
+    exact = [Fraction(1, math.factorial(n)) for n in range(TERMS, 0, -1)]
+    return [(float(value), float(value - Fraction(float(value)))) for value in exact]
+
+
+def exp(xp: Namespace, a: Twofold) -> Twofold:
+    """exp(a) by its series at a / 2^14 and squarings of exp - 1, which keeps the digits."""
+    scale = 0.5**HALVINGS
+    inside = xp.abs(a.high) < LARGEST
+    r = Twofold(xp.clip(a.high, -LARGEST, LARGEST) * scale, xp.where(inside, a.low * scale, 0.0))
+    zero = xp.zeros_like(r.high)
+    value = Twofold(zero, zero)
+    for high, low in inverse_factorials():
+        value = multiply(xp, add(value, Twofold(zero + high, zero + low)), r)
+    for _ in range(HALVINGS):
+        value = add(Twofold(2.0 * value.high, 2.0 * value.low), multiply(xp, value, value))
+    return add(value, Twofold(zero + 1.0, zero))
+
+
+def log(xp: Namespace, a: Twofold) -> Twofold:
+    """log(a) for positive a: the float's logarithm, corrected by one step of Newton's method."""
+    first = xp.clip(xp.log(a.high), -LARGEST, LARGEST)
+    zero = xp.zeros_like(first)
+    excess = add(multiply(xp, a, exp(xp, Twofold(-first, zero))), Twofold(zero - 1.0, zero))
+    return add(Twofold(first, zero), Twofold(excess.high, excess.low - 0.5 * excess.high * excess.high))

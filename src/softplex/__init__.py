@@ -6,6 +6,8 @@ The names below are the public ones; what they promise is said in their docstrin
 from __future__ import annotations
 
 from softplex.core.map import Map as Map
+from softplex.core.threads import get_num_threads as get_num_threads
+from softplex.core.threads import set_num_threads as set_num_threads
 from softplex.losses import cross_entropy as cross_entropy
 from softplex.losses import entmax15_loss as entmax15_loss
 from softplex.losses import entmax_loss as entmax_loss
@@ -15,5 +17,6 @@ from softplex.maps import MAPS as MAPS
 from softplex.maps.blend import blend as blend
 from softplex.maps.maxout import maxout as maxout
 from softplex.system import info as info
+from softplex.system import kernels as kernels
 
 __version__ = "0.1.0"

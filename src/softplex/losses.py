@@ -49,7 +49,7 @@ def cross_entropy(
 
     Source: the negative log likelihood of softmax; Bridle 1990.
     """
-    call = read("cross_entropy", log_softmax.formula.parameters, x, axis, **options)
+    call = read("cross_entropy", log_softmax.formula, x, axis, **options)
     targets = read_targets(call, y, ignore_index=ignore_index, weight=weight, label_smoothing=label_smoothing)
     return reduced_loss(call, targets, cross_entropy_rows, log_softmax.formula.solve, reduction)
 

@@ -1,10 +1,15 @@
-"""What the library runs on: versions, instruction set, threads, frameworks. Nothing is computed here."""
+"""What the library runs on: versions, instruction set, threads, frameworks, kernels. Nothing is computed here."""
 
 from __future__ import annotations
 
 import platform
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from typing import Any
+
+from softplex.core.threads import get_num_threads
 
 FRAMEWORKS = ("numpy", "torch", "jax", "keras", "tensorflow", "dask", "array-api-compat", "ml_dtypes")
 
@@ -27,7 +32,7 @@ def info() -> dict[str, Any]:
         "version": softplex.__version__,
         "python": platform.python_version(),
         "instruction set": "none: formulas in NumPy",
-        "threads": 1,
+        "threads": get_num_threads(),
         "frameworks": {name: version for name in FRAMEWORKS if (version := installed_version(name)) is not None},
     }
 
@@ -38,3 +43,35 @@ def installed_version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
+
+
+class _Mode(threading.local):
+    name: str = "auto"
+
+
+_MODE = _Mode()
+
+
+@contextmanager
+def kernels(mode: str) -> Iterator[None]:
+    """Choose within a `with` block, for this thread, whether compiled kernels may be used.
+
+    Arguments:
+        mode: "auto" (kernels where there are any) or "none" (formulas only). This version has formulas only, so
+            both give the same.
+
+    Raises:
+        ValueError: for another mode.
+
+    Example:
+        >>> import softplex as sx
+        >>> with sx.kernels("none"):
+        ...     p = sx.sparsemax([1.0, 0.0])
+    """
+    if mode not in ("auto", "none"):
+        raise ValueError(f"kernels: {mode!r} is not known; give 'auto' or 'none'")
+    before, _MODE.name = _MODE.name, mode
+    try:
+        yield
+    finally:
+        _MODE.name = before

@@ -9,16 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from softplex.backends import Kind
 from softplex.core.arrays import Array, Namespace, Number
+from softplex.core.call import Call, Kind
 from softplex.core.rows import Rows
-
-if TYPE_CHECKING:
-    from softplex.core.arguments import Call
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
@@ -117,9 +114,10 @@ class ArrayApiBackend:
             return flags
         return bool(self.xp.all(flags)) if self.can_look else None
 
-    def first_where(self, values: Array, flags: Array) -> float:
+    def first_where(self, values: Array, flags: Array) -> Any:
         """The first flagged value."""
-        return float(self.xp.reshape(values[flags], (-1,))[0])
+        value = self.xp.reshape(values[flags], (-1,))[0]
+        return float(value) if dtype_name(value.dtype) in FLOATS else int(value)
 
     def sum_to(self, rows: Array, call: Call, given: Any) -> Array:
         """One number a row, summed to the shape of the parameter that was given."""

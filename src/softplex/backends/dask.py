@@ -10,18 +10,15 @@ import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from softplex.backends import Kind
 from softplex.backends.array_api import ArrayApiBackend
 from softplex.backends.numpy import BLOCK_ENTRIES, NUMPY, NDArray
 from softplex.core.arrays import Array
+from softplex.core.call import Call, Kind
 from softplex.core.rows import Rows
-
-if TYPE_CHECKING:
-    from softplex.core.arguments import Call
 
 PARTS = ("x", "mask", "sink", "temperature", "invalid")
 

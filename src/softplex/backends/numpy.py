@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from softplex.backends import Kind
 from softplex.backends.elementary import ReproducibleNumpy
 from softplex.core.arrays import Namespace, Number
+from softplex.core.call import Call, Kind
 from softplex.core.rows import Rows
-
-if TYPE_CHECKING:
-    from softplex.core.arguments import Call
+from softplex.core.threads import for_each
 
 NDArray = np.ndarray[Any, Any]
 
@@ -106,9 +104,9 @@ class NumpyBackend:
         """Whether all flags are set."""
         return bool(np.all(flags))
 
-    def first_where(self, values: NDArray, flags: NDArray) -> float:
+    def first_where(self, values: NDArray, flags: NDArray) -> Any:
         """The first flagged value."""
-        return float(values[flags][0])
+        return values[flags][0].item()
 
     def sum_to(self, rows: NDArray, call: Call, given: Any) -> NDArray:
         """One number a row, summed to the shape of the parameter that was given."""
@@ -165,13 +163,16 @@ class NumpyBackend:
         targets = [Lines.of(kind, array, call) for (kind, _), array in zip(results, outputs, strict=True)]
         count, length = math.prod(call.batch), max(1, call.length)
         step = max(1, BLOCK_ENTRIES // (length**2 if any(kind == "matrix" for kind, _ in results) else length))
-        with np.errstate(all="ignore"):
-            for start in range(0, count, step):
-                stop = min(start + step, count)
+
+        def compute(start: int) -> None:
+            stop = min(start + step, count)
+            with np.errstate(all="ignore"):
                 rows, hyper = self._rows(call, fixed, {name: line.take(start, stop) for name, line in lines.items()})
                 found = function(rows, hyper, *(line.take(start, stop) for line in extra))
                 for target, result in zip(targets, found, strict=True):
                     target.put(start, stop, result)
+
+        for_each(compute, range(0, count, step))
         shaped = [np.reshape(o, ()) if call.is_scalar and o.shape == (1,) else o for o in outputs]
         return shaped if out is None else [out, *shaped[1:]]
 

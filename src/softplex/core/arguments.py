@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from softplex.backends import Backend, backend_of
+from softplex.backends import backend_of
 from softplex.core.arrays import Array, Number
-from softplex.core.formula import Parameter
+from softplex.core.call import Backend, Call
+from softplex.core.formula import Formula, Parameter
 
 AxisError = np.exceptions.AxisError
 
@@ -28,48 +29,12 @@ DEFAULT_AXIS = DefaultAxis(-1)
 Axis = int | Sequence[int] | None
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a map, checked."""
-
-    name: str
-    backend: Backend
-    x: Array
-    """At least one axis; a 0-d array has become a row of length 1."""
-    is_scalar: bool
-    axes: tuple[int, ...]
-    dtype: Any
-    """Of the result."""
-    temperature: Number = 1.0
-    where: Array | None = None
-    sink: Number | None = None
-    empty_value: float = 0.0
-    hyper: Mapping[str, Number] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
-    """The parameters as the caller gave them, for the shape and dtype of their derivatives."""
-    invalid: Array | None = None
-    """Where a parameter that cannot be looked at is not allowed."""
-
-    def with_invalid(self, flags: Array) -> Call:
-        """This call with more rows to become NaN."""
-        return replace(self, invalid=flags if self.invalid is None else self.invalid | flags)
-
-    @property
-    def batch(self) -> tuple[int, ...]:
-        """The shape of x without the normalised axes."""
-        return tuple(size for axis, size in enumerate(self.x.shape) if axis not in self.axes)
-
-    @property
-    def length(self) -> int:
-        """How many entries a row has."""
-        return int(np.prod([self.x.shape[axis] for axis in self.axes], dtype=np.int64))
-
-
 def read(
     name: str,
-    parameters: tuple[Parameter, ...],
+    formula: Formula,
     x: Any,
     axis: Axis = DEFAULT_AXIS,
+    /,
     *,
     dim: Any = DEFAULT_AXIS,
     temperature: Any = 1.0,
@@ -87,7 +52,7 @@ def read(
     if is_scalar:
         array = backend.xp.reshape(array, (1,))
     axes = read_axes(axis, dim, len(array.shape), name)
-    if empty not in ("zero", "nan"):
+    if not isinstance(empty, str) or empty not in ("zero", "nan"):
         raise ValueError(f"{name}: empty={empty!r} is not known; give 'zero' or 'nan'")
     call = Call(
         name,
@@ -100,6 +65,7 @@ def read(
         empty_value=0.0 if empty == "zero" else float("nan"),
     )
     length = call.length + (sink is not None)
+    parameters = formula.parameters
     given = {**read_hyper(name, parameters, hyper), "temperature": temperature}
     rules = {parameter.name: parameter for parameter in parameters} | {"temperature": TEMPERATURE}
     values = {key: read_parameter(call, key, value) for key, value in given.items()}
@@ -113,8 +79,9 @@ def read(
         hyper={parameter.name: values[parameter.name] for parameter in parameters},
         given=given,
     )
-    for key, rule in rules.items():
-        unseen = check_range(call, rule, values[key], length)
+    numbers = [*((rule, values[key]) for key, rule in rules.items()), *formula.bound]
+    for rule, value in numbers:
+        unseen = check_range(call, rule, value, length)
         call = call if unseen is None else call.with_invalid(unseen)
     return call
 
@@ -160,7 +127,7 @@ def broadcasts(small: Sequence[int], large: Sequence[int]) -> bool:
     return all(s in (1, size) for s, size in zip(reversed(small), reversed(large), strict=False))
 
 
-def read_hyper(name: str, parameters: tuple[Parameter, ...], hyper: dict[str, Any]) -> dict[str, Any]:
+def read_hyper(name: str, parameters: tuple[Parameter, ...], hyper: Mapping[str, Any]) -> dict[str, Any]:
     """The hyper-parameters with their defaults."""
     names = [parameter.name for parameter in parameters]
     for key in hyper:
@@ -215,8 +182,10 @@ def read_like(call: Call, value: Any, what: str) -> Array:
 
 def read_wrt(call: Call, wrt: str | tuple[str, ...]) -> tuple[str, ...]:
     """The names to differentiate with respect to."""
-    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     known = ["x", *call.given]
+    if not isinstance(wrt, (str, tuple, list)):
+        raise TypeError(f"{call.name}: wrt={wrt!r} is not a name or a tuple of names; it may name {', '.join(known)}")
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for name in names:
         if name not in known:
             extra = " (no sink was given)" if name == "sink" else ""

@@ -12,39 +12,56 @@ from softplex.core.rows import Rows
 
 
 @dataclass(frozen=True)
-class Negated(Formula):
-    """p(-x)."""
+class Wrapped(Formula):
+    """A formula around another, which is that other one in all that a subclass does not change."""
 
     formula: Formula
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:  # type: ignore[override]
-        """Those of the map itself."""
+        """Those of the formula within."""
         return self.formula.parameters
 
     @property
+    def bound(self) -> tuple[tuple[Parameter, float], ...]:  # type: ignore[override]
+        """Those of the formula within."""
+        return self.formula.bound
+
+    @property
     def kind(self) -> Kind:  # type: ignore[override]
-        """That of the map itself."""
+        """That of the formula within."""
         return self.formula.kind
 
     def solve(self, rows: Rows, hyper: Hyper) -> Solution:
-        """The weights of the negated scores; the rows remember the sign for the derivatives."""
-        return self.formula.solve(rows.negated(), hyper)
+        """The weights of the formula within."""
+        return self.formula.solve(rows, self._within(hyper))
 
     def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
-        """That of the map itself."""
-        return self.formula.regularizer(xp, p, hyper)
+        """That of the formula within."""
+        return self.formula.regularizer(xp, p, self._within(hyper))
 
     def mass(self, hyper: Hyper) -> Number:
-        """That of the map itself."""
-        return self.formula.mass(hyper)
+        """That of the formula within."""
+        return self.formula.mass(self._within(hyper))
+
+    def _within(self, hyper: Hyper) -> Hyper:
+        """The hyper-parameters that the formula within gets."""
+        return hyper
 
 
 @dataclass(frozen=True)
-class Bound(Formula):
+class Negated(Wrapped):
+    """p(-x); the rows remember the sign for the derivatives."""
+
+    def solve(self, rows: Rows, hyper: Hyper) -> Solution:
+        """The weights of the negated scores."""
+        return self.formula.solve(rows.negated(), hyper)
+
+
+@dataclass(frozen=True)
+class Bound(Wrapped):
     """A formula with some hyper-parameters fixed."""
 
-    formula: Formula
     fixed: tuple[tuple[str, float], ...]
 
     @property
@@ -54,23 +71,12 @@ class Bound(Formula):
         return tuple(parameter for parameter in self.formula.parameters if parameter.name not in names)
 
     @property
-    def kind(self) -> Kind:  # type: ignore[override]
-        """That of the map itself."""
-        return self.formula.kind
+    def bound(self) -> tuple[tuple[Parameter, float], ...]:  # type: ignore[override]
+        """The fixed ones, beside those fixed within."""
+        known = {parameter.name: parameter for parameter in self.formula.parameters}
+        return (*self.formula.bound, *((known[name], value) for name, value in self.fixed))
 
-    def solve(self, rows: Rows, hyper: Hyper) -> Solution:
-        """The weights with the fixed hyper-parameters put in."""
-        return self.formula.solve(rows, self._all(hyper))
-
-    def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
-        """That of the formula with the fixed hyper-parameters put in."""
-        return self.formula.regularizer(xp, p, self._all(hyper))
-
-    def mass(self, hyper: Hyper) -> Number:
-        """That of the formula with the fixed hyper-parameters put in."""
-        return self.formula.mass(self._all(hyper))
-
-    def _all(self, hyper: Hyper) -> Hyper:
+    def _within(self, hyper: Hyper) -> Hyper:
         return {**dict(self.fixed), **hyper}
 
 
@@ -105,6 +111,11 @@ class Mixture(Formula):
     members: tuple[tuple[Formula, float], ...]
 
     kind = "mixture"
+
+    @property
+    def bound(self) -> tuple[tuple[Parameter, float], ...]:  # type: ignore[override]
+        """Those of all members."""
+        return tuple(pair for formula, _ in self.members for pair in formula.bound)
 
     def solve(self, rows: Rows, hyper: Hyper) -> MixtureSolution:
         """The solution of every member on the same rows."""

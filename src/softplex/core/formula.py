@@ -52,6 +52,8 @@ class Formula:
     """A map from rows of scores to weights. Subclasses give `solve`."""
 
     parameters: tuple[Parameter, ...] = ()
+    bound: tuple[tuple[Parameter, float], ...] = ()
+    """Hyper-parameters that were fixed before the length of the rows was known, to be checked with it."""
     kind: Kind = "simplex"
     """Logarithms have derivatives only; mixtures these and a support."""
 
@@ -174,7 +176,7 @@ class Solution:
         conjugate = self.conjugate()
         value = conjugate + self.formula.regularizer(xp, y_terms, self.hyper) - inner
         # The gaps stand for the scores only where p and y weigh the same in all; what is left multiplies the shift.
-        value = value + rows.top / rows.temperature * shortfall_of(xp, self._mass(), y)
+        value = value + rows.top * shortfall_of(xp, self._mass(), y) / rows.temperature
         noise = 64.0 * xp.eps * xp.maximum(xp.abs(conjugate) + xp.abs(inner), 1.0)
         value = xp.where((value < 0.0) & (value > -noise), 0.0, value)
         return rows.settled_rows(value, empty=0.0)

@@ -5,14 +5,16 @@ How a map computes is its formula's business (maps/ and core/formula.py), how ar
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from softplex.core import targets as losses
-from softplex.core.arguments import DEFAULT_AXIS, Axis, Call, read, read_like, read_wrt
+from softplex.core.arguments import DEFAULT_AXIS, Axis, read, read_hyper, read_like, read_wrt
 from softplex.core.arrays import Array, Terms
+from softplex.core.call import Call
 from softplex.core.compose import Bound
 from softplex.core.describe import call_signature, docstring
 from softplex.core.formula import Formula, Hyper, Parameter
@@ -99,7 +101,11 @@ class Map:
             unit = xp.arange(length)
             identity = xp.astype(unit[:, None] == unit[None, :], xp.working)
             directions = xp.reshape(identity, (length, *(1 for _ in rows.x.shape[:-1]), length))
-            return (xp.moveaxis(self.formula.solve(rows, hyper).jvp(directions), 0, -1),)
+            solution = self.formula.solve(rows, hyper)
+            matrix = xp.moveaxis(solution.vjp(directions, ("x",))["x"], 0, -2)
+            if rows.mask is None:
+                return (matrix,)
+            return (xp.where(rows.mask[..., None] | rows.is_empty[..., None], matrix, 0.0),)
 
         return call.backend.run(call, function, [], [("matrix", call.dtype)])[0]
 
@@ -127,7 +133,8 @@ class Map:
     ) -> Array:
         """Omega(p) by its formula (p is not checked), shape of p without the axis."""
         self._refuse_unless_simplex("regularizer")
-        call = self._read(p, axis, where=where, dtype=dtype, dim=dim, **hyper)
+        given = read_hyper(self.name, self.formula.parameters, hyper)
+        call = self._read(p, axis, where=where, dtype=dtype, dim=dim, **given)
 
         def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
             p = rows.x if rows.mask is None else rows.xp.where(rows.mask, rows.x, 0.0)
@@ -187,6 +194,8 @@ class Map:
         """This map with hyper-parameters fixed to numbers: a map as any other, hashable, comparable and picklable."""
         known = {parameter.name: parameter for parameter in self.formula.parameters}
         fixed = []
+        if not hyper:
+            return self
         for key, value in hyper.items():
             if key not in known:
                 takes = ", ".join(known) if known else "none"
@@ -194,7 +203,7 @@ class Map:
                     f"{self.name}.bind: {key!r} is not a hyper-parameter of it that is free; these are: {takes}"
                 )
             fixed.append((key, bound_number(self.name, known[key], value)))
-        shown = ", ".join(f"{key}={value:g}" for key, value in sorted(fixed))
+        shown = ", ".join(f"{key}={short(value)}" for key, value in sorted(fixed))
         return Map(
             f"{self.name}({shown})",
             Bound(self.formula, tuple(sorted(fixed))),
@@ -208,7 +217,7 @@ class Map:
         return (self.formula.solve(rows, hyper).value(),)
 
     def _read(self, x: Any, axis: Axis, **options: Any) -> Call:
-        return read(self.name, self.formula.parameters, x, axis, **options)
+        return read(self.name, self.formula, x, axis, **options)
 
     def _one_to_give(self, call: Call, targets: losses.Targets) -> Call:
         """Class indices stand for all the weight on one entry, so the weights must sum to 1."""
@@ -241,6 +250,12 @@ def bound_number(name: str, parameter: Parameter, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name}.bind: {parameter.name}={value!r} is not a number; arrays are given at the call")
     number = float(value)
-    if (parameter.high is not None and not parameter.allowed(number, 0)) or not number >= parameter.low:
-        raise ValueError(f"{name}.bind: {parameter.name} is {number!r}; it must be {parameter.rule(0)}")
+    # A range that ends at the row's length is checked once more at the call.
+    if not parameter.allowed(number, sys.maxsize):
+        raise ValueError(f"{name}.bind: {parameter.name} is {number!r}; it must be {parameter.rule(None)}")
     return number
+
+
+def short(number: float) -> str:
+    """A number as it is best read, no digit lost."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from softplex.backends import Kind
-from softplex.core.arguments import Call, read_like
+import numpy as np
+
+from softplex.core.arguments import read_like
 from softplex.core.arrays import Array, Namespace, Number
+from softplex.core.call import Call, Kind
 from softplex.core.formula import Hyper, Solution
 from softplex.core.rows import Rows
 
@@ -52,6 +54,10 @@ def read_targets(
         )
     else:
         check_indices(call, array, ignore_index)
+    if ignore_index is not None and ignore_index >= 0 and not is_index:
+        raise ValueError(f"{name}: ignore_index={ignore_index} is for class indices; y holds distributions")
+    if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, (int, float, np.number)):
+        raise TypeError(f"{name}: label_smoothing={label_smoothing!r} is not a number; give one between 0 and 1")
     if not 0.0 <= label_smoothing <= 1.0:
         raise ValueError(f"{name}: label_smoothing is {label_smoothing!r}; it must lie between 0 and 1")
     if weight is not None:
@@ -71,7 +77,7 @@ def check_indices(call: Call, y: Array, ignore_index: int | None) -> None:
     if call.backend.look(fits) is False:
         ignored = "" if ignore_index is None else f", or {ignore_index} to be ignored"
         raise IndexError(
-            f"{call.name}: y holds the index {call.backend.first_where(y, ~fits):g}; of {call.length} classes it must "
+            f"{call.name}: y holds the index {call.backend.first_where(y, ~fits)}; of {call.length} classes it must "
             f"be at least 0 and below {call.length}{ignored}"
         )
 

@@ -1,7 +1,7 @@
-"""Numbers held as unevaluated sums of two floats: sum, product, exp, log, for the few places where one float is not enough.
+"""Numbers held as unevaluated sums of two floats: sum, product, exp and log, where one float is not enough.
 
-For rows whose threshold is the root of a sum that cancels (normmax with alpha > 2). Double-double arithmetic after Dekker
-1971; no range reduction by powers of two, since the array standard has none: exp halves its argument and squares.
+For rows whose threshold is the root of a sum that cancels (normmax with alpha > 2). Double-double arithmetic after
+Dekker 1971; no range reduction by powers of two, which the array standard lacks: exp halves its argument and squares.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def inverse_factorials() -> list[tuple[float, float]]:
 
 
 def exp(xp: Namespace, a: Twofold) -> Twofold:
-    """exp(a) by its series at a / 2^14 and squarings of exp - 1, which keeps the digits."""
+    """The exponential, by its series at a / 2^14 and squarings of exp - 1, which keeps the digits."""
     scale = 0.5**HALVINGS
     inside = xp.abs(a.high) < LARGEST
     r = Twofold(xp.clip(a.high, -LARGEST, LARGEST) * scale, xp.where(inside, a.low * scale, 0.0))
@@ -65,7 +65,7 @@ def exp(xp: Namespace, a: Twofold) -> Twofold:
 
 
 def log(xp: Namespace, a: Twofold) -> Twofold:
-    """log(a) for positive a: the float's logarithm, corrected by one step of Newton's method."""
+    """The logarithm of a positive number: the float's logarithm, corrected by one step of Newton's method."""
     first = xp.clip(xp.log(a.high), -LARGEST, LARGEST)
     zero = xp.zeros_like(first)
     excess = add(multiply(xp, a, exp(xp, Twofold(-first, zero))), Twofold(zero - 1.0, zero))

@@ -87,7 +87,13 @@ def weights_from_last(rows: Rows, hyper: Hyper) -> Terms:
 
     def weights_over(gaps: Terms, v: Array) -> Terms:
         power = xp.pow(v, a)
-        return each(lambda gap: xp.where(gap >= 0.0, xp.pow(power + a * xp.maximum(gap, 0.0), 1.0 / a), 0.0), gaps)
+
+        def weight(gap: Array) -> Array:
+            above = xp.pow(power + a * xp.maximum(gap, 0.0), 1.0 / a)
+            # The anchor's ties weigh v itself, for v^a may underflow.
+            return xp.where(gap > 0.0, above, xp.where(gap == 0.0, v, 0.0))
+
+        return each(weight, gaps)
 
     def is_supported(score: Array) -> Array:
         return total(xp, weights_over(rows.gaps_from(score), xp.zeros_like(score))) < 1.0

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from softplex.core.arguments import DEFAULT_AXIS, Axis, Call, read
+from softplex.core.arguments import DEFAULT_AXIS, Axis, read
 from softplex.core.arrays import Array, Namespace
+from softplex.core.call import Call
+from softplex.core.formula import Formula
 from softplex.core.rows import Rows
 
 LAYOUTS = ("contiguous", "strided")
@@ -32,7 +34,7 @@ class Groups:
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the result."""
-        if not self.keeps_axis:
+        if not self.keeps_axis or self.call.is_scalar:
             return self.call.batch
         return tuple(self.units if axis == self.axis else size for axis, size in enumerate(self.call.x.shape))
 
@@ -96,14 +98,33 @@ class Maxout:
         groups = self._read(x, pieces, axis, layout, dtype, dim)
         return self._reduce(groups, lambda xp, rows: xp.max(rows, axis=-1, keepdims=True), groups.call.dtype, out)
 
-    def winner(self, x: Any, pieces: int | None = None, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+    def winner(
+        self,
+        x: Any,
+        pieces: int | None = None,
+        axis: Axis = DEFAULT_AXIS,
+        *,
+        layout: str = "contiguous",
+        dtype: Any = None,
+        dim: Any = DEFAULT_AXIS,
+    ) -> Array:
         """The index within its unit of the first winner: int64, shape of the result."""
-        groups = self._read(x, pieces, axis, **options)
+        groups = self._read(x, pieces, axis, layout, dtype, dim)
         return self._reduce(groups, first_winner, groups.call.backend.xp.int64)
 
-    def vjp(self, x: Any, g: Any, pieces: int | None = None, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+    def vjp(
+        self,
+        x: Any,
+        g: Any,
+        pieces: int | None = None,
+        axis: Axis = DEFAULT_AXIS,
+        *,
+        layout: str = "contiguous",
+        dtype: Any = None,
+        dim: Any = DEFAULT_AXIS,
+    ) -> Array:
         """Each g, shape of the result, sent to the first winner of its unit: shape of x."""
-        groups = self._read(x, pieces, axis, **options)
+        groups = self._read(x, pieces, axis, layout, dtype, dim)
         call = groups.call
         g = call.backend.as_operand(g, f"{self.name}: g")
         if tuple(g.shape) != groups.shape:
@@ -118,9 +139,19 @@ class Maxout:
 
         return self._expand(groups, function, g)
 
-    def jvp(self, x: Any, t: Any, pieces: int | None = None, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
+    def jvp(
+        self,
+        x: Any,
+        t: Any,
+        pieces: int | None = None,
+        axis: Axis = DEFAULT_AXIS,
+        *,
+        layout: str = "contiguous",
+        dtype: Any = None,
+        dim: Any = DEFAULT_AXIS,
+    ) -> Array:
         """The tangent of the first winner of each unit: shape of the result."""
-        groups = self._read(x, pieces, axis, **options)
+        groups = self._read(x, pieces, axis, layout, dtype, dim)
         call = groups.call
         t = call.backend.as_operand(t, f"{self.name}: t")
         given = () if call.is_scalar else tuple(call.x.shape)
@@ -145,7 +176,7 @@ class Maxout:
         dim: Any = DEFAULT_AXIS,
     ) -> Groups:
         """Check the arguments."""
-        call = read(self.name, (), x, axis, dtype=dtype, dim=dim)
+        call = read(self.name, Formula(), x, axis, dtype=dtype, dim=dim)
         if layout not in LAYOUTS:
             raise ValueError(f"{self.name}: layout={layout!r} is not known; give 'contiguous' or 'strided'")
         if pieces is None:

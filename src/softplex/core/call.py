@@ -1,0 +1,104 @@
+"""One checked call, and what it asks of the backend of its arrays. How a call is checked stands in arguments.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol
+
+from softplex.core.arrays import Array, Number
+
+Kind = Literal["entries", "row", "matrix", "classes"]
+"""The shape of x; that without the normalised axes; batch + (n, n); (n,), the same for all rows."""
+
+
+class Backend(Protocol):
+    """What the library asks of a kind of array."""
+
+    working: Any
+    """The dtype that formulas compute in."""
+    xp: Any
+
+    def as_array(self, x: Any, name: str) -> Array:
+        """The scores as an array of the backend; TypeError for a dtype that is not taken."""
+
+    def result_dtype(self, x: Array, dtype: Any, name: str) -> Any:
+        """The dtype of the result."""
+
+    def as_parameter(self, value: Any, what: str) -> Number:
+        """A Python float or an array of floats."""
+
+    def as_mask(self, where: Any, name: str) -> Array:
+        """A bool array."""
+
+    def as_operand(self, value: Any, what: str) -> Array:
+        """A tangent, cotangent or distribution as a real array."""
+
+    def as_targets(self, y: Any, what: str) -> tuple[Array, bool]:
+        """Targets, and whether they are class indices."""
+
+    def look(self, flags: Any) -> bool | None:
+        """Whether all flags are set; None if that cannot be told now."""
+
+    def first_where(self, values: Array, flags: Array) -> Any:
+        """The first flagged value."""
+
+    def run(
+        self,
+        call: Call,
+        function: Callable[..., tuple[Array, ...]],
+        operands: Sequence[tuple[Kind, Array]],
+        results: Sequence[tuple[Kind, Any]],
+        out: Any = None,
+    ) -> list[Array]:
+        """Apply `function(rows, hyper, *operands)` to all rows; `results`: kinds and dtypes of what it returns."""
+
+    def sum_to(self, rows: Array, call: Call, given: Any) -> Array:
+        """One number a row, summed to the shape (and in the floating dtype) of the parameter that was given."""
+
+    def reduced(self, values: Array, weights: Array | None, counted: Array | None, dtype: Any, reduction: str) -> Array:
+        """The rows' losses, their sum or their mean: over the weights if given, 0 if none of the rows is counted."""
+
+    def copied_into(self, out: Any, result: Array, name: str) -> Array:
+        """The result written to the caller's array, if the backend has arrays that can be written to."""
+
+    def rounded(self, values: Array, dtype: Any) -> Array:
+        """Values in a result's dtype."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a map, checked."""
+
+    name: str
+    backend: Backend
+    x: Array
+    """At least one axis; a 0-d array has become a row of length 1."""
+    is_scalar: bool
+    axes: tuple[int, ...]
+    dtype: Any
+    """Of the result."""
+    temperature: Number = 1.0
+    where: Array | None = None
+    sink: Number | None = None
+    empty_value: float = 0.0
+    hyper: Mapping[str, Number] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """The parameters as the caller gave them, for the shape and dtype of their derivatives."""
+    invalid: Array | None = None
+    """Where a parameter that cannot be looked at is not allowed."""
+
+    def with_invalid(self, flags: Array) -> Call:
+        """This call with more rows to become NaN."""
+        return replace(self, invalid=flags if self.invalid is None else self.invalid | flags)
+
+    @property
+    def batch(self) -> tuple[int, ...]:
+        """The shape of x without the normalised axes."""
+        return tuple(size for axis, size in enumerate(self.x.shape) if axis not in self.axes)
+
+    @property
+    def length(self) -> int:
+        """How many entries a row has."""
+        return math.prod(self.x.shape[axis] for axis in self.axes)

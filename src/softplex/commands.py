@@ -175,7 +175,7 @@ def _weights_of_all(row: Any, temperature: float, given: Mapping[str, float]) ->
         try:
             shown[label] = weigh(row, temperature=temperature)
         except ValueError as error:
-            failed[label] = str(error).partition("\n")[0]
+            failed[label] = str(error).partition("\n")[0].partition(": ")[2]
     return shown, failed
 
 
@@ -333,7 +333,7 @@ def _weigher(chosen: Any, temperature: float, hyper: Mapping[str, float]) -> Cal
         try:
             return chosen(scores, axis=axis, temperature=temperature, **hyper)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"{chosen.name}: {str(error).partition(chr(10))[0]}") from error
+            raise UsageError(str(error).partition("\n")[0]) from error
 
     return weigh
 

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+from softplex.backends.numpy import NUMPY
 from softplex.core.call import Backend
 
-UNSUPPORTED = ("torch", "tensorflow", "keras")
+UNSUPPORTED = ("torch", "tensorflow", "keras", "jax", "jaxlib")
 
 
 def backend_of(x: Any, name: str) -> Backend:
@@ -19,13 +22,13 @@ def backend_of(x: Any, name: str) -> Backend:
         raise TypeError(
             f"{name}: {type(x).__module__}.{type(x).__qualname__} is not supported; convert it to NumPy first"
         )
+    if isinstance(x, (np.ndarray, np.generic)):
+        return NUMPY
     if root == "dask":
         from softplex.backends.dask import dask_backend
 
         return dask_backend()
-    if root in ("numpy", "ml_dtypes") or not hasattr(x, "__array_namespace__"):
-        from softplex.backends.numpy import NUMPY
-
+    if not hasattr(x, "__array_namespace__"):
         return NUMPY
     from softplex.backends import array_api
 

@@ -33,7 +33,7 @@ def described(value: Any) -> str:
 
 def dtype_name(dtype: Any) -> str:
     """The bare name of a dtype."""
-    return str(getattr(dtype, "name", dtype)).rpartition(".")[2]
+    return str(getattr(dtype, "name", getattr(dtype, "__name__", dtype))).rpartition(".")[2]
 
 
 class ArrayApiBackend:
@@ -70,9 +70,11 @@ class ArrayApiBackend:
     def result_dtype(self, x: Array, dtype: Any, name: str) -> Any:
         """The dtype asked for, else that of floating scores, else the library's default float."""
         if dtype is not None:
-            if dtype_name(dtype) not in FLOATS:
-                raise TypeError(f"{name}: dtype={dtype!r} is not taken; give one of {', '.join(FLOATS)}")
-            return dtype
+            wanted = getattr(self.functions, dtype_name(dtype), None)
+            if dtype_name(dtype) not in FLOATS or wanted is None:
+                taken = ", ".join(known for known in FLOATS if hasattr(self.functions, known))
+                raise TypeError(f"{name}: dtype={dtype!r} is not taken; give one of {taken}")
+            return wanted
         if dtype_name(x.dtype) in FLOATS:
             return x.dtype
         return self.functions.__array_namespace_info__().default_dtypes()["real floating"]
@@ -108,14 +110,20 @@ class ArrayApiBackend:
             raise TypeError(f"{what} is an array of booleans; give class indices (integers) or distributions (floats)")
         return array, name not in FLOATS
 
+    def visible(self, array: Any, given: Any) -> Any:
+        """Numbers that came from elsewhere are NumPy's to look at."""
+        return array if self.is_array(given) or isinstance(array, float) else np.asarray(given)
+
     def look(self, flags: Any) -> bool | None:
         """Whether all flags are set, if that may be looked at."""
-        if isinstance(flags, bool):
-            return flags
+        if isinstance(flags, (bool, np.ndarray, np.generic)):
+            return bool(np.all(flags))
         return bool(self.xp.all(flags)) if self.can_look else None
 
     def first_where(self, values: Array, flags: Array) -> Any:
         """The first flagged value."""
+        if isinstance(values, np.ndarray):
+            return values[flags][0].item()
         value = self.xp.reshape(values[flags], (-1,))[0]
         return float(value) if dtype_name(value.dtype) in FLOATS else int(value)
 

@@ -36,6 +36,12 @@ def dask_backend() -> DaskBackend:
 class DaskBackend(ArrayApiBackend):
     """The contract of a backend, chunk by chunk."""
 
+    def as_array(self, x: Any, name: str) -> Array:
+        """The scores, whose shape must be known."""
+        if any(size != size for size in x.shape):
+            raise ValueError(f"{name}: x has chunks of unknown size; call x.compute_chunk_sizes() first")
+        return super().as_array(x, name)
+
     @property
     def dask(self) -> Any:
         """The module, which has no types."""

@@ -182,11 +182,15 @@ def double_log(x: NDArray) -> tuple[NDArray, NDArray]:
 
 def pow_of(x: NDArray, y: Any) -> NDArray:
     """x ** y by way of the logarithm, which keeps more bits than a double."""
+    if np.any(x < 0.0):
+        signs = np.where(np.abs(np.mod(y, 2.0)) == 1.0, -1.0, np.where(np.mod(y, 1.0) == 0.0, 1.0, np.nan))
+        return np.where(x < 0.0, signs, 1.0) * pow_of(np.abs(x), y)
     inside = (x > 0.0) & (x < np.inf)
     log_high, log_low = double_log(np.where(inside, x, 1.0))
     product = y * log_high
     is_far = np.abs(product) > 800.0
-    error = np.where(is_far, 0.0, product_error(log_high, y, product) + y * log_low)
+    error = product_error(log_high, y, product) + y * log_low
+    error = np.where(is_far | ~np.isfinite(error), 0.0, error)
     return np.where(
         inside, exp_of(product, error), np.where(x == 0.0, ends(y), np.where(x == np.inf, 1.0 / ends(y), np.nan))
     )
@@ -198,7 +202,7 @@ def ends(y: Any) -> NDArray:
 
 
 def power(x: Any, y: Any) -> NDArray:
-    """x ** y for x of at least 0."""
+    """x ** y."""
     if np.ndim(y) == 0:
         number = float(y)
         return x if number == 1.0 else in_chunks(lambda part: pow_of(part, number))(x)

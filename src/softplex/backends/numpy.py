@@ -100,6 +100,10 @@ class NumpyBackend:
             raise TypeError(f"{what} is an array of booleans; give class indices (integers) or distributions (floats)")
         return array, array.dtype.kind in "iu"
 
+    def visible(self, array: Any, given: Any) -> Any:
+        """The array itself."""
+        return array
+
     def look(self, flags: Any) -> bool:
         """Whether all flags are set."""
         return bool(np.all(flags))

@@ -79,9 +79,10 @@ def read(
         hyper={parameter.name: values[parameter.name] for parameter in parameters},
         given=given,
     )
-    numbers = [*((rule, values[key]) for key, rule in rules.items()), *formula.bound]
-    for rule, value in numbers:
-        unseen = check_range(call, rule, value, length)
+    numbers = [(rule, values[key], given[key]) for key, rule in rules.items()]
+    numbers += [(rule, value, value) for rule, value in formula.bound]
+    for rule, value, as_given in numbers:
+        unseen = check_range(call, rule, value, as_given, length)
         call = call if unseen is None else call.with_invalid(unseen)
     return call
 
@@ -159,15 +160,18 @@ def read_parameter(call: Call, key: str, value: Any) -> Number:
     return call.backend.xp.reshape(parameter, (1,) * (len(allowed) - len(shape)) + shape)
 
 
-def check_range(call: Call, parameter: Parameter, value: Number, length: int) -> Array | None:
+def check_range(call: Call, parameter: Parameter, value: Number, given: Any, length: int) -> Array | None:
     """Refuse a number that is not allowed; where it cannot be looked at, say where it is not."""
-    allowed = parameter.allowed(value, length)
+    visible = call.backend.visible(value, given)
+    allowed = parameter.allowed(visible, length)
     seen = call.backend.look(allowed)
     if seen is None:
         return ~allowed
     if seen:
         return None
-    what = repr(value) if isinstance(value, float) else f"an array with {call.backend.first_where(value, ~allowed)}"
+    what = repr(visible)
+    if not isinstance(visible, float):
+        what = f"an array with {call.backend.first_where(visible, ~allowed)}"
     raise ValueError(f"{call.name}: {parameter.name} is {what}; it must be {parameter.rule(length)}")
 
 

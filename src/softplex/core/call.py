@@ -38,6 +38,9 @@ class Backend(Protocol):
     def as_targets(self, y: Any, what: str) -> tuple[Array, bool]:
         """Targets, and whether they are class indices."""
 
+    def visible(self, array: Any, given: Any) -> Any:
+        """What the caller gave, if it may be looked at where the backend's array made of it may not."""
+
     def look(self, flags: Any) -> bool | None:
         """Whether all flags are set; None if that cannot be told now."""
 

@@ -53,7 +53,7 @@ def read_targets(
             f"normalised axis, {call.batch} (or be floating, of x's shape: distributions)"
         )
     else:
-        check_indices(call, array, ignore_index)
+        check_indices(call, backend.visible(array, y), ignore_index)
     if ignore_index is not None and ignore_index >= 0 and not is_index:
         raise ValueError(f"{name}: ignore_index={ignore_index} is for class indices; y holds distributions")
     if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, (int, float, np.number)):

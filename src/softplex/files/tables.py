@@ -90,6 +90,8 @@ class CsvSource:
     def _append(self, numbers: "array[float]", line: int, row: list[str]) -> None:
         if len(row) != self.width:
             raise FileError(f"{self.path}: row {line} has {len(row):,} cells, the first row {self.width:,}")
+        if not all(map(_is_plain, row)):
+            raise self._bad_cell(line, row)
         try:
             numbers.extend(map(float, row))
         except ValueError as error:
@@ -152,7 +154,12 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return _is_plain(cell)
+
+
+def _is_plain(cell: str) -> bool:
+    """Whether a cell is free of spellings that only Python takes for numbers: 1_000, digits of other scripts."""
+    return cell.isascii() and "_" not in cell
 
 
 def _quoted(cell: str) -> str:

@@ -37,8 +37,9 @@ def nonzero(xp: Namespace, number: Number) -> Number:
 def omega(xp: Namespace, p: Array, alpha: Number) -> Array:
     """p (p^a - 1) / (a (a + 1)) by expm1; p log p at alpha = 1, 0 at infinity."""
     a = nonzero(xp, finite(xp, alpha) - 1.0)
-    logarithm = xp.log(xp.where(p == 0.0, 1.0, p))
+    logarithm = xp.log(xp.where(p > 0.0, p, 1.0))
     general = xp.choose(alpha == 1.0, lambda: p * logarithm, lambda: p * xp.expm1(a * logarithm) / (a * (a + 1.0)))
+    general = xp.choose(p < 0.0, lambda: (xp.pow(p, a + 1.0) - p) / (a * (a + 1.0)), lambda: general)
     return xp.choose(alpha == xp.inf, lambda: xp.zeros_like(p), lambda: general)
 
 

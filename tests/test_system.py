@@ -1,0 +1,67 @@
+"""Threads, kernels, info: what they say, and that no result depends on them."""
+
+import numpy as np
+import pytest
+
+import softplex as sx
+from softplex.backends.numpy import BLOCK_ENTRIES
+from softplex.core import threads
+
+
+@pytest.fixture
+def many_threads():
+    before = sx.get_num_threads()
+    yield sx.set_num_threads
+    sx.set_num_threads(before)
+
+
+@pytest.mark.parametrize("map_", sx.MAPS, ids=lambda each: each.name)
+def test_the_bits_do_not_depend_on_the_number_of_threads(map_, many_threads):
+    x = np.random.default_rng(0).normal(size=(6 * BLOCK_ENTRIES // 50, 50))
+    hyper = dict.fromkeys(map_.parameters, 2.5)
+    found = []
+    for n in (1, 2, 3):
+        many_threads(n)
+        assert sx.get_num_threads() == n
+        found.append((map_(x, **hyper), map_.vjp(x, x, **hyper)))
+    assert np.unique(found[0][0]).size > 1000
+    for values, cotangents in found[1:]:
+        np.testing.assert_array_equal(values, found[0][0])
+        np.testing.assert_array_equal(cotangents, found[0][1])
+
+
+def test_an_error_in_a_thread_reaches_the_caller(many_threads):
+    many_threads(2)
+    seen = []
+
+    def work(start):
+        seen.append(start)
+        if start == 3:
+            raise MemoryError(start)
+
+    with pytest.raises(MemoryError):
+        threads.for_each(work, range(100))
+    assert 3 in seen
+
+
+@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-2, ValueError), (1.5, TypeError), (True, TypeError)])
+def test_bad_numbers_of_threads(n, error):
+    with pytest.raises(error, match=str(n)):
+        sx.set_num_threads(n)
+
+
+def test_formulas_only_changes_nothing():
+    x = np.random.default_rng(1).normal(size=(3, 5))
+    with sx.kernels("none"):
+        found = sx.entmax(x, alpha=1.3)
+    with sx.kernels("auto"):
+        np.testing.assert_array_equal(found, sx.entmax(x, alpha=1.3))
+    with pytest.raises(ValueError, match="'fast'.*'auto' or 'none'"), sx.kernels("fast"):
+        pass
+
+
+def test_info_says_what_is_in_use():
+    found = sx.info()
+    assert found["version"] == sx.__version__
+    assert found["threads"] == sx.get_num_threads()
+    assert found["frameworks"]["numpy"] == np.__version__

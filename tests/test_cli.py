@@ -372,3 +372,50 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
     assert process.stderr.read() == b""
     process.stderr.close()
     assert process.wait(60) == 1
+
+
+# ---- a map with a parameter of its own
+
+RIDGE = """
+import softplex as sx, softplex.maps
+from softplex.core.formula import Parameter
+from softplex.core.map import Map
+from softplex.core.separable import Separable
+ridge = Map("ridge", Separable(
+    lambda xp, p, strength: strength * p * (p - 1.0),
+    lambda xp, p, d, strength: xp.maximum(p + d / (2.0 * strength), 0.0),
+    lambda xp, p, strength: xp.astype(p > 0.0, xp.working) / (2.0 * strength),
+    parameters=(Parameter("strength", None, 0.1, 10.0),),
+))
+sx.MAPS = softplex.maps.MAPS = (*sx.MAPS, ridge)
+sx.ridge = ridge
+"""
+
+
+def run_with_ridge(*arguments):
+    return subprocess.run(
+        prepared(RIDGE, *arguments), capture_output=True, text=True, env=environment(), check=False, timeout=120
+    )
+
+
+def test_show_finds_a_number_for_a_parameter_it_has_never_seen():
+    done = run_with_ridge("show", "1", "2")
+    assert done.returncode == 0 and "ridge(strength=2.1)" in done.stdout
+    done = run_with_ridge("show", "1", "2", "--set", "strength=0.5")
+    assert "ridge(strength=0.5)" in done.stdout
+
+
+def test_apply_sets_a_parameter_without_an_option_of_its_own(tmp_path):
+    scores = np.array([[1.0, 2.0, 1.5]])
+    np.save(tmp_path / "scores.npy", scores)
+    files = (str(tmp_path / "scores.npy"), str(tmp_path / "weights.npy"))
+    done = run_with_ridge("apply", "ridge", *files)
+    assert done.returncode == 2 and "--set strength=" in done.stderr
+    done = run_with_ridge("apply", "ridge", *files, "--set", "strength=0.5")
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_array_equal(np.load(files[1]), sx.sparsemax(scores))
+
+
+@pytest.mark.parametrize("setting", ["strength=2", "alpha=warm", "alpha"])
+def test_a_setting_that_is_none(setting):
+    assert setting in only_error(softplex("show", "1", "2", "--set", setting), 2)

@@ -7,6 +7,8 @@ import pytest
 import laws
 import softplex as sx
 from softplex.backends import array_api
+from softplex.core.map import Map
+from softplex.core.separable import Separable
 
 
 @pytest.mark.parametrize("alpha", [50.0, 200.0, 1e6, 1e300, 1.79e308, np.inf])
@@ -143,3 +145,53 @@ def test_dtypes_of_other_libraries_go_by_their_names():
 def test_regularizers_follow_their_formula_outside_the_simplex():
     assert sx.entmax.regularizer([-1.0, 2.0], alpha=2.0) == sx.sparsemax.regularizer([-1.0, 2.0]) == 2
     np.testing.assert_allclose(sx.entmax.regularizer([-2.0, 3.0], alpha=3.0), (-8 + 27 - 1) / 6, rtol=1e-14)
+
+
+def pieces_alone(steepness):
+    """entmax at alpha = 1 + steepness from its three pieces alone, without what entmax knows of its own anchor."""
+    return Map(
+        "pieces",
+        Separable(
+            lambda xp, p: p * (p**steepness - 1.0) / (steepness * (steepness + 1.0)),
+            lambda xp, p, d: xp.pow(xp.maximum(xp.pow(p, steepness) + steepness * d, 0.0), 1.0 / steepness),
+            lambda xp, p: xp.where(p > 0.0, xp.pow(xp.where(p > 0.0, p, 1.0), 1.0 - steepness), 0.0),
+        ),
+    )
+
+
+@pytest.mark.parametrize(("steepness", "digits"), [(0.2, 14), (1.0, 14), (2.0, 12), (3.0, 8)])
+def test_the_solver_takes_links_of_every_shape(steepness, digits):
+    """Concave links too, for which Newton's method from the top is not monotone; steep ones cost digits."""
+    x = np.random.default_rng(8).normal(size=(300, 12)) * np.geomspace(0.01, 3, 300)[:, None]
+    found = pieces_alone(steepness)(x)
+    np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=10.0**-digits)
+    wanted = sx.entmax(x, alpha=1 + steepness)
+    assert np.max(np.abs(found - wanted)) < 2 * 10.0**-digits * wanted.max()
+
+
+def test_a_smoothed_loss_does_not_depend_on_the_offset_of_the_scores():
+    for map_ in (sx.softmax, sx.sparsemax, sx.entmax15):
+        near, far = np.array([0.0, 0.5, 0.25]), np.array([0.0, 0.5, 0.25]) + 2.0**45
+        wanted = map_.loss(near, 1, label_smoothing=0.1)
+        np.testing.assert_allclose(map_.loss(far, 1, label_smoothing=0.1), wanted, rtol=1e-15)
+        y = np.array([0.25, 0.5, 0.25])
+        np.testing.assert_allclose(
+            map_.loss(far, y, label_smoothing=0.1), map_.loss(near, y, label_smoothing=0.1), rtol=1e-15
+        )
+    y = np.array([0.25, 0.5, 0.5])  # taken as it is: the offset counts for what it has too much
+    np.testing.assert_allclose(sx.softmax.loss(near + 8, y), sx.softmax.loss(near, y) - 0.25 * 8, rtol=1e-14)
+
+
+def test_a_padded_distribution_may_hold_nan_under_the_mask():
+    x, where = [1.0, 2.0, 3.0], [True, True, False]
+    for loss in (sx.softmax.loss, sx.cross_entropy):
+        assert loss(x, [0.5, 0.5, np.nan], where=where) == loss(x, [0.5, 0.5, 0.0], where=where) > 0
+    assert np.isnan(sx.softmax.loss(x, [0.5, 0.5, np.nan]))
+
+
+def test_star_import_brings_the_public_names_alone():
+    names = {}
+    exec("from softplex import *", names)
+    del names["__builtins__"]
+    assert {"sparsemax", "maxout", "cross_entropy", "MAPS"} < set(names)
+    assert not {"annotations", "core", "maps", "system"} & set(names)

@@ -1,5 +1,9 @@
 """Threads, kernels, info: what they say, and that no result depends on them."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -42,6 +46,63 @@ def test_an_error_in_a_thread_reaches_the_caller(many_threads):
     with pytest.raises(MemoryError):
         threads.for_each(work, range(100))
     assert 3 in seen
+
+
+def test_without_threads_to_be_had_the_caller_does_the_work(many_threads, monkeypatch):
+    many_threads(3)
+
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threads.threading.Thread, "start", refuse)
+    seen = []
+    threads.for_each(seen.append, range(50))
+    assert seen == list(range(50))
+
+
+def test_every_item_is_worked_on_once(many_threads):
+    many_threads(3)
+    seen = []
+    threads.for_each(seen.append, range(1000))
+    assert sorted(seen) == list(range(1000))
+
+
+LATE = """
+import atexit, numpy as np, softplex as sx
+sx.set_num_threads(2)
+atexit.register(lambda: print(sx.softmax(np.zeros((4000, 64))).sum()))
+"""
+
+
+def test_a_call_at_the_end_of_the_process_works():
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", LATE], env=here, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "4000.0", "")
+
+
+STOPPED = """
+import signal, threading, time, numpy as np, softplex as sx
+sx.set_num_threads(2)
+x = np.zeros(SHAPE) + np.arange(SHAPE[1]) / SHAPE[1]
+sent = []
+threading.Timer(0.7, lambda: (sent.append(time.perf_counter()), signal.raise_signal(signal.SIGINT))).start()
+try:
+    while True:
+        sx.entmax(x, alpha=1.3)
+except KeyboardInterrupt:
+    print(time.perf_counter() - sent[0] < 5)
+"""
+
+
+@pytest.mark.parametrize("shape", [(2000, 400), (8, 2_000_000)])
+def test_ctrl_c_ends_a_call(shape):
+    """The promise is a second; a machine under load gets five before the test calls it hanging."""
+    here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    script = STOPPED.replace("SHAPE", repr(shape))
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=here, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")
 
 
 @pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-2, ValueError), (1.5, TypeError), (True, TypeError)])

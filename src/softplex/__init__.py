@@ -20,3 +20,19 @@ from softplex.system import info as info
 from softplex.system import kernels as kernels
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "MAPS",
+    "Map",
+    "blend",
+    "cross_entropy",
+    "entmax15_loss",
+    "entmax_loss",
+    "get_num_threads",
+    "info",
+    "kernels",
+    "maxout",
+    "set_num_threads",
+    "sparsemax_loss",
+]
+__all__ += [each.name for each in MAPS]

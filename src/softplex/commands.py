@@ -1,7 +1,7 @@
 """The commands of `softplex`: their arguments and help texts, and how they show results.
 
-No mathematics, and no map by name. Files are the business of `files`, the demonstration of `demo`, pictures of `plots`;
-errors and exit codes of `cli`.
+No mathematics, and no map of `MAPS` by name. Files are the business of `files`, the demonstration of `demo`, pictures
+of `plots`; errors and exit codes of `cli`.
 """
 
 import difflib
@@ -54,6 +54,11 @@ Folder = Annotated[Path, typer.Option(help="The folder that the pictures go to."
 Temperature = Annotated[float, typer.Option(help="Positive; the map sees scores / temperature.")]
 Alpha = Annotated[float | None, typer.Option(help="For the maps that take alpha.")]
 Budget = Annotated[float | None, typer.Option(help="For the maps that take a budget.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="NAME=NUMBER", help="A parameter that has no option of its own.")
+]
+OPTIONS = ("alpha", "budget")
+"""The parameters that have an option of their own."""
 
 
 def command_line() -> Any:
@@ -140,13 +145,14 @@ def show(
     temperature: Temperature = 1.0,
     alpha: Alpha = None,
     budget: Budget = None,
+    settings: Settings = None,
 ) -> None:
     """Show what every map makes of a few scores, as a table with bars.
 
     Examples: `softplex show 5 7 10`, `softplex show -2 0 0.5 --temperature 0.5 --alpha 1.3`
     """
     row = np.array([_score(text) for text in scores])
-    given = _given(alpha=alpha, budget=budget)
+    given = _given(settings, alpha=alpha, budget=budget)
     shown, failed = _weights_of_all(row, temperature, given)
     if not shown:
         raise UsageError(next(iter(failed.values())))
@@ -180,9 +186,8 @@ def _weights_of_all(row: Any, temperature: float, given: Mapping[str, float]) ->
 
 
 def _maps_to_show(given: Mapping[str, float], length: int) -> Iterator[tuple[str, Callable[..., Any]]]:
-    # A budget has no usual value; two of the scores, if there are two, shows what it does.
-    usual = {"budget": min(2.0, float(length))}
     for each in sx.MAPS:
+        usual = {p.name: p.usual(length) for p in each.formula.parameters if p.default is None}
         known: dict[str, Any] = {**usual, **given}
         hyper = {name: known[name] for name in each.parameters if name in known}
         settings = ", ".join(f"{name}={value:g}" for name, value in hyper.items())
@@ -235,6 +240,7 @@ def apply(
     temperature: Temperature = 1.0,
     alpha: Alpha = None,
     budget: Budget = None,
+    settings: Settings = None,
     form: Annotated[Form, typer.Option("--output", help="All weights, or the support alone.")] = Form.dense,
     top_k: Annotated[
         int | None, typer.Option(help="Keep a row's K largest weights; of equal ones the first.", metavar="K")
@@ -275,7 +281,7 @@ def apply(
     `softplex apply softmax table.csv table.parquet --temperature 0.5`
     """
     chosen = _chosen_map(map_name)
-    hyper = _given(alpha=alpha, budget=budget)
+    hyper = _given(settings, alpha=alpha, budget=budget)
     _check_parameters(chosen, hyper)
     if form is Form.sparse or top_k is not None:
         _check_zero_means_absent(chosen)
@@ -308,8 +314,20 @@ def _chosen_map(name: str) -> Any:
     raise UsageError(f"no map is called {name!r}; {hint}maps are {_names()}")
 
 
-def _given(**options: float | None) -> dict[str, float]:
-    return {name: value for name, value in options.items() if value is not None}
+def _given(settings: list[str] | None, **options: float | None) -> dict[str, float]:
+    known = {name for each in sx.MAPS for name in each.parameters}
+    given = {name: value for name, value in options.items() if value is not None}
+    for setting in settings or []:
+        name, _, text = setting.partition("=")
+        if name not in known:
+            raise UsageError(
+                f"--set {setting}: no map has the parameter {name!r}; there are {', '.join(sorted(known))}"
+            )
+        try:
+            given[name] = float(text)
+        except ValueError:
+            raise UsageError(f"--set {setting}: {text!r} is not a number; give --set {name}=NUMBER") from None
+    return given
 
 
 def _check_parameters(chosen: Any, hyper: Mapping[str, float]) -> None:
@@ -317,11 +335,14 @@ def _check_parameters(chosen: Any, hyper: Mapping[str, float]) -> None:
         if name not in chosen.parameters:
             takers = ", ".join(each.name for each in sx.MAPS if name in each.parameters)
             raise UsageError(f"{chosen.name} takes no --{name}; these do: {takers or 'none'}")
+    for parameter in chosen.formula.parameters:
+        if parameter.default is None and parameter.name not in hyper:
+            option = f"--{parameter.name}" if parameter.name in OPTIONS else f"--set {parameter.name}="
+            raise UsageError(f"{chosen.name} needs {option}: a number {parameter.rule(None)}")
 
 
 def _check_zero_means_absent(chosen: Any) -> None:
-    # Of one score a map of weights makes 1; a map whose result for it is 0 gives logarithms.
-    if not chosen.parameters and float(chosen(np.zeros(1))[0]) == 0:
+    if chosen.formula.kind == "logarithm":
         raise UsageError(
             f"{chosen.name} gives logarithms, of which 0 is the largest and none is absent: --output sparse and "
             "--top-k make no sense with it; take the map of the weights, or leave these options out"

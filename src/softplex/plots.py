@@ -22,7 +22,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from PIL import Image
 
-from softplex.core.formula import Parameter
 from softplex.core.map import Map
 from softplex.maps import MAPS
 
@@ -70,25 +69,14 @@ def save(figure: Figure, path: Path) -> Path:
 
 def ready(chosen: Map, length: int) -> Map:
     """The map with a number for each hyper-parameter, its default or one that is good for rows of this length."""
-    numbers = {parameter.name: usual(parameter, length) for parameter in chosen.formula.parameters}
+    numbers = {parameter.name: parameter.usual(length) for parameter in chosen.formula.parameters}
     return chosen.bind(**numbers) if numbers else chosen
-
-
-def usual(parameter: Parameter, length: int) -> float:
-    """The default of a parameter, or a number that shows what it does."""
-    return middle(parameter, length) if parameter.default is None else parameter.default
-
-
-def middle(parameter: Parameter, length: int) -> float:
-    """A number that shows what a parameter without a default does: two above the least, but not beyond the middle."""
-    high = float(length) if parameter.high is None else parameter.high
-    return min(parameter.low + 2.0, 0.5 * (parameter.low + high))
 
 
 def fan(chosen: Map, length: int) -> list[tuple[str, Map]]:
     """A map under several numbers for its first hyper-parameter, each with its label."""
     parameter = chosen.formula.parameters[0]
-    step = usual(parameter, length) - parameter.low
+    step = parameter.usual(length) - parameter.low
     factors = (0.5, 1.0, 1.5) if parameter.high is None else (0.5, 1.0, 2.0, 6.0)
     values = [parameter.low + step * factor for factor in factors]
     allowed = [value for value in values if bool(parameter.allowed(np.asarray(value), length))]
@@ -234,7 +222,7 @@ def curve_fact(chosen: Map, t: Any) -> str:
     if gives_logarithms(chosen):
         return "the logarithm of the weight"
     is_zero = first_of(ready(chosen, 2), t, 2) == 0.0
-    given = ", ".join(f"{parameter.name} = {usual(parameter, 2):g}" for parameter in chosen.formula.parameters)
+    given = ", ".join(f"{parameter.name} = {parameter.usual(2):g}" for parameter in chosen.formula.parameters)
     among = f"two scores, {given}: " if given else "two scores: "
     if not is_zero.any():
         return f"{among}never 0"

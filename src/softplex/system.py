@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import metadata
@@ -45,13 +44,6 @@ def installed_version(name: str) -> str | None:
         return None
 
 
-class _Mode(threading.local):
-    name: str = "auto"
-
-
-_MODE = _Mode()
-
-
 @contextmanager
 def kernels(mode: str) -> Iterator[None]:
     """Choose within a `with` block, for this thread, whether compiled kernels may be used.
@@ -70,8 +62,4 @@ def kernels(mode: str) -> Iterator[None]:
     """
     if mode not in ("auto", "none"):
         raise ValueError(f"kernels: {mode!r} is not known; give 'auto' or 'none'")
-    before, _MODE.name = _MODE.name, mode
-    try:
-        yield
-    finally:
-        _MODE.name = before
+    yield

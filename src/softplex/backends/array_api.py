@@ -26,11 +26,6 @@ def backend_for(functions: Any, root: str) -> ArrayApiBackend:
     return ArrayApiBackend(functions, root)
 
 
-def described(value: Any) -> str:
-    """The type of a value as an error message names it."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
-
-
 def dtype_name(dtype: Any) -> str:
     """The bare name of a dtype."""
     return str(getattr(dtype, "name", getattr(dtype, "__name__", dtype))).rpartition(".")[2]

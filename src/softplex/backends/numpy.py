@@ -176,7 +176,13 @@ class NumpyBackend:
                 for target, result in zip(targets, found, strict=True):
                     target.put(start, stop, result)
 
-        for_each(compute, range(0, count, step))
+        starts = range(0, count, step)
+        if length > BLOCK_ENTRIES:
+            # A long row stays with the calling thread, which Ctrl-C can stop in the middle of it.
+            for start in starts:
+                compute(start)
+        else:
+            for_each(compute, starts)
         shaped = [np.reshape(o, ()) if call.is_scalar and o.shape == (1,) else o for o in outputs]
         return shaped if out is None else [out, *shaped[1:]]
 

@@ -1,1 +1,1 @@
-"""What all maps share. No map, no framework and no kernel is named in this package."""
+"""What all maps share. Its code knows no map, framework or kernel by name; comments say for whom a thing is there."""

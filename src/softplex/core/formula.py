@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from softplex.core.arrays import Array, Namespace, Number, Terms, each, total
-from softplex.core.doubles import shortfall_of
 from softplex.core.rows import Rows
 
 Hyper = Mapping[str, Number]
@@ -38,6 +37,13 @@ class Parameter:
         above = value >= self.low if self.includes_low else value > self.low
         below = value <= high if self.includes_high else value < high
         return above & below
+
+    def usual(self, length: int) -> float:
+        """The default, or a number that shows what the parameter does to rows of this length."""
+        if self.default is not None:
+            return self.default
+        high = float(length) if self.high is None else self.high
+        return min(self.low + 2.0, 0.5 * (self.low + high))
 
     def rule(self, length: int | None) -> str:
         """The range in words."""
@@ -138,14 +144,14 @@ class Solution:
         products = each(lambda p, gap: xp.where(p > 0.0, p * gap, 0.0), self.weights, self.rows.gaps)
         return total(xp, products) - self.formula.regularizer(xp, self.weights, self.hyper)
 
-    def _mass(self) -> Array:
+    def mass(self) -> Array:
         """What the weights sum to: what the formula asks for, or 1 each where a row has fewer entries."""
         return self.rows.xp.minimum(self.rows.live_count, self.formula.mass(self.hyper))
 
     def smooth_max(self) -> Array:
         """max over p of <x, p> - temperature Omega(p)."""
         rows = self.rows
-        value = rows.top * self._mass() + rows.temperature * self.conjugate()
+        value = rows.top * self.mass() + rows.temperature * self.conjugate()
         return rows.settled_rows(value, empty=-math.inf)
 
     def residual(self, y: Array) -> Array:
@@ -164,8 +170,11 @@ class Solution:
         gap = xp.sum(xp.where(hit, self.rows.gaps.entries, 0.0), axis=-1, keepdims=True)
         return self.rows.settled_rows(xp.maximum(self.conjugate() - gap, 0.0), empty=0.0)
 
-    def loss(self, y: Array) -> Array:
-        """Omega*(z) + Omega(y) - <z, y> for a distribution y, with z the scores that the map sees."""
+    def loss(self, y: Array, missing: Array) -> Array:
+        """Omega*(z) + Omega(y) - <z, y> for a distribution y, with z the scores that the map sees.
+
+        `missing` is what the sum of y falls short of that of the weights; the caller may know it to be 0.
+        """
         rows, xp = self.rows, self.rows.xp
         if self.weights.sink is None:
             y_terms = Terms(y)
@@ -176,7 +185,7 @@ class Solution:
         conjugate = self.conjugate()
         value = conjugate + self.formula.regularizer(xp, y_terms, self.hyper) - inner
         # The gaps stand for the scores only where p and y weigh the same in all; what is left multiplies the shift.
-        value = value + rows.top * shortfall_of(xp, self._mass(), y) / rows.temperature
+        value = value + rows.top * missing / rows.temperature
         noise = 64.0 * xp.eps * xp.maximum(xp.abs(conjugate) + xp.abs(inner), 1.0)
         value = xp.where((value < 0.0) & (value > -noise), 0.0, value)
         return rows.settled_rows(value, empty=0.0)

@@ -27,7 +27,7 @@ class Separable(Formula):
     omega: Piece
     """omega(xp, p): the regulariser per entry, 0 at 0 and at 1."""
     moved: Piece
-    """moved(xp, p, d) = link(omega'(p) + d), 0 below the link's range."""
+    """moved(xp, p, d) = link(omega'(p) + d), 0 below the link's range. If steep at 0, give weights too."""
     slope: Piece
     """slope(xp, p) = 1 / omega''(p), 0 where p is."""
     partials: Callable[..., dict[str, Array]] | None = None
@@ -112,6 +112,10 @@ class SeparableSolution(Solution):
         if self.formula.conjugate is None:
             return super().conjugate()
         return self.formula.conjugate(self.rows, self.hyper)
+
+
+STEEPEST = 1e100
+"""Slopes above it belong to weights too close to tau for any derivative to be known; the bound keeps them finite."""
 
 
 def powers_of(xp: Namespace, p: Array, exponent: Number) -> Array:

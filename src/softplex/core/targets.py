@@ -11,6 +11,7 @@ import numpy as np
 from softplex.core.arguments import read_like
 from softplex.core.arrays import Array, Namespace, Number
 from softplex.core.call import Call, Kind
+from softplex.core.doubles import shortfall_of
 from softplex.core.formula import Hyper, Solution
 from softplex.core.rows import Rows
 
@@ -100,6 +101,13 @@ def smoothed(rows: Rows, y: Array, smoothing: float) -> Array:
     return (1.0 - smoothing) * y + smoothing * live / share
 
 
+def read_under_mask(rows: Rows, y: Array) -> Array:
+    """A distribution with 0 for NaN where a masked entry holds it, as padding may."""
+    if rows.mask is None:
+        return y
+    return rows.xp.patch(rows.xp.isnan(y) & ~rows.mask, 0.0, y)
+
+
 def loss_rows(
     targets: Targets, solve: Callable[[Rows, Hyper], Solution], rows: Rows, hyper: Hyper, y: Array, weight: Array | None
 ) -> tuple[Array, Array]:
@@ -108,15 +116,17 @@ def loss_rows(
     solution = solve(rows, hyper)
     rows = solution.rows
     if not targets.is_index:
-        y = xp.astype(y, xp.working)
-        y = y if targets.smoothing == 0.0 else smoothed(rows, y, targets.smoothing)
+        y, eps, mass = read_under_mask(rows, xp.astype(y, xp.working)), targets.smoothing, solution.mass()
+        missing = (1.0 - eps) * shortfall_of(xp, mass, y) + eps * (mass - 1.0)
+        y = y if eps == 0.0 else smoothed(rows, y, eps)
         row_weight = xp.ones_like(rows.top) if weight is None else xp.sum(y * weight, axis=-1, keepdims=True)
-        return weighted(xp, solution.loss(y), row_weight), row_weight
+        return weighted(xp, solution.loss(y, missing), row_weight), row_weight
     hit = index_hits(xp, y, length)
     if targets.smoothing == 0.0:
         loss = solution.loss_of_index(hit)
     else:
-        loss = solution.loss(smoothed(rows, xp.astype(hit, xp.working), targets.smoothing))
+        whole = smoothed(rows, xp.astype(hit, xp.working), targets.smoothing)
+        loss = solution.loss(whole, xp.zeros_like(rows.top))
     return of_indices(targets, xp, y, length, loss, weight_of(xp, hit, weight, rows))
 
 
@@ -128,7 +138,7 @@ def cross_entropy_rows(
     solution = solve(rows, hyper)
     rows, logs = solution.rows, solution.weights.entries
     hit = index_hits(xp, y, length) if targets.is_index else None
-    y_rows = xp.astype(y if hit is None else hit, xp.working)
+    y_rows = xp.astype(hit, xp.working) if hit is not None else read_under_mask(rows, xp.astype(y, xp.working))
     if targets.smoothing != 0.0:
         y_rows = smoothed(rows, y_rows, targets.smoothing)
     if weight is not None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import operator
 import os
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 WORTH_IT = 4
 """With fewer blocks than this the calling thread does all the work itself."""
 
 
 class Threads:
-    """The number asked for; one instance below."""
+    """The number asked for, one for the whole process."""
 
     count: int = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
@@ -33,11 +34,15 @@ def set_num_threads(n: int) -> None:
         1
         >>> sx.set_num_threads(before)
     """
-    if isinstance(n, bool) or not isinstance(n, int):
+    try:
+        count = operator.index(n)
+    except TypeError:
+        count = None
+    if count is None or isinstance(n, bool):
         raise TypeError(f"set_num_threads: {n!r} is not an integer; give how many threads a call may use")
-    if n < 1:
+    if count < 1:
         raise ValueError(f"set_num_threads: {n} threads cannot compute; give at least 1")
-    Threads.count = n
+    Threads.count = count
 
 
 def get_num_threads() -> int:
@@ -55,18 +60,47 @@ def get_num_threads() -> int:
 
 
 def for_each(work: Callable[[int], None], starts: Sequence[int]) -> None:
-    """Call `work` for every item, on several threads where there is enough to do.
+    """Call `work` for every item, with the help of other threads where there is enough to do.
 
-    The pool lives as long as the call, so that a forked child finds none of it; after an error or Ctrl-C nothing new is
-    begun.
+    The threads live as long as the call, so that a forked child finds none of them. After an error or Ctrl-C nothing
+    new is begun. Where no thread can be started, as at the end of the process, the calling thread does it all.
     """
-    if Threads.count == 1 or len(starts) < WORTH_IT:
-        for start in starts:
+    queue, lock, failures, is_stopped = iter(starts), threading.Lock(), list[BaseException](), threading.Event()
+
+    def next_start() -> int | None:
+        with lock:
+            return None if is_stopped.is_set() else next(queue, None)
+
+    def work_through() -> None:
+        while (start := next_start()) is not None:
             work(start)
-        return
-    pool = ThreadPoolExecutor(min(Threads.count, len(starts)))
+
+    def help_out() -> None:
+        try:
+            work_through()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the calling thread
+            failures.append(error)
+            is_stopped.set()
+
+    helpers = started(help_out, min(Threads.count, len(starts)) - 1) if len(starts) >= WORTH_IT else []
     try:
-        for done in [pool.submit(work, start) for start in starts]:
-            done.result()
+        work_through()
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        is_stopped.set()
+        for helper in helpers:
+            helper.join()
+    if failures:
+        raise failures[0]
+
+
+def started(target: Callable[[], None], count: int) -> list[threading.Thread]:
+    """As many running threads as can be had, at most `count`."""
+    running: list[threading.Thread] = []
+    for _ in range(count):
+        thread = threading.Thread(target=target, daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            break
+        running.append(thread)
+    return running

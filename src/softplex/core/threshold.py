@@ -1,7 +1,7 @@
 """Solvers for the one unknown of a row: the weight of its anchor, from which all other weights follow.
 
 Two anchors are of use. From the largest score of a row Newton's method is monotone for every map whose link is
-convex; from the smallest supported score the weights of links that are not (entmax with alpha > 2) keep their digits.
+convex; from the smallest supported score the weights of links that are steep at 0 keep their digits.
 No sort, a fixed bound on the rounds, and a row that is done does not change: its bits do not depend on the rows
 beside it.
 """
@@ -28,27 +28,33 @@ def newton(
     start: Array,
     weights: Callable[[Array], Terms],
     rates: Callable[[Array, Terms], Terms],
-    *,
-    upwards: bool = False,
 ) -> Array:
-    """The anchor's weight at which the weights of a row sum to the target.
+    """The anchor's weight, between 0 and 1, at which the weights of a row sum to the target.
 
-    `weights(v)` are the weights when the anchor has weight v, `rates(v, p)` their derivatives in v. The start lies
-    on the side from which Newton's method is monotone: above the solution where the sum is convex in v, below it
-    (`upwards`) where it is concave. A step the other way is rounding: the row is done.
+    `weights(v)` are the weights when the anchor has weight v, `rates(v, p)` their derivatives in v. From a start above
+    the solution of a convex sum, or below that of a concave one, every step is Newton's. A step that leaves the
+    bracket, or that changes sides without halving it, as happens with links that are neither, becomes a bisection.
     """
     goal = xp.zeros_like(start) + target
+    noise = 8.0 * xp.eps * xp.minimum(goal, 1.0)
 
-    def step(v: Array, done: Array) -> tuple[Array, Array]:
+    def step(v: Array, low: Array, high: Array, was_below: Array, done: Array) -> tuple[Array, ...]:
         p = weights(v)
+        missing = shortfall(xp, goal, p)
         rate = total(xp, rates(v, p))
-        moved = v + shortfall(xp, goal, p) / xp.where(rate > 0.0, rate, xp.inf)
+        is_below, is_near = missing > 0.0, xp.abs(missing) <= noise
+        width = high - low
+        low, high = xp.where(missing >= 0.0, v, low), xp.where(missing <= 0.0, v, high)
+        moved = v + missing / xp.where(rate > 0.0, rate, 1.0)
+        is_inside = (rate > 0.0) & (moved >= low) & (moved <= high)
+        has_stalled = (is_below != was_below) & (high - low > 0.5 * width)
+        moved = xp.where(is_inside & ~has_stalled | is_near, moved, 0.5 * (low + high))
         moved = xp.clip(moved, 0.0, 1.0)
-        updated = xp.where(done, v, moved)
-        advance = moved - v if upwards else v - moved
-        return updated, done | ~(advance > 8.0 * xp.eps * v)
+        is_done = is_near | ~(xp.abs(moved - v) > 4.0 * xp.eps * v)
+        return xp.where(done, v, moved), low, high, is_below, done | is_done
 
-    state = (start, start != start)
+    starts_below = start <= 0.0
+    state = (start, xp.zeros_like(start), xp.ones_like(start), starts_below, start != start)
     return xp.iterate(step, state, NEWTON_ROUNDS)[0]
 
 

@@ -13,11 +13,12 @@ from softplex.core.map import Map
 from softplex.core.rows import Rows
 from softplex.core.separable import Separable
 from softplex.core.threshold import last_supported, newton, shortfall
+from softplex.maps.sparsemax import omega as half_square
 
 
 def omega(xp: Namespace, p: Array, budget: object) -> Array:
-    """Half the squared norm, shifted to 0 at a vertex."""
-    return 0.5 * p * (p - 1.0)
+    """That of sparsemax."""
+    return half_square(xp, p)
 
 
 def moved(xp: Namespace, p: Array, d: Array, budget: object) -> Array:
@@ -46,9 +47,7 @@ def weights(rows: Rows, hyper: Hyper) -> Terms:
     def rates(v: Array, p: Terms) -> Terms:
         return each(lambda w, gap: xp.astype((gap >= 0.0) & (w < 1.0), xp.working), p, gaps)
 
-    return weights_over(
-        gaps, newton(xp, budget, xp.zeros_like(last), lambda v: weights_over(gaps, v), rates, upwards=True)
-    )
+    return weights_over(gaps, newton(xp, budget, xp.zeros_like(last), lambda v: weights_over(gaps, v), rates))
 
 
 budget = Map(

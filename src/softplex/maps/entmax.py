@@ -13,11 +13,8 @@ from softplex.core.arrays import Array, Namespace, Number, Terms, choose_terms, 
 from softplex.core.formula import Hyper, Parameter, ratio
 from softplex.core.map import Map
 from softplex.core.rows import Rows
-from softplex.core.separable import Separable, powers_of, weights_from_top
+from softplex.core.separable import STEEPEST, Separable, powers_of, weights_from_top
 from softplex.core.threshold import last_supported, newton, shortfall
-
-STEEPEST = 1e100
-"""Slopes above it belong to weights too close to tau for any derivative to be known; the bound keeps them finite."""
 
 
 def finite(xp: Namespace, number: Number) -> Number:

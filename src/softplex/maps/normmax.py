@@ -14,14 +14,11 @@ from softplex.core.doubles import shortfall_of, two_quotient, two_sum
 from softplex.core.formula import Formula, Hyper, Parameter, Solution, ratio
 from softplex.core.map import Map
 from softplex.core.rows import Rows
-from softplex.core.separable import powers_of
+from softplex.core.separable import STEEPEST, powers_of
 from softplex.core.threshold import last_supported, newton, shortfall
 from softplex.core.twofold import Twofold, add, exp, log, multiply
 
 REFINEMENTS = 5
-
-STEEPEST = 1e100
-"""As for entmax: steeper than any derivative that can be known."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Facts about softplex and its peers, measured side by side in one run: errors against exact results, and edge cases.
 
     python bench/compare.py            measures every peer that is installed; writes bench/results/compare-<date>.json
-    python bench/compare.py --readme   rewrites the table in README.md from the newest of those files
+    python bench/compare.py --demo     runs the demonstration; writes bench/results/demo-<date>.json
+    python bench/compare.py --readme   rewrites the tables in README.md from the newest of those files
 
 Nothing here is timed. A peer is called as its users call it; what it lacks stays empty. Exact results come from mpmath
 and from fractions, not from any of the libraries. It needs mpmath, and takes those of SciPy, torch, JAX, Keras and
@@ -15,6 +16,7 @@ import json
 import os
 import platform
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -28,7 +30,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
-BEGIN, END = "<!-- peers: begin -->", "<!-- peers: end -->"
 SEED = 20240229
 ROWS, COLUMNS = 200, 64
 
@@ -426,7 +427,7 @@ def measure() -> dict[str, Any]:
         values = {peer.name: answered(fact, peer) for peer in peers}
         facts.append({"question": fact.question, "unit": fact.unit, "values": values})
     return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": today(),
         "machine": {"cpu": cpu_model(), "system": platform.system(), "architecture": platform.machine()},
         "versions": {peer.name: version_of(peer) for peer in peers}
         | {
@@ -443,6 +444,10 @@ def measure() -> dict[str, Any]:
         },
         "facts": facts,
     }
+
+
+def today() -> str:
+    return datetime.datetime.now(datetime.UTC).date().isoformat()
 
 
 def version_of(peer: Peer) -> str:
@@ -462,9 +467,9 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def write_results(found: dict[str, Any]) -> Path:
+def write_results(name: str, found: dict[str, Any]) -> Path:
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"compare-{found['date']}.json"
+    path = RESULTS / f"{name}-{found['date']}.json"
     path.write_text(json.dumps(found, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
@@ -503,27 +508,74 @@ def shown_number(value: float) -> str:
     return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
+def run_demo() -> dict[str, Any]:
+    """The demonstration's table, with what it was taken on."""
+    from rich.console import Console
+
+    import softplex
+    from softplex import demo
+
+    with tempfile.TemporaryDirectory() as folder:
+        demo.run(Path(folder), Console())
+        rows = json.loads((Path(folder) / "demo.json").read_text(encoding="utf-8"))
+    return {
+        "date": today(),
+        "machine": {"cpu": cpu_model(), "system": platform.system(), "architecture": platform.machine()},
+        "versions": {
+            "softplex": softplex.__version__,
+            "NumPy": np.__version__,
+            "Python": platform.python_version(),
+        },
+        "rows": rows,
+    }
+
+
+def demo_table(found: dict[str, Any], source: str) -> str:
+    """The demonstration's table as Markdown."""
+    from softplex.demo import shown_results
+
+    headings, *rows = shown_results(found["rows"])
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    lines += ["", f"Taken on {found['date']} on {found['machine']['cpu']} with {versions}. Kept in `{source}`."]
+    return "\n".join(lines)
+
+
 def rewrite_readme() -> Path:
-    newest = max(RESULTS.glob("compare-*.json"))
-    found = json.loads(newest.read_text(encoding="utf-8"))
     path = ROOT / "README.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, mark, after = rest.partition(END)
-    if not mark:
-        raise SystemExit(f"README.md has no lines {BEGIN} and {END} to write the table between")
-    made = table(found, newest.relative_to(ROOT).as_posix())
-    path.write_text(f"{before}{BEGIN}\n{made}\n{END}{after}", encoding="utf-8")
+    text = path.read_text(encoding="utf-8")
+    for name, made in {"compare": table, "demo": demo_table}.items():
+        newest = max(RESULTS.glob(f"{name}-*.json"))
+        found = json.loads(newest.read_text(encoding="utf-8"))
+        text = with_block(text, name, made(found, newest.relative_to(ROOT).as_posix()))
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+def with_block(text: str, name: str, made: str) -> str:
+    """The text with what stands between the marks of that name replaced."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, _, rest = text.partition(begin)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        raise SystemExit(f"README.md has no lines {begin} and {end} to write the table between")
+    return f"{before}{begin}\n{made}\n{end}{after}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--readme", action="store_true", help="rewrite the README's table from the newest results")
-    if parser.parse_args().readme:
+    parser.add_argument("--demo", action="store_true", help="run the demonstration and keep its table")
+    parser.add_argument("--readme", action="store_true", help="rewrite the README's tables from the newest results")
+    given = parser.parse_args()
+    if given.readme:
         print(rewrite_readme())
         return
+    if given.demo:
+        print(write_results("demo", run_demo()))
+        return
     found = measure()
-    path = write_results(found)
+    path = write_results("compare", found)
     print(table(found, path.relative_to(ROOT).as_posix()))
 
 

@@ -6,6 +6,7 @@ of a matrix product. The digits are those that scikit-learn brings along. How pi
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -50,11 +51,15 @@ def run(out_dir: Path, console: Console, quick: bool = False) -> None:
     with progress_of(console) as advance:
         rounds = 8 if quick else 40
         seconds = {name: train(model, data, rounds, advance(name)) for name, model in models.items()}
-    console.print(results_table(models, data, seconds))
+    found = results(models, data, seconds)
+    console.print(results_table(found))
     console.print("Log-loss and Fenchel-Young losses are each their own map's; compare a loss only with the same one.")
     console.print("Pictures:")
     for path in [*plots.save_all(out_dir), save_ambiguous(models, data, out_dir)]:
         console.print(f"  {path}", highlight=False, markup=False, soft_wrap=True)
+    kept = out_dir / "demo.json"
+    kept.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    console.print(f"The table: {kept}", highlight=False, markup=False, soft_wrap=True)
 
 
 # ---- data
@@ -221,26 +226,53 @@ def lines_of(console: Console, name: str) -> Callable[[int, int], None]:
 # ---- results
 
 
-def results_table(models: dict[str, Model], data: Data, seconds: dict[str, float]) -> Table:
+def results(models: dict[str, Model], data: Data, seconds: dict[str, float]) -> list[dict[str, Any]]:
     """One row a model: how often it is right, how sparse its weights are, its loss and the time of training."""
-    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("model", no_wrap=True)
-    for heading in ("test\naccuracy", "mean\nsupport", "exact\nzeros", "test\nloss"):
-        table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("", no_wrap=True)
-    table.add_column("time\nin s", justify="right", no_wrap=True)
+    rows = []
     for name, model in models.items():
         scores = model.scores(data.test_x)
         weights = model.head(scores)
-        table.add_row(
-            name,
-            f"{np.mean(weights.argmax(axis=-1) == data.test_y):.1%}",
-            f"{model.head.support_size(scores).mean():.2f}",
-            f"{np.mean(weights == 0.0):.1%}",
-            f"{float(model.head.loss(scores, data.test_y)):.4f}",
-            LOSS_NAMES.get(model.head, "Fenchel-Young"),
-            f"{seconds[name]:.1f}",
-        )
+        row = {
+            "model": name,
+            "test accuracy": float(np.mean(weights.argmax(axis=-1) == data.test_y)),
+            "mean support": float(model.head.support_size(scores).mean()),
+            "exact zeros": float(np.mean(weights == 0.0)),
+            "test loss": float(model.head.loss(scores, data.test_y)),
+            "loss": LOSS_NAMES.get(model.head, "Fenchel-Young"),
+            "seconds": seconds[name],
+        }
+        rows.append(row)
+    return rows
+
+
+def shown_results(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """The cells of the table, headings first."""
+    headings = ["model", "test accuracy", "mean support", "exact zeros", "test loss", "", "time in s"]
+    cells = [
+        [
+            row["model"],
+            f"{row['test accuracy']:.1%}",
+            f"{row['mean support']:.2f}",
+            f"{row['exact zeros']:.1%}",
+            f"{row['test loss']:.4f}",
+            row["loss"],
+            f"{row['seconds']:.1f}",
+        ]
+        for row in rows
+    ]
+    return [headings, *cells]
+
+
+def results_table(rows: list[dict[str, Any]]) -> Table:
+    """The table as the terminal shows it."""
+    headings, *cells = shown_results(rows)
+    table = Table(box=rich.box.SIMPLE_HEAD, pad_edge=False)
+    for heading in headings:
+        is_text = heading in ("model", "")
+        words = heading.replace(" ", "\n", 1)
+        table.add_column(words, justify="left" if is_text else "right", no_wrap=True)
+    for row in cells:
+        table.add_row(*row)
     return table
 
 

@@ -67,7 +67,31 @@ class Map:
     def vjp(
         self, x: Any, g: Any, axis: Axis = DEFAULT_AXIS, *, wrt: str | tuple[str, ...] = "x", **options: Any
     ) -> Any:
-        """g^T J, shape of x; `wrt` may name parameters (their shape), and a tuple of names gives a tuple."""
+        """The vector-Jacobian product of a cotangent.
+
+            g^T J;  for separable maps s (g - <s, g> / sum s) with s = 1 / omega''(p)
+
+        Arguments:
+            x: scores, as in a call.
+            g: the cotangent of the result, shape of x.
+            wrt: "x", or the name of a parameter that the call has (temperature, sink, a hyper-parameter), or a tuple of
+                names.
+            options: axis, temperature, where, sink, empty, dtype, dim and hyper-parameters as in a call.
+
+        Returns:
+            For "x" an array of the shape and dtype of the result, for a parameter one of the parameter's shape; a tuple
+            for a tuple.
+
+        Raises:
+            ValueError: where g has another shape, or a name is not known.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.sparsemax.vjp([0.5, 0.25, -3.0], [1.0, 0.0, 5.0])
+            array([ 0.5, -0.5,  0. ])
+
+        Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
+        """
         call = self._read(x, axis, **options)
         names = read_wrt(call, wrt)
 
@@ -84,7 +108,28 @@ class Map:
         return results[0] if isinstance(wrt, str) else results
 
     def jvp(self, x: Any, t: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
-        """J t, shape of x."""
+        """The Jacobian-vector product of a tangent.
+
+            J t;  J is symmetric
+
+        Arguments:
+            x: scores, as in a call.
+            t: the tangent of x, shape of x.
+            options: as in `vjp`.
+
+        Returns:
+            An array of the shape and dtype of the result.
+
+        Raises:
+            ValueError: where t has another shape.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.sparsemax.jvp([0.5, 0.25, -3.0], [1.0, 0.0, 5.0])
+            array([ 0.5, -0.5,  0. ])
+
+        Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
+        """
         call = self._read(x, axis, **options)
 
         def function(rows: Rows, hyper: Hyper, t: Array) -> tuple[Array]:
@@ -93,7 +138,28 @@ class Map:
         return call.backend.run(call, function, [("entries", read_like(call, t, "t"))], [("entries", call.dtype)])[0]
 
     def jacobian(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
-        """J[i, j] = dp_i / dx_j, shape batch + (n, n), the normalised axes flattened in C order."""
+        """The matrix of all derivatives.
+
+            J[i, j] = dp_i / dx_j
+
+        Arguments:
+            x: scores, as in a call.
+            options: as in `vjp`.
+
+        Returns:
+            An array of shape batch + (n, n): x's axes without the normalised ones, then these, in C order, twice.
+
+        Raises:
+            TypeError, ValueError: as in a call.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.sparsemax.jacobian([0.5, 0.25])
+            array([[ 0.5, -0.5],
+                   [-0.5,  0.5]])
+
+        Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
+        """
         call = self._read(x, axis, **options)
 
         def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
@@ -110,7 +176,27 @@ class Map:
         return call.backend.run(call, function, [], [("matrix", call.dtype)])[0]
 
     def support_size(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
-        """count_nonzero(m(x)): int64, shape of x without the axis."""
+        """How many entries of each row weigh something.
+
+            count_nonzero(m(x))
+
+        Arguments:
+            x: scores, as in a call.
+            options: as in `vjp`.
+
+        Returns:
+            int64, shape of x without the axis.
+
+        Raises:
+            TypeError: for a log map.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.sparsemax.support_size([[0.5, 0.25, -3.0], [0.1, 0.2, 0.3]])
+            array([2, 3])
+
+        Source: Martins & Astudillo 2016, arXiv:1602.02068.
+        """
         self._refuse_logarithm("support_size")
         call = self._read(x, axis, **options)
 
@@ -131,7 +217,27 @@ class Map:
         dim: Any = DEFAULT_AXIS,
         **hyper: Any,
     ) -> Array:
-        """Omega(p) by its formula (p is not checked), shape of p without the axis."""
+        """Omega(p) by its formula; p is not checked.
+
+            Omega(p), 0 at a vertex
+
+        Arguments:
+            p: weights of any shape.
+            axis, where, dtype, dim, hyper: as in a call.
+
+        Returns:
+            An array of the shape of p without the axis.
+
+        Raises:
+            TypeError: for a log map or a blend, and for keywords of a call that have no meaning here.
+
+        Example:
+            >>> import softplex as sx
+            >>> print(sx.sparsemax.regularizer([0.5, 0.5]))
+            -0.25
+
+        Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
+        """
         self._refuse_unless_simplex("regularizer")
         given = read_hyper(self.name, self.formula.parameters, hyper)
         call = self._read(p, axis, where=where, dtype=dtype, dim=dim, **given)
@@ -143,7 +249,27 @@ class Map:
         return call.backend.run(call, function, [], [("row", call.dtype)])[0]
 
     def smooth_max(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
-        """max over p of <x, p> - temperature Omega(p), shape of x without the axis; its gradient is m(x)."""
+        """The value of the maximum that the weights attain: logsumexp for softmax.
+
+            max over p of <x, p> - temperature Omega(p);  its gradient is m(x)
+
+        Arguments:
+            x: scores, as in a call.
+            options: as in `vjp`.
+
+        Returns:
+            An array of the shape of x without the axis; -inf for an empty row, or NaN with empty="nan".
+
+        Raises:
+            TypeError: for a log map or a blend.
+
+        Example:
+            >>> import softplex as sx
+            >>> print(sx.sparsemax.smooth_max([0.5, 0.5]))
+            0.75
+
+        Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
+        """
         self._refuse_unless_simplex("smooth_max")
         call = self._read(x, axis, **options)
 
@@ -164,7 +290,33 @@ class Map:
         label_smoothing: float = 0.0,
         **options: Any,
     ) -> Array:
-        """The Fenchel-Young loss Omega*(x) + Omega(y) - <x, y> against class indices or distributions y."""
+        """The Fenchel-Young loss against class indices or distributions.
+
+            Omega*(z) + Omega(y) - <z, y>  with z = x / temperature;  at least 0, and 0 for y = m(x)
+
+        Arguments:
+            x: scores, as in a call.
+            y: class indices (integers, shape of x without the axis; flat for several axes) or distributions (floating,
+                shape of x, taken as they are).
+            reduction: "mean" (over the weights of the rows' classes; over the rows for distributions), "sum" or "none".
+            ignore_index: a class index whose rows count for nothing.
+            weight: one number a class; a row weighs w[y], or sum w y.
+            label_smoothing: the part of each target that is spread evenly over the entries that take part.
+            options: as in `vjp`.
+
+        Returns:
+            A 0-d array, or with "none" the shape of x without the axis. If no row counts, the mean is 0.
+
+        Raises:
+            IndexError: for a class index out of range. TypeError: for a log map or a blend.
+
+        Example:
+            >>> import softplex as sx
+            >>> print(sx.sparsemax.loss([[0.0, 0.5], [3.0, 0.0]], [0, 0]))
+            0.28125
+
+        Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
+        """
         self._refuse_unless_simplex("loss")
         call = self._read(x, axis, **options)
         targets = losses.read_targets(
@@ -174,7 +326,28 @@ class Map:
         return losses.reduced_loss(call, targets, losses.loss_rows, self.formula.solve, reduction)
 
     def residual(self, x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
-        """p - y, shape of x, without cancellation where p is close to y."""
+        """Weights less target: the gradient of each row's loss in the scores that the map sees.
+
+            p - y;  p_y - 1 is taken as -(the sum of the others)
+
+        Arguments:
+            x: scores, as in a call.
+            y: class indices or distributions, as in `loss`.
+            options: as in `vjp`.
+
+        Returns:
+            An array of the shape and dtype of the result.
+
+        Raises:
+            IndexError: for a class index out of range. TypeError: for a log map or a blend.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.sparsemax.residual([0.0, 0.5], 0)
+            array([-0.75,  0.75])
+
+        Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
+        """
         self._refuse_unless_simplex("residual")
         call = self._read(x, axis, **options)
         targets = losses.read_targets(call, y)
@@ -191,7 +364,27 @@ class Map:
         return call.backend.run(call, function, [targets.operand], [("entries", call.dtype)])[0]
 
     def bind(self, **hyper: Any) -> Map:
-        """This map with hyper-parameters fixed to numbers: a map as any other, hashable, comparable and picklable."""
+        """This map with hyper-parameters fixed: a map as any other, hashable, comparable and picklable.
+
+            m.bind(alpha=a)(x) = m(x, alpha=a)
+
+        Arguments:
+            hyper: a number for each hyper-parameter to be fixed.
+
+        Returns:
+            A map with the remaining hyper-parameters; the map itself where none is given.
+
+        Raises:
+            TypeError: for a name that is not a free hyper-parameter of the map, or what is not a number.
+            ValueError: for a number that is not allowed.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.entmax.bind(alpha=2)([0.5, 0.25])
+            array([0.625, 0.375])
+
+        Source: functools.partial does the same for functions.
+        """
         known = {parameter.name: parameter for parameter in self.formula.parameters}
         fixed = []
         if not hyper:

@@ -108,7 +108,26 @@ class Maxout:
         dtype: Any = None,
         dim: Any = DEFAULT_AXIS,
     ) -> Array:
-        """The index within its unit of the first winner: int64, shape of the result."""
+        """The index of the first winner within its unit.
+
+            argmax_j x_(u, j)
+
+        Arguments:
+            x, pieces, axis, layout, dtype, dim: as in a call.
+
+        Returns:
+            int64, shape of the result.
+
+        Raises:
+            TypeError, ValueError: as in a call.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.maxout.winner([1, 5, 3, 3], pieces=2)
+            array([1, 0])
+
+        Source: Goodfellow et al. 2013, arXiv:1302.4389.
+        """
         groups = self._read(x, pieces, axis, layout, dtype, dim)
         return self._reduce(groups, first_winner, groups.call.backend.xp.int64)
 
@@ -123,7 +142,27 @@ class Maxout:
         dtype: Any = None,
         dim: Any = DEFAULT_AXIS,
     ) -> Array:
-        """Each g, shape of the result, sent to the first winner of its unit: shape of x."""
+        """The cotangent of each unit, sent to its first winner.
+
+            g_u where j is the first winner of u, else 0
+
+        Arguments:
+            x, pieces, axis, layout, dtype, dim: as in a call.
+            g: the cotangent, shape of the result.
+
+        Returns:
+            An array of the shape of x.
+
+        Raises:
+            TypeError, ValueError: as in a call; where g has another shape.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.maxout.vjp([1, 5, 3, 3], [1.0, 2.0], pieces=2)
+            array([0., 1., 2., 0.])
+
+        Source: Goodfellow et al. 2013, arXiv:1302.4389.
+        """
         groups = self._read(x, pieces, axis, layout, dtype, dim)
         call = groups.call
         g = call.backend.as_operand(g, f"{self.name}: g")
@@ -150,7 +189,27 @@ class Maxout:
         dtype: Any = None,
         dim: Any = DEFAULT_AXIS,
     ) -> Array:
-        """The tangent of the first winner of each unit: shape of the result."""
+        """The tangent of the first winner of each unit.
+
+            t_(u, j) with j the first winner of u
+
+        Arguments:
+            x, pieces, axis, layout, dtype, dim: as in a call.
+            t: the tangent, shape of x.
+
+        Returns:
+            An array of the shape of the result.
+
+        Raises:
+            TypeError, ValueError: as in a call; where t has another shape.
+
+        Example:
+            >>> import softplex as sx
+            >>> sx.maxout.jvp([1, 5, 3, 3], [1.0, 2.0, 3.0, 4.0], pieces=2)
+            array([2., 3.])
+
+        Source: Goodfellow et al. 2013, arXiv:1302.4389.
+        """
         groups = self._read(x, pieces, axis, layout, dtype, dim)
         call = groups.call
         t = call.backend.as_operand(t, f"{self.name}: t")

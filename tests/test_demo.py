@@ -1,5 +1,6 @@
 """The demonstration, run as its users run it: a process that prints a table and saves pictures."""
 
+import json
 import re
 
 import numpy as np
@@ -57,13 +58,26 @@ def test_the_pictures_exist_and_show_something(finished):
     from matplotlib.image import imread
 
     result, folder = finished
-    saved = sorted(path.name for path in folder.iterdir())
+    saved = sorted(path.name for path in folder.glob("*.png"))
     assert saved == ["curves.png", "digits.png", "regions.png", "triangle.png"]
     for name in saved:
         assert str(folder / name) in result.stdout
         pixels = imread(folder / name)[..., :3]
         assert min(pixels.shape[:2]) >= 600
         assert len(np.unique(pixels.round(1).reshape(-1, 3), axis=0)) >= 10
+
+
+def test_the_table_is_kept_as_numbers(finished):
+    _, folder = finished
+    rows = json.loads((folder / "demo.json").read_text())
+    assert [row["model"] for row in rows] == [
+        "linear, softmax",
+        "linear, sparsemax",
+        "linear, entmax15",
+        "maxout, entmax15",
+    ]
+    assert all(0.8 < row["test accuracy"] < 1 and row["test loss"] > 0 for row in rows)
+    assert rows[0]["exact zeros"] == 0 < rows[1]["exact zeros"]
 
 
 @pytest.mark.parametrize("name", ["linear, softmax", "linear, sparsemax", "linear, entmax15", "maxout, entmax15"])

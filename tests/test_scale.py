@@ -73,16 +73,29 @@ def test_memory_is_a_few_copies(map_, hyper):
     assert peak <= 16 * x.nbytes, f"{peak / x.nbytes:.1f} copies"
 
 
-@pytest.mark.parametrize(("map_", "hyper"), NAMED)
-def test_memory_of_many_rows_is_a_block(map_, hyper):
-    x = np.random.default_rng(3).normal(size=(40_000, 32))
+def peak_in_copies(map_, x, hyper, n):
+    """The peak of what a call on n threads allocates, its result included, in copies of x."""
+    before = sx.get_num_threads()
+    sx.set_num_threads(n)
     tracemalloc.start()
     try:
         map_(x, **hyper)
-        peak = tracemalloc.get_traced_memory()[1]
+        return tracemalloc.get_traced_memory()[1] / x.nbytes
     finally:
         tracemalloc.stop()
-    assert peak <= 3 * x.nbytes, f"{peak / x.nbytes:.1f} copies"
+        sx.set_num_threads(before)
+
+
+@pytest.mark.parametrize(("map_", "hyper"), NAMED)
+def test_memory_of_many_rows_is_a_block(map_, hyper):
+    x = np.random.default_rng(3).normal(size=(40_000, 32))
+    assert peak_in_copies(map_, x, hyper, 1) <= 3
+
+
+@pytest.mark.parametrize("map_", [sx.softmax, sx.sparsemax], ids=lambda each: each.name)
+def test_memory_on_two_threads_is_a_larger_block_each(map_):
+    x = np.random.default_rng(3).normal(size=(160_000, 32))
+    assert peak_in_copies(map_, x, {}, 2) <= 3
 
 
 def work(place):

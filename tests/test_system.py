@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import softplex as sx
-from softplex.backends.numpy import BLOCK_ENTRIES
+from softplex.backends.numpy import SHARED_FROM
 from softplex.core import threads
 
 
@@ -21,7 +21,7 @@ def many_threads():
 
 @pytest.mark.parametrize("map_", sx.MAPS, ids=lambda each: each.name)
 def test_the_bits_do_not_depend_on_the_number_of_threads(map_, many_threads):
-    x = np.random.default_rng(0).normal(size=(6 * BLOCK_ENTRIES // 50, 50))
+    x = np.random.default_rng(0).normal(size=(SHARED_FROM // 50 + 100, 50))
     hyper = dict.fromkeys(map_.parameters, 2.5)
     found = []
     for n in (1, 2, 3):
@@ -34,8 +34,7 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(map_, many_threads):
         np.testing.assert_array_equal(cotangents, found[0][1])
 
 
-def test_an_error_in_a_thread_reaches_the_caller(many_threads):
-    many_threads(2)
+def test_an_error_in_a_thread_reaches_the_caller():
     seen = []
 
     def work(start):
@@ -44,40 +43,37 @@ def test_an_error_in_a_thread_reaches_the_caller(many_threads):
             raise MemoryError(start)
 
     with pytest.raises(MemoryError):
-        threads.for_each(work, range(100))
+        threads.for_each(work, range(100), 2)
     assert 3 in seen
 
 
-def test_without_threads_to_be_had_the_caller_does_the_work(many_threads, monkeypatch):
-    many_threads(3)
-
+def test_without_threads_to_be_had_the_caller_does_the_work(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threads.threading.Thread, "start", refuse)
     seen = []
-    threads.for_each(seen.append, range(50))
+    threads.for_each(seen.append, range(50), 3)
     assert seen == list(range(50))
 
 
-def test_every_item_is_worked_on_once(many_threads):
-    many_threads(3)
+def test_every_item_is_worked_on_once():
     seen = []
-    threads.for_each(seen.append, range(1000))
+    threads.for_each(seen.append, range(1000), 3)
     assert sorted(seen) == list(range(1000))
 
 
 LATE = """
 import atexit, numpy as np, softplex as sx
 sx.set_num_threads(2)
-atexit.register(lambda: print(sx.softmax(np.zeros((4000, 64))).sum()))
+atexit.register(lambda: print(sx.softmax(np.zeros((20000, 64))).sum()))
 """
 
 
 def test_a_call_at_the_end_of_the_process_works():
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", LATE], env=here, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "4000.0", "")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "20000.0", "")
 
 
 STOPPED = """
@@ -94,7 +90,7 @@ except KeyboardInterrupt:
 """
 
 
-@pytest.mark.parametrize("shape", [(2000, 400), (8, 2_000_000)])
+@pytest.mark.parametrize("shape", [(6000, 400), (8, 2_000_000)])
 def test_ctrl_c_ends_a_call(shape):
     """The promise is a second; a machine under load gets five before the test calls it hanging."""
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}

@@ -16,12 +16,19 @@ from softplex.backends.elementary import ReproducibleNumpy
 from softplex.core.arrays import Namespace, Number
 from softplex.core.call import Call, Kind
 from softplex.core.rows import Rows
-from softplex.core.threads import for_each
+from softplex.core.threads import for_each, get_num_threads
 
 NDArray = np.ndarray[Any, Any]
 
-BLOCK_ENTRIES = 1 << 15
-"""A block with its intermediate results stays in a second-level cache."""
+BLOCK_ENTRIES = 1 << 16
+"""A block with its intermediate results stays in cache."""
+
+SHARED_ENTRIES = 1 << 18
+"""Threads take larger blocks, so that they seldom wait for the interpreter's lock. Long rows are not shared: Ctrl-C can
+stop the calling thread in the middle of one, but no other thread."""
+
+SHARED_FROM = 4 * SHARED_ENTRIES
+"""Smaller calls do not wake threads."""
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 
@@ -166,7 +173,9 @@ class NumpyBackend:
         extra = [Lines.of(kind, array, call) for kind, array in operands]
         targets = [Lines.of(kind, array, call) for (kind, _), array in zip(results, outputs, strict=True)]
         count, length = math.prod(call.batch), max(1, call.length)
-        step = max(1, BLOCK_ENTRIES // (length**2 if any(kind == "matrix" for kind, _ in results) else length))
+        size = length**2 if any(kind == "matrix" for kind, _ in results) else length
+        is_shared = size <= BLOCK_ENTRIES and get_num_threads() > 1 and count * size >= SHARED_FROM
+        step = max(1, (SHARED_ENTRIES if is_shared else BLOCK_ENTRIES) // size)
 
         def compute(start: int) -> None:
             stop = min(start + step, count)
@@ -176,13 +185,7 @@ class NumpyBackend:
                 for target, result in zip(targets, found, strict=True):
                     target.put(start, stop, result)
 
-        starts = range(0, count, step)
-        if length > BLOCK_ENTRIES:
-            # A long row stays with the calling thread, which Ctrl-C can stop in the middle of it.
-            for start in starts:
-                compute(start)
-        else:
-            for_each(compute, starts)
+        for_each(compute, range(0, count, step), get_num_threads() if is_shared else 1)
         shaped = [np.reshape(o, ()) if call.is_scalar and o.shape == (1,) else o for o in outputs]
         return shaped if out is None else [out, *shaped[1:]]
 

@@ -7,9 +7,6 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
-WORTH_IT = 4
-"""With fewer blocks than this the calling thread does all the work itself."""
-
 
 class Threads:
     """The number asked for, one for the whole process."""
@@ -59,8 +56,8 @@ def get_num_threads() -> int:
     return Threads.count
 
 
-def for_each(work: Callable[[int], None], starts: Sequence[int]) -> None:
-    """Call `work` for every item, with the help of other threads where there is enough to do.
+def for_each(work: Callable[[int], None], starts: Sequence[int], threads: int) -> None:
+    """Call `work` for every item, on that many threads with the calling one.
 
     The threads live as long as the call, so that a forked child finds none of them. After an error or Ctrl-C nothing
     new is begun. Where no thread can be started, as at the end of the process, the calling thread does it all.
@@ -82,7 +79,7 @@ def for_each(work: Callable[[int], None], starts: Sequence[int]) -> None:
             failures.append(error)
             is_stopped.set()
 
-    helpers = started(help_out, min(Threads.count, len(starts)) - 1) if len(starts) >= WORTH_IT else []
+    helpers = started(help_out, min(threads, len(starts)) - 1)
     try:
         work_through()
     finally:

@@ -195,3 +195,13 @@ def test_star_import_brings_the_public_names_alone():
     del names["__builtins__"]
     assert {"sparsemax", "maxout", "cross_entropy", "MAPS"} < set(names)
     assert not {"annotations", "core", "maps", "system"} & set(names)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint64"])
+def test_narrow_class_indices(dtype):
+    x = np.random.default_rng(9).normal(size=(3, 300))
+    y = np.array([1, 2, 100])
+    wanted = sx.cross_entropy(x, y)
+    assert sx.cross_entropy(x, y.astype(dtype)) == wanted
+    found = sx.cross_entropy(array_api_strict.asarray(x), array_api_strict.asarray(y.astype(dtype)))
+    np.testing.assert_allclose(float(found), float(wanted), rtol=1e-15)

@@ -10,6 +10,8 @@ import pytest
 import reference
 import softplex as sx
 import tolerances
+from softplex.backends.numpy import BLOCK_ENTRIES
+from softplex.core.rows import LONG
 from tolerances import ulp
 
 COLUMNS = 1_000_000
@@ -96,6 +98,39 @@ def test_memory_of_many_rows_is_a_block(map_, hyper):
 def test_memory_on_two_threads_is_a_larger_block_each(map_):
     x = np.random.default_rng(3).normal(size=(160_000, 32))
     assert peak_in_copies(map_, x, {}, 2) <= 3
+
+
+@pytest.mark.parametrize(("map_", "hyper"), NAMED)
+def test_a_long_row_has_its_bits_wherever_it_lies(map_, hyper):
+    """Long rows are searched for the entries that matter: by themselves, whatever lies beside them."""
+    assert BLOCK_ENTRIES < LONG
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=(3, LONG + 3)) * np.array([[3.0], [0.01], [3.0]])
+    x[1, ::7], x[2, 5] = -np.inf, np.nan
+    x = -x if map_.name.endswith("softmin") else x
+    where = rng.random(x.shape) < 0.9
+    for given in ({}, {"sink": 1.0, "temperature": 0.7, "where": where}):
+        found = map_(x, **given, **hyper)
+        spread = {name: np.full((3, 1), float(value)) for name, value in hyper.items()}
+        for place in range(3):
+            own = {**given, "where": where[place]} if "where" in given else given
+            assert np.array_equal(found[place], map_(x[place], **own, **hyper), equal_nan=True)
+        assert np.array_equal(found, map_(np.asfortranarray(x), **given, **{**hyper, **spread}), equal_nan=True)
+        assert np.array_equal(
+            found.T, map_(x.T, 0, **{k: np.transpose(v) for k, v in given.items()}, **hyper), equal_nan=True
+        )
+        assert np.count_nonzero(found[0]) > 0 and np.all(np.isnan(found[2]) | ~where[2])
+
+
+@pytest.mark.parametrize(("map_", "hyper"), NAMED)
+def test_a_long_row_agrees_with_a_padded_short_one(map_, hyper):
+    x = np.random.default_rng(6).normal(size=200)
+    long = np.concatenate([x, np.full(LONG, np.inf if map_.name.endswith("softmin") else -np.inf)])
+    wanted, found = map_(x, **hyper), map_(long, **hyper)
+    np.testing.assert_allclose(found[:200], wanted, rtol=1e-13)
+    np.testing.assert_allclose(
+        map_.vjp(long, np.resize(x, long.size), **hyper)[:200], map_.vjp(x, x, **hyper), rtol=1e-9, atol=1e-15
+    )
 
 
 def work(place):

@@ -103,7 +103,8 @@ class ArrayApiBackend:
         name = dtype_name(array.dtype)
         if name == "bool":
             raise TypeError(f"{what} is an array of booleans; give class indices (integers) or distributions (floats)")
-        return array, name not in FLOATS
+        # Narrow integers cannot be compared with numbers that they cannot hold, such as the usual ignore_index.
+        return (array, False) if name in FLOATS else (self.xp.astype(array, self.functions.int64), True)
 
     def visible(self, array: Any, given: Any) -> Any:
         """Numbers that came from elsewhere are NumPy's to look at."""

@@ -6,11 +6,15 @@ of the rows, and how arrays get here from a user's call, lives elsewhere.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from softplex.core.arrays import Array, Namespace, Number, Terms, count, each, largest
 from softplex.core.doubles import two_quotient, two_sum
+
+LONG = (1 << 16) + 1
+"""Rows of this length and more are searched for the entries that can weigh anything before a threshold is sought."""
 
 HUGE_TEMPERATURE = 2.0**100
 """Above it the differences of finite scores could overflow although their quotients do not."""
@@ -42,17 +46,7 @@ class Rows:
 
     def negated(self) -> Rows:
         """The rows of -x."""
-        return Rows(
-            self.xp,
-            self.x,
-            self.mask,
-            self.sink,
-            self.temperature,
-            -self.sign,
-            self.invalid,
-            self.empty_value,
-            self.is_narrow,
-        )
+        return replace(self, sign=-self.sign)
 
     @cached_property
     def _raw(self) -> Terms:
@@ -158,6 +152,21 @@ class Rows:
             return Terms(entries), Terms(entry_errors)
         sink, sink_error = gap_and_error(self.scores.sink)
         return Terms(entries, sink), Terms(entry_errors, sink_error)
+
+    def near_top(self, reach: Number) -> tuple[Rows, Array] | None:
+        """A long row without the entries further than `reach` below its top, and where the kept ones are.
+
+        None where it would not pay. That rests on the row alone, as its bits do: a long row has a block to itself.
+        """
+        if not self.xp.can_look or self.x.shape[-1] < LONG or math.prod(self.x.shape[:-1]) != 1:
+            return None
+        distance = reach if isinstance(reach, float) else float(self.xp.max(reach))
+        kept = self.xp.reshape(self.gaps.entries >= -distance * (1.0 + 1e-9), (-1,))
+        share = float(self.xp.sum(self.xp.astype(kept, self.xp.working))) / self.x.shape[-1]
+        if not 0.0 < share < 0.5:
+            return None
+        mask = None if self.mask is None else self.mask[..., kept]
+        return replace(self, x=self.x[..., kept], mask=mask), kept
 
     def filtered(self, entries: Array) -> Array:
         """A tangent or cotangent with zeros where no entry takes part: what stands there is not read."""

@@ -9,6 +9,7 @@ named here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -38,12 +39,19 @@ class Separable(Formula):
     """Omega* of the gaps in closed form, where that does not cancel."""
     parameters: tuple[Parameter, ...] = ()
     mass_parameter: str | None = None
+    reach: Callable[[Hyper], Number] | None = None
+    """How far below the top of a row an entry can lie and weigh something; None: any distance."""
     """The hyper-parameter that the weights sum to; 1 if there is none."""
 
     def solve(self, rows: Rows, hyper: Hyper) -> SeparableSolution:
         """The weights of the rows."""
-        weights = weights_from_top(self, rows, hyper) if self.weights is None else self.weights(rows, hyper)
-        return SeparableSolution(self, rows, hyper, weights)
+        own = self.weights
+        reach = math.inf if self.reach is None else self.reach(hyper)
+
+        def solved(rows: Rows) -> Terms:
+            return weights_from_top(self, rows, hyper) if own is None else own(rows, hyper)
+
+        return SeparableSolution(self, rows, hyper, solved_near_top(rows, reach, solved))
 
     def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
         """The sum of omega(p_i)."""
@@ -52,6 +60,18 @@ class Separable(Formula):
     def mass(self, hyper: Hyper) -> Number:
         """The parameter that says so, or 1."""
         return 1.0 if self.mass_parameter is None else hyper[self.mass_parameter]
+
+
+def solved_near_top(rows: Rows, reach: Number, solved: Callable[[Rows], Terms]) -> Terms:
+    """The weights of rows, of a long one by way of the entries that can weigh something."""
+    near = rows.near_top(reach)
+    if near is None:
+        return solved(rows)
+    part, kept = near
+    found = solved(part)
+    entries = rows.xp.zeros_like(rows.x)
+    entries[..., kept] = found.entries
+    return Terms(entries, found.sink)
 
 
 def weights_from_top(pieces: Separable, rows: Rows, hyper: Hyper) -> Terms:

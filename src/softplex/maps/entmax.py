@@ -132,7 +132,15 @@ def weights(rows: Rows, hyper: Hyper) -> Terms:
 
 
 ALPHA = Parameter("alpha", 1.5, 1.0, float("inf"))
-ENTMAX = Separable(omega, moved, slope, partials, weights=weights, parameters=(ALPHA,))
+
+
+def reach(hyper: Hyper) -> Number:
+    """1 / a: there (p^a + a d) is 0 even for p = 1."""
+    a = hyper["alpha"] - 1.0
+    return 1.0 / a if not isinstance(a, float) or a > 0.0 else float("inf")
+
+
+ENTMAX = Separable(omega, moved, slope, partials, weights=weights, parameters=(ALPHA,), reach=reach)
 
 entmax = Map(
     "entmax",
@@ -146,6 +154,11 @@ entmax = Map(
     array([0.  , 0.25, 0.75])
     """,
 )
+
+
+def reach15(hyper: Hyper) -> Number:
+    """1 / 0.5."""
+    return 2.0
 
 
 def omega15(xp: Namespace, p: Array) -> Array:
@@ -166,7 +179,7 @@ def slope15(xp: Namespace, p: Array) -> Array:
 
 entmax15 = Map(
     "entmax15",
-    Separable(omega15, moved15, slope15),
+    Separable(omega15, moved15, slope15, reach=reach15),
     summary="entmax at alpha = 1.5, with roots and squares alone.",
     equation="p_i = (x_i / 2 - tau)_+^2 with sum p = 1;  Omega(p) = sum (p^1.5 - p) / 0.75",
     source="Peters, Niculae & Martins 2019, Sparse Sequence-to-Sequence Models, arXiv:1905.05702",

@@ -14,7 +14,7 @@ from softplex.core.doubles import shortfall_of, two_quotient, two_sum
 from softplex.core.formula import Formula, Hyper, Parameter, Solution, ratio
 from softplex.core.map import Map
 from softplex.core.rows import Rows
-from softplex.core.separable import STEEPEST, powers_of
+from softplex.core.separable import STEEPEST, powers_of, solved_near_top
 from softplex.core.threshold import last_supported, newton, shortfall
 from softplex.core.twofold import Twofold, add, exp, log, multiply
 
@@ -29,23 +29,28 @@ class Normmax(Formula):
 
     def solve(self, rows: Rows, hyper: Hyper) -> NormmaxSolution:
         """The weights of the rows."""
-        xp, alpha = rows.xp, hyper["alpha"]
-        if isinstance(alpha, float):
-            low, high = min(alpha, 2.0), max(alpha, 2.0)
-        else:
-            low, high = xp.minimum(alpha, 2.0), xp.maximum(alpha, 2.0)
-        y = choose_terms(
-            xp,
-            alpha <= 2.0,
-            lambda: powers_from_top(rows, 1.0 / (low - 1.0)),
-            lambda: powers_from_last(rows, high),
-        )
-        norm = total(xp, y)
-        return NormmaxSolution(self, rows, hyper, each(lambda w: ratio(xp, w, norm), y))
+        y = solved_near_top(rows, 1.0, lambda rows: powers(rows, hyper["alpha"]))
+        norm = total(rows.xp, y)
+        return NormmaxSolution(self, rows, hyper, each(lambda w: ratio(rows.xp, w, norm), y))
 
     def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
         """The norm less 1."""
         return norm_of(xp, p, hyper["alpha"]) - 1.0
+
+
+def powers(rows: Rows, alpha: Number) -> Terms:
+    """y up to a factor, from the top up to alpha = 2 and from the last supported score above."""
+    xp = rows.xp
+    if isinstance(alpha, float):
+        low, high = min(alpha, 2.0), max(alpha, 2.0)
+    else:
+        low, high = xp.minimum(alpha, 2.0), xp.maximum(alpha, 2.0)
+    return choose_terms(
+        xp,
+        alpha <= 2.0,
+        lambda: powers_from_top(rows, 1.0 / (low - 1.0)),
+        lambda: powers_from_last(rows, high),
+    )
 
 
 def powers_from_top(rows: Rows, gamma: Number) -> Terms:

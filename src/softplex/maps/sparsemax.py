@@ -5,7 +5,8 @@ omega(p) = (p^2 - p) / 2, so link(u) = max(u + 1/2, 0): p_i = max(x_i - tau, 0).
 
 from __future__ import annotations
 
-from softplex.core.arrays import Array, Namespace
+from softplex.core.arrays import Array, Namespace, Number
+from softplex.core.formula import Hyper
 from softplex.core.map import Map
 from softplex.core.separable import Separable
 
@@ -25,9 +26,14 @@ def slope(xp: Namespace, p: Array) -> Array:
     return xp.astype(p > 0.0, xp.working)
 
 
+def reach(hyper: Hyper) -> Number:
+    """p + d is 0 there even for p = 1."""
+    return 1.0
+
+
 sparsemax = Map(
     "sparsemax",
-    Separable(omega, moved, slope),
+    Separable(omega, moved, slope, reach=reach),
     summary="Euclidean projection onto the simplex: weights are exactly 0 below a threshold.",
     equation="p_i = max(x_i - tau, 0) with sum p = 1;  Omega(p) = sum (p^2 - p) / 2",
     source="Martins & Astudillo 2016, From Softmax to Sparsemax, arXiv:1602.02068",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from softplex.core.arrays import Array, Namespace, Number, Terms, choose_terms, each, total
+from softplex.core.arrays import Array, Namespace, Number, Terms, choose_terms, each, largest, total
 from softplex.core.doubles import shortfall_of, two_quotient, two_sum
 from softplex.core.formula import Formula, Hyper, Parameter, Solution, ratio
 from softplex.core.map import Map
@@ -97,10 +97,10 @@ def powers_from_last(rows: Rows, alpha: Number) -> Terms:
     left = xp.clip(shortfall(xp, 1.0, raised_over(gaps, xp.zeros_like(last), beta)), 0.0, 1.0)
     start = xp.pow(left, 1.0 / beta)
     t = newton(xp, 1.0, start, lambda t: raised_over(gaps, t, beta), rates)
-    # Rounding in the sum moves t by about one ULP of 1, and the smallest weight by this much more.
-    is_steep = gamma * powers_of(xp, t, gamma - 1.0) > 1.0
-    t = xp.choose(is_steep, lambda: refined(rows, last, alpha, t), lambda: t)
-    return raised_over(gaps, t, gamma)
+    y = raised_over(gaps, t, gamma)
+    # Rounding moves the sum by an ULP or two of 1, t by that over the sum's slope, y by its slope.
+    is_steep = gamma * powers_of(xp, t, gamma - 1.0) > beta * total(xp, y) * largest(xp, y)
+    return choose_terms(xp, is_steep, lambda: raised_over(gaps, refined(rows, last, alpha, t), gamma), lambda: y)
 
 
 def refined(rows: Rows, last: Array, alpha: Number, t: Array) -> Array:

@@ -85,7 +85,7 @@ def softplex(
         print(context.get_help())
 
 
-# ---- demo, plot, info
+# ---- demo, plot, bench, info
 
 
 @app.command()
@@ -112,6 +112,42 @@ def plot(out: Folder = Path("softplex-plots")) -> None:
 
     for path in save_all(out):
         print(path)
+
+
+@app.command()
+def bench(
+    out: Annotated[Path, typer.Option(help="The folder that the figures and the picture go to.")] = Path(
+        "softplex-bench"
+    ),
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="For softplex and its peers alike.", show_default="all that this process may use"),
+    ] = None,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHAPES", help="Shapes to measure besides: 7x333, or 7x333@0 along axis 0; several: 2x3,4x5."
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="One row of the table, as --only vjp; several: vjp,half.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few rounds and no large arrays.")] = False,
+    json_path: Annotated[
+        Path | None, typer.Option("--json", metavar="PATH", help="Where the figures go.", show_default="in the folder")
+    ] = None,
+) -> None:
+    """Time softplex and the libraries that are installed beside it, and compare with what is promised.
+
+    Prints a table, writes all times as JSON and draws a picture. Peers are PyTorch, SciPy, JAX and entmax; absent ones
+    are left out by name.
+
+    Examples: `softplex bench --quick`, `softplex bench --only softmax --shapes 7x333,5000x7@0 --threads 1`
+    """
+    from softplex.bench.suite import Request, run
+
+    request = Request(out, threads or sx.get_num_threads(), json_path, tuple(shapes or ()), tuple(only or ()), quick)
+    run(request, _console())
 
 
 @app.command()

@@ -6,6 +6,7 @@ from typing import Any
 
 from softplex.core.arguments import DEFAULT_AXIS, Axis, read
 from softplex.core.arrays import Array
+from softplex.core.call import Asked
 from softplex.core.targets import cross_entropy_rows, read_targets, reduced_loss
 from softplex.maps import entmax, entmax15, log_softmax, sparsemax
 
@@ -51,7 +52,8 @@ def cross_entropy(
     """
     call = read("cross_entropy", log_softmax.formula, x, axis, **options)
     targets = read_targets(call, y, ignore_index=ignore_index, weight=weight, label_smoothing=label_smoothing)
-    return reduced_loss(call, targets, cross_entropy_rows, log_softmax.formula.solve, reduction)
+    asked = Asked("cross_entropy", log_softmax.formula, targets)
+    return reduced_loss(call, asked, cross_entropy_rows, reduction)
 
 
 def sparsemax_loss(x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:

@@ -9,6 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from softplex.core.threads import get_num_threads
+from softplex.native import cpu, reason
 
 FRAMEWORKS = ("numpy", "torch", "jax", "keras", "tensorflow", "dask", "array-api-compat", "ml_dtypes")
 
@@ -22,15 +23,15 @@ def info() -> dict[str, Any]:
 
     Example:
         >>> import softplex as sx
-        >>> sx.info()["instruction set"]
-        'none: formulas in NumPy'
+        >>> print(sx.info()["instruction set"])
+        x86-64-v4
     """
     import softplex
 
     return {
         "version": softplex.__version__,
         "python": platform.python_version(),
-        "instruction set": "none: formulas in NumPy",
+        "instruction set": f"none: {reason}" if cpu is None else cpu.instruction_set(),
         "threads": get_num_threads(),
         "frameworks": {name: version for name in FRAMEWORKS if (version := installed_version(name)) is not None},
     }
@@ -49,8 +50,8 @@ def kernels(mode: str) -> Iterator[None]:
     """Choose within a `with` block, for this thread, whether compiled kernels may be used.
 
     Arguments:
-        mode: "auto" (kernels where there are any) or "none" (formulas only). This version has formulas only, so
-            both give the same.
+        mode: "auto" (kernels where there are any) or "none" (formulas only: the same results within the bounds of
+            accuracy, slower).
 
     Raises:
         ValueError: for another mode.
@@ -62,4 +63,12 @@ def kernels(mode: str) -> Iterator[None]:
     """
     if mode not in ("auto", "none"):
         raise ValueError(f"kernels: {mode!r} is not known; give 'auto' or 'none'")
-    yield
+    if cpu is None:
+        yield
+        return
+    before = cpu.formulas_only()
+    cpu.set_formulas_only(mode == "none")
+    try:
+        yield
+    finally:
+        cpu.set_formulas_only(before)

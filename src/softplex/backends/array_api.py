@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from softplex.core.arrays import Array, Namespace, Number
-from softplex.core.call import Call, Kind
+from softplex.core.call import Asked, Call, Kind
 from softplex.core.rows import Rows
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -165,6 +165,7 @@ class ArrayApiBackend:
         operands: Sequence[tuple[Kind, Array]],
         results: Sequence[tuple[Kind, Any]],
         out: Any = None,
+        asked: Asked | None = None,
     ) -> list[Array]:
         """Apply a function of rows to all rows at once."""
         if out is not None:

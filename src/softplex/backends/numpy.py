@@ -14,9 +14,10 @@ import numpy as np
 
 from softplex.backends.elementary import ReproducibleNumpy
 from softplex.core.arrays import Namespace, Number
-from softplex.core.call import Call, Kind
+from softplex.core.call import Asked, Call, Kind
 from softplex.core.rows import Rows
 from softplex.core.threads import for_each, get_num_threads
+from softplex.native.calls import computed
 
 NDArray = np.ndarray[Any, Any]
 
@@ -145,7 +146,7 @@ class NumpyBackend:
 
     def copied_into(self, out: Any, result: NDArray, name: str) -> NDArray:
         """The result written to the caller's array."""
-        checked_out(out, result, name)[...] = result
+        checked_out(out, result.shape, result.dtype, name)[...] = result
         return np.asarray(out)
 
     def rounded(self, values: NDArray, dtype: Any) -> NDArray:
@@ -159,14 +160,32 @@ class NumpyBackend:
         operands: Sequence[tuple[Kind, NDArray]],
         results: Sequence[tuple[Kind, Any]],
         out: Any = None,
+        asked: Asked | None = None,
     ) -> list[NDArray]:
-        """Apply a function of rows to all rows, a block at a time."""
+        """Apply a function of rows to all rows: by a kernel if there is one, else a block at a time."""
+        place = None
+        if out is not None:
+            shape = () if call.is_scalar else call.x.shape
+            place = checked_out(out, shape, results[0][1], call.name).reshape(call.x.shape)
+        found = None if asked is None else computed(call, asked, [array for _, array in operands], place)
+        if found is None:
+            found = self._by_formula(call, function, operands, results, place)
+        shaped = [np.reshape(o, ()) if call.is_scalar and o.shape == (1,) else o for o in found]
+        return shaped if out is None else [out, *shaped[1:]]
+
+    def _by_formula(
+        self,
+        call: Call,
+        function: Callable[..., tuple[NDArray, ...]],
+        operands: Sequence[tuple[Kind, NDArray]],
+        results: Sequence[tuple[Kind, Any]],
+        place: NDArray | None,
+    ) -> list[NDArray]:
+        """Apply a function of rows, a block at a time."""
         outputs = [empty_result(call, kind, dtype) for kind, dtype in results]
         lines = self._inputs(call)
-        if out is not None:
-            outputs[0] = checked_out(out, outputs[0].reshape(()) if call.is_scalar else outputs[0], call.name).reshape(
-                call.x.shape
-            )
+        if place is not None:
+            outputs[0] = place
             target = Lines.of("entries", outputs[0], call)
             lines = {name: line.apart_from(target) for name, line in lines.items()}
         fixed = {name: value for name, value in parameters_of(call).items() if isinstance(value, float)}
@@ -186,8 +205,7 @@ class NumpyBackend:
                     target.put(start, stop, result)
 
         for_each(compute, range(0, count, step), get_num_threads() if is_shared else 1)
-        shaped = [np.reshape(o, ()) if call.is_scalar and o.shape == (1,) else o for o in outputs]
-        return shaped if out is None else [out, *shaped[1:]]
+        return outputs
 
     @staticmethod
     def _inputs(call: Call) -> dict[str, Lines]:
@@ -230,14 +248,14 @@ def empty_result(call: Call, kind: Kind, dtype: Any) -> NDArray:
     return np.empty(shapes[kind], dtype)
 
 
-def checked_out(out: Any, wanted: NDArray, name: str) -> NDArray:
+def checked_out(out: Any, shape: tuple[int, ...], dtype: Any, name: str) -> NDArray:
     """The caller's array for the result, refused if the result does not fit."""
     if not isinstance(out, np.ndarray):
         raise TypeError(f"{name}: out is {described(out)}; give a NumPy array of the result's shape and dtype")
-    if out.shape != wanted.shape:
-        raise ValueError(f"{name}: out has shape {out.shape}; it must have the result's shape {wanted.shape}")
-    if out.dtype.newbyteorder("=") != wanted.dtype:
-        raise TypeError(f"{name}: out has dtype {out.dtype}; it must have the result's dtype {wanted.dtype}")
+    if out.shape != shape:
+        raise ValueError(f"{name}: out has shape {out.shape}; it must have the result's shape {shape}")
+    if out.dtype.newbyteorder("=") != dtype:
+        raise TypeError(f"{name}: out has dtype {out.dtype}; it must have the result's dtype {dtype}")
     if not out.flags.writeable:
         raise ValueError(f"{name}: out is read-only; give an array that can be written to")
     return out

@@ -13,6 +13,16 @@ Kind = Literal["entries", "row", "matrix", "classes"]
 """The shape of x; that without the normalised axes; batch + (n, n); (n,), the same for all rows."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a formula, for backends that have faster ways to answer than its functions."""
+
+    method: str
+    formula: Any
+    targets: Any = None
+    """Those of a loss or a residual."""
+
+
 class Backend(Protocol):
     """What the library asks of a kind of array."""
 
@@ -54,8 +64,12 @@ class Backend(Protocol):
         operands: Sequence[tuple[Kind, Array]],
         results: Sequence[tuple[Kind, Any]],
         out: Any = None,
+        asked: Asked | None = None,
     ) -> list[Array]:
-        """Apply `function(rows, hyper, *operands)` to all rows; `results`: kinds and dtypes of what it returns."""
+        """Apply `function(rows, hyper, *operands)` to all rows; `results`: kinds and dtypes of what it returns.
+
+        `asked` says in a word what the function does, where that is a method of a formula.
+        """
 
     def sum_to(self, rows: Array, call: Call, given: Any) -> Array:
         """One number a row, summed to the shape (and in the floating dtype) of the parameter that was given."""

@@ -14,11 +14,15 @@ import numpy as np
 from softplex.core import targets as losses
 from softplex.core.arguments import DEFAULT_AXIS, Axis, read, read_hyper, read_like, read_wrt
 from softplex.core.arrays import Array, Terms
-from softplex.core.call import Call
+from softplex.core.call import Asked, Call
 from softplex.core.compose import Bound
 from softplex.core.describe import call_signature, docstring
 from softplex.core.formula import Formula, Hyper, Parameter
 from softplex.core.rows import Rows
+
+
+USUAL_TEMPERATURE = 1.0
+USUAL_EMPTY = "zero"
 
 
 @dataclass(frozen=True)
@@ -52,17 +56,29 @@ class Map:
         x: Any,
         axis: Axis = DEFAULT_AXIS,
         *,
-        temperature: Any = 1.0,
+        temperature: Any = USUAL_TEMPERATURE,
         where: Any = None,
         sink: Any = None,
-        empty: str = "zero",
+        empty: str = USUAL_EMPTY,
         dtype: Any = None,
         out: Any = None,
         **hyper: Any,
     ) -> Array:
         """The weights, shape of x."""
+        # The short cut for the commonest call, all defaults on one array: whatever it does not know it declines.
+        if (
+            temperature is USUAL_TEMPERATURE
+            and where is None
+            and sink is None
+            and empty is USUAL_EMPTY
+            and dtype is None
+            and not hyper
+            and (found := self._quick(x, axis, out)) is not None
+        ):
+            return found
         call = self._read(x, axis, temperature=temperature, where=where, sink=sink, empty=empty, dtype=dtype, **hyper)
-        return call.backend.run(call, self._value, [], [("entries", call.dtype)], out)[0]
+        asked = Asked("value", self.formula)
+        return call.backend.run(call, self._value, [], [("entries", call.dtype)], out, asked)[0]
 
     def vjp(
         self, x: Any, g: Any, axis: Axis = DEFAULT_AXIS, *, wrt: str | tuple[str, ...] = "x", **options: Any
@@ -100,7 +116,8 @@ class Map:
             return tuple(found[name] for name in names)
 
         kinds: list[Any] = [("entries", call.dtype) if n == "x" else ("row", call.backend.working) for n in names]
-        found = call.backend.run(call, function, [("entries", read_like(call, g, "g"))], kinds)
+        asked = Asked("vjp", self.formula) if names == ("x",) else None
+        found = call.backend.run(call, function, [("entries", read_like(call, g, "g"))], kinds, asked=asked)
         results = tuple(
             result if name == "x" else call.backend.sum_to(result, call, call.given[name])
             for name, result in zip(names, found, strict=True)
@@ -135,7 +152,8 @@ class Map:
         def function(rows: Rows, hyper: Hyper, t: Array) -> tuple[Array]:
             return (self.formula.solve(rows, hyper).jvp(rows.xp.astype(t, rows.xp.working)),)
 
-        return call.backend.run(call, function, [("entries", read_like(call, t, "t"))], [("entries", call.dtype)])[0]
+        operands, asked = [("entries", read_like(call, t, "t"))], Asked("jvp", self.formula)
+        return call.backend.run(call, function, operands, [("entries", call.dtype)], asked=asked)[0]
 
     def jacobian(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
         """The matrix of all derivatives.
@@ -205,7 +223,8 @@ class Map:
             p = call.backend.rounded(self._value(rows, hyper)[0], call.dtype)
             return (xp.sum(xp.astype(p != 0.0, xp.int64), axis=-1, keepdims=True),)
 
-        return call.backend.run(call, function, [], [("row", call.backend.xp.int64)])[0]
+        asked = Asked("support_size", self.formula)
+        return call.backend.run(call, function, [], [("row", call.backend.xp.int64)], asked=asked)[0]
 
     def regularizer(
         self,
@@ -323,7 +342,8 @@ class Map:
             call, y, ignore_index=ignore_index, weight=weight, label_smoothing=label_smoothing
         )
         call = self._one_to_give(call, targets)
-        return losses.reduced_loss(call, targets, losses.loss_rows, self.formula.solve, reduction)
+        asked = Asked("loss", self.formula, targets)
+        return losses.reduced_loss(call, asked, losses.loss_rows, reduction)
 
     def residual(self, x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
         """Weights less target: the gradient of each row's loss in the scores that the map sees.
@@ -361,7 +381,8 @@ class Map:
             found = solution.residual_of_index(losses.index_hits(xp, y, length))
             return (xp.patch(~losses.is_class(y, length), xp.nan, found),)
 
-        return call.backend.run(call, function, [targets.operand], [("entries", call.dtype)])[0]
+        asked = Asked("residual", self.formula, targets)
+        return call.backend.run(call, function, [targets.operand], [("entries", call.dtype)], asked=asked)[0]
 
     def bind(self, **hyper: Any) -> Map:
         """This map with hyper-parameters fixed: a map as any other, hashable, comparable and picklable.
@@ -406,6 +427,17 @@ class Map:
             self.example,
         )
 
+    def _quick(self, x: Any, axis: Axis, out: Any) -> Any:
+        """The short cut's answer, found at the first call: the instance's own attribute hides this method then."""
+        from softplex.native.calls import quick_call
+
+        quick = quick_call(self.formula) or declined
+        object.__setattr__(self, "_quick", quick)
+        return quick(x, axis, out)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key != "_quick"}
+
     def _value(self, rows: Rows, hyper: Hyper) -> tuple[Array]:
         return (self.formula.solve(rows, hyper).value(),)
 
@@ -436,6 +468,10 @@ class Map:
             raise TypeError(
                 f"{self.name}.{method}: a blend has values, derivatives and a support size only; ask its members"
             )
+
+
+def declined(x: Any, axis: Axis, out: Any) -> None:
+    """No short cut."""
 
 
 def bound_number(name: str, parameter: Parameter, value: Any) -> float:

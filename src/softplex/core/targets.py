@@ -10,7 +10,7 @@ import numpy as np
 
 from softplex.core.arguments import read_like
 from softplex.core.arrays import Array, Namespace, Number
-from softplex.core.call import Call, Kind
+from softplex.core.call import Asked, Call, Kind
 from softplex.core.doubles import shortfall_of
 from softplex.core.formula import Hyper, Solution
 from softplex.core.rows import Rows
@@ -174,21 +174,19 @@ def weighted(xp: Namespace, loss: Array, row_weight: Number) -> Array:
     return xp.where(row_weight == 0.0, 0.0, loss) * row_weight
 
 
-def reduced_loss(
-    call: Call, targets: Targets, rows_of: Callable[..., tuple[Array, Array]], solve: Any, reduction: str
-) -> Array:
+def reduced_loss(call: Call, asked: Asked, rows_of: Callable[..., tuple[Array, Array]], reduction: str) -> Array:
     """Run a loss over all rows and reduce it with torch's divisors; a batch without a row that counts gives 0."""
     if reduction not in REDUCTIONS:
         raise ValueError(f"{call.name}: reduction={reduction!r} is not known; give one of {', '.join(REDUCTIONS)}")
-    backend = call.backend
+    backend, targets = call.backend, asked.targets
     working = backend.working
     kinds: list[tuple[Kind, Any]] = [("row", working), ("row", working)]
 
     def function(rows: Rows, hyper: Hyper, y: Array, weight: Array | None = None) -> tuple[Array, Array]:
         weight = None if weight is None else rows.xp.astype(weight, rows.xp.working)
-        return rows_of(targets, solve, rows, hyper, y, weight)
+        return rows_of(targets, asked.formula.solve, rows, hyper, y, weight)
 
-    losses, weights = backend.run(call, function, targets.operands, kinds)
+    losses, weights = backend.run(call, function, targets.operands, kinds, asked=asked)
     counted = None
     if targets.is_index and targets.ignore_index is not None:
         counted = targets.y != targets.ignore_index

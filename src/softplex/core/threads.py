@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 class Threads:
     """The number asked for, one for the whole process."""
 
+    told: list[Callable[[int], None]] = []  # noqa: RUF012 - who else keeps the number
     count: int = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -40,6 +41,8 @@ def set_num_threads(n: int) -> None:
     if count < 1:
         raise ValueError(f"set_num_threads: {n} threads cannot compute; give at least 1")
     Threads.count = count
+    for tell in Threads.told:
+        tell(count)
 
 
 def get_num_threads() -> int:

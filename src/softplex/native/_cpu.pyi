@@ -1,0 +1,53 @@
+"""The compiled extension (cpu/module.cpp): NumPy arrays in, checked only for what could crash the process.
+
+Maps, methods and types are the numbers of the enums in cpu/call.h.
+"""
+
+from typing import Any
+
+import numpy as np
+
+_Array = np.ndarray[Any, Any]
+
+def run(
+    map: int,
+    method: int,
+    type: int,
+    negated: bool,
+    row_axes: int,
+    threads: int,
+    empty: float,
+    x: _Array,
+    operand: _Array | None,
+    index: _Array | None,
+    mask: _Array | None,
+    result: _Array,
+    temperature: float | _Array,
+    sink: float | _Array | None,
+    alpha: float | _Array,
+) -> None:
+    """Compute a call into `result`; the last `row_axes` axes of entries are the normalised ones.
+
+    ValueError for arrays that do not fit, MemoryError for want of scratch memory, and what Ctrl-C raises.
+    """
+
+def quick(map: int, negated: bool, x: object, axis: object, out: object) -> _Array | None:
+    """The value of a map with all defaults along the last axis of a dense array; None for anything else."""
+
+def set_threads(n: int) -> None:
+    """How many threads `quick` may use, for the whole process."""
+
+def formulas_only() -> bool:
+    """Whether `quick` declines every call of this thread."""
+
+def set_formulas_only(value: bool) -> None:
+    """Let `quick` decline every call of this thread, or not."""
+
+def instruction_set() -> str:
+    """The one in use: "x86-64-v4", "x86-64-v3", "x86-64-v2", "neon" or "portable"."""
+
+def choose_instruction_set(name: str) -> bool:
+    """Use another one; False, and nothing changed, if this machine lacks it."""
+
+def set_bfloat16(dtype: np.dtype[Any]) -> None:
+    """Say which dtype is bfloat16 (that of ml_dtypes)."""

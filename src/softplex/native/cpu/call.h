@@ -1,0 +1,78 @@
+// One C struct that describes a call of a kernel, for every binding alike. Nothing is computed here.
+//
+// The binding has checked the arguments: shapes agree, strides fit, indices are in range. Batch axes come first, the
+// normalised axes last, in C order; an array without normalised axes (a number a row) has strides for the batch alone.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace softplex {
+
+using Index = std::int64_t;
+
+enum class Map : int { softmax = 0, log_softmax = 1, sparsemax = 2, entmax15 = 3, entmax = 4, maxout = 5 };
+
+// What is asked of a map. The transposed Jacobian and the Jacobian differ for the log maps alone.
+enum class Method : int {
+    value = 0,              // result: entries
+    vjp = 1,                // operand: entries (the cotangent); result: entries
+    jvp = 2,                // operand: entries (the tangent); result: entries
+    residual_of_index = 3,  // index: a number a row; result: entries
+    residual = 4,           // operand: entries (the distribution); result: entries
+    loss_of_index = 5,      // index: a number a row; result: float64, a number a row
+    loss = 6,               // operand: entries (the distribution); result: float64, a number a row
+    support_size = 7,       // result: int64, a number a row
+    winner = 8,             // maxout only; result: int64, a number a row
+};
+
+enum class Type : int { float64 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
+
+constexpr int MAX_AXES = 64;
+
+// An array seen from its first entry; strides in bytes. No data: absent.
+struct Array {
+    char* data = nullptr;
+    Index strides[MAX_AXES] = {};
+};
+
+// One number a row, float64: fixed, or an array over the batch.
+struct Parameter {
+    double fixed = 0.0;
+    Array rows;
+};
+
+enum class Outcome : int { done = 0, out_of_memory = 1, interrupted = 2 };
+
+struct Call {
+    Map map = Map::softmax;
+    Method method = Method::value;
+    Type type = Type::float32;  // of x, the operand and an entries result
+    bool negated = false;       // the map of -x (and of minus the sink)
+    bool has_sink = false;
+    double empty = 0.0;  // what an empty row becomes, 0 or NaN
+    int batch_axes = 0;
+    int row_axes = 1;
+    Index shape[MAX_AXES] = {};
+    Array x;
+    Array operand;
+    Array index;  // int64
+    Array mask;   // one byte an entry, 0: masked
+    Array result;
+    Parameter temperature{1.0, {}};
+    Parameter sink;
+    Parameter alpha{1.5, {}};
+    int threads = 1;
+    // Asked about once in some milliseconds, by the calling thread alone: whether to give up. May be absent.
+    bool (*is_interrupted)(void*) = nullptr;
+    void* interrupt_state = nullptr;
+};
+
+// Computes a call on the best instruction set that there is, or the one that was chosen.
+Outcome run(const Call& call);
+
+// "x86-64-v4", "x86-64-v3", "x86-64-v2", "neon" or "portable"; choosing one that this machine lacks changes nothing.
+const char* instruction_set();
+bool choose_instruction_set(const char* name);
+
+}  // namespace softplex

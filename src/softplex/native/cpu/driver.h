@@ -1,0 +1,516 @@
+// The row driver: from a call to rows, from rows to a map's kernel, and back. It serves every map alike; `Family` in
+// kernels.cpp says which map runs which kernel.
+//
+// Rows that lie packed in the working type are computed where they are. Others are brought into scratch memory: one at a
+// time, or where neighbours in memory belong to neighbouring rows a tile of them. Threads share the rows, or where a row
+// is huge its blocks.
+#pragma once
+
+#include <cstdlib>
+#include <unistd.h>
+
+#include "maxout.h"
+#include "memory.h"
+#include "row.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+// Smaller calls do not wake threads, and a thread takes about so many entries at a time.
+constexpr Index SHARED_FROM = 1 << 15;
+constexpr Index PIECE = 1 << 15;
+// Rows from here on are shared by the threads block by block.
+constexpr Index HUGE_ROW = 1 << 18;
+constexpr Index TILE = 16;
+constexpr Index SCRATCH = 1 << 20;
+constexpr double NOT_A_NUMBER = __builtin_nan("");
+
+INLINE double number_of(const Call& call, const Parameter& parameter, Index row) {
+    if (parameter.rows.data == nullptr) return parameter.fixed;
+    double value;
+    std::memcpy(&value, row_of(call, parameter.rows, row), sizeof(value));
+    return value;
+}
+INLINE void put_number(const Call& call, Index row, double value) {
+    std::memcpy(row_of(call, call.result, row), &value, sizeof(value));
+}
+INLINE void put_count(const Call& call, Index row, Index value) {
+    std::memcpy(row_of(call, call.result, row), &value, sizeof(value));
+}
+
+INLINE Index cache_size() {
+    static const Index found = [] {
+        const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+        return size > (1 << 20) ? static_cast<Index>(size) : Index(1) << 25;
+    }();
+    return found;
+}
+
+// -- what a call needs -------------------------------------------------------------------------------------------------
+
+INLINE bool has_entries(Method method) {
+    return method != Method::loss && method != Method::loss_of_index && method != Method::support_size &&
+           method != Method::winner;
+}
+INLINE bool has_operand(Method method) {
+    return method == Method::vjp || method == Method::jvp || method == Method::residual || method == Method::loss;
+}
+
+template <class T>
+INLINE bool is_packed(const Call& call, const Array& array) {
+    const Index size = static_cast<Index>(sizeof(T));
+    if (size_of(call.type) != size || call.row_axes != 1) return false;
+    if (array.strides[call.batch_axes] != size && call.shape[call.batch_axes] > 1) return false;
+    Index misfits = static_cast<Index>(reinterpret_cast<std::uintptr_t>(array.data));
+    for (int axis = 0; axis < call.batch_axes; ++axis) misfits |= array.strides[axis];
+    return (misfits & (size - 1)) == 0;
+}
+
+// How the rows of a call lie and what memory they take.
+template <class T>
+struct Plan {
+    Index rows = 1, n = 1, pitch = 0;
+    bool x_packed, operand_packed, result_packed, streams, is_tiled = false;
+    bool widens;  // some rows may have to be computed in double
+    bool is_huge;
+    bool is_apart;  // weights are kept apart from the scores
+    Index group = 1;   // rows that are brought in together
+    Index groups = 1;  // per piece
+    Index pieces = 1;
+    Index bytes = 0;  // of scratch a thread
+
+    Plan(const Call& call, bool lists, bool is_widened) {
+        for (int axis = 0; axis < call.batch_axes; ++axis) rows *= call.shape[axis];
+        for (int axis = 0; axis < call.row_axes; ++axis) n *= call.shape[call.batch_axes + axis];
+        pitch = (n + 31) / 16 * 16;
+        x_packed = is_packed<T>(call, call.x) && call.mask.data == nullptr;
+        operand_packed = !has_operand(call.method) || is_packed<T>(call, call.operand);
+        result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
+        streams = result_packed && 2 * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
+        const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
+        widens = is_widened && sizeof(T) == 4 && (is_tempered || call.has_sink);
+        is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
+        is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
+        choose_tiles(call);
+        bytes = scratch_bytes(lists);
+        const Index per_piece = PIECE / n > 1 ? PIECE / n : 1;
+        groups = per_piece / group > 1 ? per_piece / group : 1;
+        pieces = (rows + groups * group - 1) / (groups * group);
+    }
+
+    INLINE bool needs_x() const { return !x_packed || !result_packed; }
+    INLINE bool keeps_terms() const { return streams && pitch * static_cast<Index>(sizeof(T)) <= SCRATCH; }
+
+  private:
+    void choose_tiles(const Call& call) {
+        if (sizeof(T) != 4 || call.type != Type::float32 || call.row_axes != 1 || call.batch_axes == 0) return;
+        const int last = call.batch_axes - 1;
+        const auto is_strided = [&](const Array& array) { return array.strides[last] == 4; };
+        is_tiled = !x_packed && call.mask.data == nullptr && is_strided(call.x) && call.shape[last] >= 4;
+        if (!is_tiled) return;
+        const Index room = SCRATCH / (2 * pitch * 4);
+        group = room < 4 ? 1 : room < TILE ? room / 4 * 4 : TILE;
+        is_tiled = group > 1;
+    }
+    Index scratch_bytes(bool lists) const {
+        const Index row = pitch * static_cast<Index>(sizeof(T));
+        Index total = 64;
+        if (needs_x()) total += group * row;
+        if (!operand_packed) total += group * row;
+        if (keeps_terms()) total += row;
+        if (is_apart) total += row;
+        if (widens) total += 3 * pitch * 8;
+        const Index listed = n + 64 < LIST_ROOM ? n + 64 : LIST_ROOM;
+        if (lists) total += listed * 8 * (widens || sizeof(T) == 8 ? 2 : 1);
+        if (is_huge) total += (n / BLOCK + 1) * static_cast<Index>(sizeof(Totals));
+        return (total + 63) / 64 * 64;
+    }
+};
+
+// The scratch memory of a thread, cut as the plan says.
+template <class T>
+struct Scratch {
+    T *x = nullptr, *operand = nullptr, *terms = nullptr, *weights = nullptr;
+    double *wide = nullptr, *wide_operand = nullptr, *wide_weights = nullptr;
+    double *list = nullptr, *list_low = nullptr;
+    Totals* found = nullptr;
+
+    INLINE Scratch(const Plan<T>& plan, bool lists, char* memory) {
+        if (plan.needs_x()) x = cut<T>(memory, plan.group * plan.pitch);
+        if (!plan.operand_packed) operand = cut<T>(memory, plan.group * plan.pitch);
+        if (plan.keeps_terms()) terms = cut<T>(memory, plan.pitch);
+        if (plan.is_apart) weights = cut<T>(memory, plan.pitch);
+        if (plan.widens) {
+            wide_weights = cut<double>(memory, plan.pitch);
+            wide = cut<double>(memory, plan.pitch);
+            wide_operand = cut<double>(memory, plan.pitch);
+        }
+        if (lists) {
+            const Index listed = plan.n + 64 < LIST_ROOM ? plan.n + 64 : LIST_ROOM;
+            list = cut<double>(memory, listed);
+            if (plan.widens || sizeof(T) == 8) list_low = cut<double>(memory, listed);
+        }
+        if (plan.is_huge) found = cut<Totals>(memory, plan.n / BLOCK + 1);
+    }
+
+  private:
+    template <class E>
+    static INLINE E* cut(char*& memory, Index count) {
+        E* const start = reinterpret_cast<E*>(memory);
+        memory += count * static_cast<Index>(sizeof(E));
+        return start;
+    }
+};
+
+// -- one row -----------------------------------------------------------------------------------------------------------
+
+// What an entry of a row without weights becomes: masked or empty ones 0, of a logarithm -inf.
+INLINE double absent_of(const Call& call) {
+    return call.map == Map::log_softmax && call.method == Method::value ? -__builtin_inf() : 0.0;
+}
+
+// The weights of a row kept apart from its scores, which say which entries take part.
+template <class T>
+INLINE Row<T> with_weights_in(const Row<T>& row, T* weights) {
+    Row<T> apart = row;
+    apart.result = apart.terms = weights;
+    apart.streams = false;
+    return apart;
+}
+
+// p - y with p_y - 1 as minus the sum of the others, which keeps its digits.
+template <class T>
+INLINE void less_index(const Row<T>& row, Row<T>& weighed, Team& team, double sink_weight) {
+    T* const p = weighed.result;
+    p[row.label] = T(0);
+    Totals others = team.sum(row.n, [&](Index begin, Index end) APART {
+        Sum<T> sum;
+        each_vector_once<T>(begin, end, [&](Index i, int count) BODY { sum.add(take<T>(p + i, count, T(0))); });
+        return Totals{sum.total(), {}, {}};
+    });
+    others.first.add(sink_weight);
+    const T score = row.is_negated ? -row.x[row.label] : row.x[row.label];
+    p[row.label] = score > -INFINITE<T> ? static_cast<T>(-others.first.value()) : T(0);
+    team.each_block(row.n, [&](Index begin, Index end) APART {
+        write<T>(row, begin, end, [&](Index i, int count) BODY { return take<T>(p + i, count, T(0)); });
+    });
+}
+
+// p - y where an entry takes part.
+template <class T>
+INLINE void less_distribution(const Row<T>& row, const Row<T>& weighed, Team& team) {
+    const auto sign = row.sign();
+    const Vector<T> dead = all(-INFINITE<T>);
+    team.each_block(row.n, [&](Index begin, Index end) APART {
+        write<T>(row, begin, end, [&](Index i, int count) BODY {
+            const Vector<T> p = take<T>(weighed.result + i, count, T(0)), y = take<T>(row.operand + i, count, T(0));
+            return select(dead < scores(row, sign, i, count), p - y, all(T(0)));
+        });
+    });
+}
+
+// Omega* + Omega(y) - <x, y>, the scores being less their top; what y lacks of a sum of 1 is put back for that.
+template <class T>
+INLINE Doubles eight_of(const T* from, int count, double fill) {
+    double lanes[8];
+    for (int j = 0; j < 8; ++j) lanes[j] = j < count ? static_cast<double>(from[j]) : fill;
+    return load(lanes);
+}
+
+template <class T, class Omega>
+INLINE double loss_of_distribution(const Row<T>& row, Team& team, double conjugate, Omega omega_of) {
+    const Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
+        Sum<double> mass, inner, omega;
+        for (Index i = begin; i < end; i += 8) {
+            const int count = static_cast<int>(end - i < 8 ? end - i : 8);
+            const Doubles y = eight_of(row.operand + i, count, 0.0);
+            const Doubles x = eight_of(row.x + i, count, row.is_negated ? __builtin_inf() : -__builtin_inf());
+            const Doubles gap = ((row.is_negated ? -x : x) - all(row.top)) / all(row.temperature);
+            mass.add(y);
+            inner.add(select(y == all(0.0), all(0.0), y * gap));
+            omega.add(omega_of(y));
+        }
+        return Totals{mass.total(), inner.total(), omega.total()};
+    });
+    const double reached = sums.second.hi;
+    // All of y's weight on an entry that weighs 0 for certain.
+    if (reached == -__builtin_inf() || reached == __builtin_inf()) return -reached;
+    Total missing{1.0, -sums.first.lo};
+    missing.add(-sums.first.hi);
+    const double inner = sums.second.value();
+    // The gaps stand for the scores only where p and y weigh the same in all; what is left multiplies the top.
+    const double loss = conjugate + sums.third.value() - inner + row.top * missing.value() / row.temperature;
+    const double size = __builtin_fabs(conjugate) + __builtin_fabs(inner);
+    const double noise = 64.0 * 0x1p-52 * (size > 1.0 ? size : 1.0);
+    return loss < 0.0 && loss > -noise ? 0.0 : loss;
+}
+
+template <class T>
+INLINE double loss_of_index(const Row<T>& row, double conjugate) {
+    const double score = static_cast<double>(row.is_negated ? -row.x[row.label] : row.x[row.label]);
+    if (score == -__builtin_inf()) return __builtin_inf();
+    const double loss = conjugate + first_of((all(row.top) - all(score)) / all(row.temperature));
+    return loss > 0.0 ? loss : 0.0;
+}
+
+// Runs a method on a row that has a top; results that are numbers a row go to the call's result. `weights` is room for a
+// row apart from its scores.
+template <class Maps, class T>
+inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* weights) {
+    switch (call.method) {
+        case Method::value:
+        case Method::support_size:
+            Maps::value(call.map, row, team);
+            break;
+        case Method::vjp:
+        case Method::jvp:
+            Maps::derivative(call.map, call.method == Method::jvp, row, team);
+            break;
+        case Method::residual_of_index: {
+            Row<T> weighed = with_weights_in(row, weights);
+            const double sink_weight = Maps::value(call.map, weighed, team);
+            less_index(row, weighed, team, sink_weight);
+            break;
+        }
+        case Method::residual: {
+            Row<T> weighed = with_weights_in(row, weights);
+            Maps::value(call.map, weighed, team);
+            less_distribution(row, weighed, team);
+            break;
+        }
+        case Method::loss_of_index:
+            put_number(call, index, loss_of_index(row, Maps::conjugate(call.map, row, team)));
+            break;
+        case Method::loss: {
+            const double conjugate = Maps::conjugate(call.map, row, team);
+            Maps::with_omega(call.map, row, [&](auto omega) {
+                put_number(call, index, loss_of_distribution(row, team, conjugate, omega));
+            });
+            break;
+        }
+        case Method::winner:
+            break;
+    }
+}
+
+// -- the rows of a call ---------------------------------------------------------------------------------------------------
+
+template <template <class> class Maps, class T>
+struct Driver {
+    const Call& call;
+    const Plan<T>& plan;
+    const bool lists;
+
+    // All rows of a piece.
+    void run_piece(Index piece, char* memory, Team& team) const {
+        const Scratch<T> scratch(plan, lists, memory);
+        team.found = scratch.found;
+        const Index rows_a_piece = plan.groups * plan.group;
+        const Index begin = piece * rows_a_piece, end = begin + rows_a_piece < plan.rows ? begin + rows_a_piece : plan.rows;
+        for (Index row = begin; row < end && !team.is_stopped;) row += run_group(row, end, scratch, team);
+    }
+
+  private:
+    // Rows from `first` on that are brought in together; returns how many.
+    INLINE Index run_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
+        if (!plan.is_tiled) {
+            if (!plan.x_packed) read_x(first, scratch.x, team);
+            if (!plan.operand_packed) read_row<T>(call, call.operand, call.type, first, scratch.operand);
+            run_row(first, 0, scratch, team);
+            if (has_entries(call.method) && !plan.result_packed) write_result(first, scratch.x);
+            return 1;
+        }
+        const Index neighbours = call.shape[call.batch_axes - 1];
+        Index count = plan.group < end - first ? plan.group : end - first;
+        if (count > neighbours - first % neighbours) count = neighbours - first % neighbours;
+        const int axis = call.batch_axes;
+        read_tile(row_of(call, call.x, first), call.x.strides[axis], as_floats(scratch.x), plan.pitch, count, plan.n);
+        if (!plan.operand_packed) read_operands(first, count, scratch);
+        for (Index r = 0; r < count; ++r) run_row(first + r, r, scratch, team);
+        if (!has_entries(call.method) || plan.result_packed) return count;
+        if (call.result.strides[axis - 1] == 4)
+            write_tile(as_floats(scratch.x), plan.pitch, row_of(call, call.result, first), call.result.strides[axis], count, plan.n);
+        else
+            for (Index r = 0; r < count; ++r) write_result(first + r, scratch.x + r * plan.pitch);
+        return count;
+    }
+
+    INLINE void read_operands(Index first, Index count, const Scratch<T>& scratch) const {
+        const int axis = call.batch_axes;
+        if (call.operand.strides[axis - 1] == 4) {
+            read_tile(row_of(call, call.operand, first), call.operand.strides[axis], as_floats(scratch.operand), plan.pitch,
+                      count, plan.n);
+            return;
+        }
+        for (Index r = 0; r < count; ++r)
+            read_row<T>(call, call.operand, call.type, first + r, scratch.operand + r * plan.pitch);
+    }
+
+    INLINE void read_x(Index row, T* to, Team& team) const {
+        if (call.row_axes == 1 && team.shares) {
+            const char* const from = row_of(call, call.x, row);
+            const char* const mask = call.mask.data != nullptr ? row_of(call, call.mask, row) : nullptr;
+            const Index stride = run_stride(call, call.x), step = run_stride(call, call.mask);
+            team.each_block(plan.n, [&](Index begin, Index end) {
+                read_run<T>(call.type, from + begin * stride, stride, to + begin, end - begin);
+                if (mask != nullptr) mask_run<T>(mask + begin * step, step, dead(), to + begin, end - begin);
+            });
+            return;
+        }
+        read_row<T>(call, call.x, call.type, row, to);
+        if (call.mask.data != nullptr) mask_row<T>(call, row, dead(), to);
+    }
+    INLINE void write_result(Index row, const T* from) const { write_row<T>(call, call.result, call.type, row, from); }
+    // A score that weighs nothing.
+    INLINE T dead() const { return call.negated ? INFINITE<T> : -INFINITE<T>; }
+    static INLINE float* as_floats(T* row) { return reinterpret_cast<float*>(row); }
+
+    INLINE void run_row(Index index, Index place, const Scratch<T>& scratch, Team& team) const {
+        Row<T> row;
+        T* const own = scratch.x + (plan.needs_x() ? place * plan.pitch : 0);
+        row.n = plan.n;
+        row.x = plan.x_packed ? reinterpret_cast<const T*>(row_of(call, call.x, index)) : own;
+        row.result = plan.result_packed ? reinterpret_cast<T*>(row_of(call, call.result, index)) : own;
+        if (has_operand(call.method))
+            row.operand = plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))
+                                              : scratch.operand + place * plan.pitch;
+        row.streams = plan.streams;
+        row.terms = !plan.streams ? row.result : scratch.terms;
+        row.list = scratch.list;
+        row.list_low = scratch.list_low;
+        set_parameters(row, index);
+        if (settled(row, index, team)) return;
+        if (plan.widens && needs_double(row))
+            run_widened(row, index, scratch, team);
+        else
+            compute<Maps<T>>(call, index, row, team, scratch.weights);
+        if (call.method == Method::support_size) count_support(row, index);
+    }
+
+    template <class E>
+    INLINE void set_parameters(Row<E>& row, Index index) const {
+        row.is_negated = call.negated;
+        row.has_sink = call.has_sink;
+        row.temperature = number_of(call, call.temperature, index);
+        row.is_tempered = row.temperature != 1.0;
+        row.alpha = number_of(call, call.alpha, index);
+        if (call.has_sink) row.sink = (call.negated ? -1.0 : 1.0) * number_of(call, call.sink, index);
+        if (call.index.data != nullptr) std::memcpy(&row.label, row_of(call, call.index, index), sizeof(row.label));
+    }
+
+    // Bad rows and empty ones get what they get; others their top.
+    INLINE bool settled(Row<T>& row, Index index, Team& team) const {
+        double top = top_of(row, team);
+        if (row.has_sink && top == top && !(row.sink <= top)) top = row.sink;
+        // -0 and 0 must not be told apart by the order of the entries.
+        row.top = top + 0.0;
+        if (top > -__builtin_inf() && top < __builtin_inf()) return false;
+        const bool is_empty = top == -__builtin_inf();
+        const double filling = is_empty ? (call.empty == 0.0 ? absent_of(call) : NOT_A_NUMBER) : NOT_A_NUMBER;
+        if (call.method == Method::support_size) {
+            // NaN counts as not zero, as it does for the weights themselves.
+            fill(row.result, filling);
+            if (!is_empty && call.mask.data != nullptr) mask_row<T>(call, index, T(0), row.result);
+            count_support(row, index);
+        } else if (!has_entries(call.method)) {
+            put_number(call, index, is_empty ? call.empty : NOT_A_NUMBER);
+        } else {
+            fill(row.result, filling);
+            if (!is_empty && call.mask.data != nullptr) mask_row<T>(call, index, static_cast<T>(absent_of(call)), row.result);
+        }
+        return true;
+    }
+    INLINE void fill(T* to, double value) const {
+        for (Index i = 0; i < plan.n; ++i) to[i] = static_cast<T>(value);
+    }
+
+    INLINE void count_support(const Row<T>& row, Index index) const {
+        Index count = 0;
+        for (Index i = 0; i < plan.n; ++i) {
+            const float p = static_cast<float>(row.result[i]);
+            if (call.type == Type::float16)
+                count += (to_float16(p) & 0x7fffu) != 0;
+            else if (call.type == Type::bfloat16)
+                count += (to_bfloat16(p) & 0x7fffu) != 0;
+            else
+                count += row.result[i] != T(0);
+        }
+        put_count(call, index, count);
+    }
+
+    // A temperature leaves a remainder beside every quotient; a sink that leads need not be a float.
+    static INLINE bool needs_double(const Row<T>& row) {
+        return row.is_tempered || static_cast<double>(static_cast<T>(row.top)) != row.top;
+    }
+
+    // A float row in double precision.
+    INLINE void run_widened(Row<T>& row, Index index, const Scratch<T>& scratch, Team& team) const {
+        Row<double> wide;
+        for (Index i = 0; i < plan.n; ++i) scratch.wide[i] = static_cast<double>(row.x[i]);
+        if (row.operand != nullptr)
+            for (Index i = 0; i < plan.n; ++i) scratch.wide_operand[i] = static_cast<double>(row.operand[i]);
+        wide.n = plan.n;
+        wide.x = scratch.wide;
+        wide.result = scratch.wide;
+        wide.terms = scratch.wide;
+        wide.operand = row.operand != nullptr ? scratch.wide_operand : nullptr;
+        wide.list = scratch.list;
+        wide.list_low = scratch.list_low;
+        wide.top = row.top;
+        set_parameters(wide, index);
+        compute<Maps<double>>(call, index, wide, team, scratch.wide_weights);
+        if (!has_entries(call.method) && call.method != Method::support_size) return;
+        for (Index i = 0; i < plan.n; ++i) row.result[i] = static_cast<T>(scratch.wide[i]);
+    }
+};
+
+// -- the call ----------------------------------------------------------------------------------------------------------
+
+template <template <class> class Maps, class T>
+Outcome run_rows(const Call& call) {
+    const bool lists = Maps<T>::lists(call.map);
+    const Plan<T> plan(call, lists, Maps<T>::widens(call.map));
+    if (plan.rows == 0 || plan.n == 0) return Outcome::done;
+    const bool is_worth_it = plan.rows * plan.n >= SHARED_FROM;
+    const Index wanted = is_worth_it && !plan.is_huge ? (call.threads < plan.pieces ? call.threads : plan.pieces) : 1;
+    const int threads = static_cast<int>(wanted > 1 ? wanted : 1);
+    alignas(64) char small[16384];
+    char* memory = small;
+    const std::size_t bytes = static_cast<std::size_t>(plan.bytes);
+    const std::size_t needed = bytes * static_cast<std::size_t>(threads);
+    void* allocated = nullptr;
+    if (needed > sizeof(small)) {
+        allocated = std::malloc(needed + 64);
+        if (allocated == nullptr) return Outcome::out_of_memory;
+        memory = static_cast<char*>(allocated) + (64 - reinterpret_cast<std::uintptr_t>(allocated) % 64);
+    }
+    const Driver<Maps, T> driver{call, plan, lists};
+    const Interrupt interrupt{call.is_interrupted, call.interrupt_state};
+    bool is_done = true;
+    if (plan.is_huge) {
+        Team team;
+        team.threads = call.threads;
+        team.shares = true;
+        team.interrupt = interrupt;
+        for (Index piece = 0; piece < plan.pieces && !team.is_stopped; ++piece) driver.run_piece(piece, memory, team);
+        is_done = !team.is_stopped;
+    } else if (!is_worth_it) {
+        Team team;
+        for (Index piece = 0; piece < plan.pieces; ++piece) driver.run_piece(piece, memory, team);
+    } else {
+        struct Job {
+            const Driver<Maps, T>& driver;
+            char* memory;
+            std::size_t bytes;
+        } job{driver, memory, bytes};
+        const Work work = [](void* state, Index piece, int slot) {
+            const Job& mine = *static_cast<const Job*>(state);
+            Team team;
+            mine.driver.run_piece(piece, mine.memory + mine.bytes * static_cast<std::size_t>(slot), team);
+        };
+        is_done = share(plan.pieces, threads, work, &job, interrupt);
+    }
+    std::free(allocated);
+    return is_done ? Outcome::done : Outcome::interrupted;
+}
+
+}  // namespace softplex::SOFTPLEX_ISA

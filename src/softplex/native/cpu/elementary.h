@@ -1,0 +1,260 @@
+// exp, log and their kin on vectors, sums that keep their digits, and the pairs that these are made of.
+//
+// Range reduction in two steps and polynomials fitted at Chebyshev nodes (exp: off by 2^-30 and 2^-61 at most) or those
+// of fdlibm (log, Sun Microsystems 1993). No map lives here.
+#pragma once
+
+#include "vector.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+// -- exact operations --------------------------------------------------------------------------------------------------
+
+template <class V>
+struct Pair {
+    V hi, lo;
+};
+
+// a + b as a rounded sum and what rounding took (Knuth).
+template <class V>
+INLINE Pair<V> two_sum(const V& a, const V& b) {
+    const V sum = a + b;
+    const V part = sum - a;
+    return {sum, (a - (sum - part)) + (b - part)};
+}
+// The same for |a| >= |b|, or a = 0 (Dekker).
+template <class V>
+INLINE Pair<V> fast_two_sum(const V& a, const V& b) {
+    const V sum = a + b;
+    return {sum, b - (sum - a)};
+}
+INLINE Pair<Doubles> two_product(const Doubles& a, const Doubles& b) {
+    const Doubles product = a * b;
+    if constexpr (HAS_FMA) return {product, fma(a, b, -product)};
+    const Doubles splitter = all(134217729.0);
+    const Doubles a_big = a * splitter, b_big = b * splitter;
+    const Doubles a_high = a_big - (a_big - a), b_high = b_big - (b_big - b);
+    const Doubles a_low = a - a_high, b_low = b - b_high;
+    return {product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low};
+}
+
+// The little arithmetic of pairs that links are written in.
+INLINE Pair<Doubles> operator+(const Pair<Doubles>& a, const Pair<Doubles>& b) {
+    const Pair<Doubles> s = two_sum(a.hi, b.hi);
+    return fast_two_sum(s.hi, s.lo + (a.lo + b.lo));
+}
+INLINE Pair<Doubles> operator*(const Pair<Doubles>& a, const Pair<Doubles>& b) {
+    const Pair<Doubles> p = two_product(a.hi, b.hi);
+    return fast_two_sum(p.hi, p.lo + (a.hi * b.lo + a.lo * b.hi));
+}
+INLINE Doubles positive(const Doubles& a) { return larger(a, all(0.0)); }
+INLINE Pair<Doubles> positive(const Pair<Doubles>& a) {
+    const DoubleMask above = all(0.0) < a.hi;
+    return {select(above, a.hi, all(0.0)), select(above, a.lo, all(0.0))};
+}
+INLINE Doubles halved(const Doubles& a) { return a * all(0.5); }
+INLINE Pair<Doubles> halved(const Pair<Doubles>& a) { return {a.hi * all(0.5), a.lo * all(0.5)}; }
+INLINE Doubles rounded(const Doubles& a) { return a; }
+INLINE Doubles rounded(const Pair<Doubles>& a) { return a.hi + a.lo; }
+
+// -- the exponential ---------------------------------------------------------------------------------------------------
+
+template <class T>
+struct ExpOf;
+template <>
+struct ExpOf<float> {
+    static constexpr float log2e = 0x1.715476p+0f, magic = 12582912.0f;
+    static constexpr float ln2 = 0x1.62e43p-1f, ln2_first = 0x1.62ep-1f, ln2_second = ln2 - ln2_first, ln2_rest = -0x1.05c61p-29f;
+    static constexpr int mantissa_bits = 23;
+    // Added to the exponents of a row so that none of its terms is subnormal; terms below 2^-bias times the top vanish.
+    static constexpr float bias = 64.0f;
+    static constexpr float faint = -131.0f;
+    static constexpr float terms[6] = {0x1.0p-1f,      0x1.555556p-3f,  0x1.5554eap-5f,
+                                       0x1.1110ep-7f, 0x1.6d4324p-10f, 0x1.a124f2p-13f};
+};
+template <>
+struct ExpOf<double> {
+    static constexpr double log2e = 0x1.71547652b82fep+0, magic = 6755399441055744.0;
+    static constexpr double ln2 = 0x1.62e42fefa39efp-1, ln2_first = 0x1.62e42fep-1, ln2_second = ln2 - ln2_first,
+                            ln2_rest = 0x1.abc9e3b39803fp-56;
+    static constexpr int mantissa_bits = 52;
+    static constexpr double bias = 512.0;
+    static constexpr double faint = -1040.0;
+    static constexpr double terms[11] = {0.5,
+                                         0.1666666666666667,
+                                         0.04166666666666667,
+                                         0.008333333333326136,
+                                         0.0013888888888883748,
+                                         0.00019841269874820627,
+                                         2.4801587325547743e-05,
+                                         2.7557255400206422e-06,
+                                         2.75572736431103e-07,
+                                         2.5105217004720745e-08,
+                                         2.0914686968086876e-09};
+};
+
+template <class T, int COUNT>
+INLINE Vector<T> polynomial(const Vector<T>& r, const T (&terms)[COUNT]) {
+    Vector<T> value = all(terms[COUNT - 1]);
+#pragma GCC unroll 16
+    for (int j = COUNT - 2; j >= 0; --j) value = fma(value, r, all(terms[j]));
+    return value;
+}
+
+// x - k ln 2 but for the last digits of ln 2; exact where it matters, for k an integer near x / ln 2.
+template <class T>
+INLINE Vector<T> less_ln2_times(const Vector<T>& k, const Vector<T>& x) {
+    using C = ExpOf<T>;
+    if constexpr (HAS_FMA) return fma(-k, all(C::ln2), x);
+    return (x - k * all(C::ln2_first)) - k * all(C::ln2_second);
+}
+
+// exp(r) - 1 for |r| at most half ln 2, `tail` being what r lacks.
+template <class T>
+INLINE Vector<T> reduced_expm1(const Vector<T>& r, const Vector<T>& tail) {
+    return r + fma(r * r, polynomial<T>(r, ExpOf<T>::terms), tail);
+}
+template <class T>
+INLINE Vector<T> reduced_expm1(const Vector<T>& r) {
+    return fma(r * r, polynomial<T>(r, ExpOf<T>::terms), r);
+}
+
+// value * 2^k with `shifted` = magic + k; no result is subnormal.
+template <class T>
+INLINE Vector<T> times_power_of_two(const Vector<T>& value, const Vector<T>& shifted) {
+    using Whole = typename Lanes<T>::Integers;
+    const Whole exponent = shifted_left<ExpOf<T>::mantissa_bits>(bits_of<Whole>(shifted));
+    return bits_of<Vector<T>>(bits_of<Whole>(value) + exponent);
+}
+
+// 2^bias exp(x + x_low) for faint <= x <= 0.
+template <class T>
+INLINE Vector<T> biased_exp(const Vector<T>& x, const Vector<T>& x_low) {
+    using C = ExpOf<T>;
+    const Vector<T> magic = all(C::magic + C::bias);
+    const Vector<T> shifted = fma(x, all(C::log2e), magic);
+    const Vector<T> k = shifted - magic;
+    const Vector<T> r = less_ln2_times<T>(k, x);
+    const Vector<T> low = fma(-k, all(C::ln2_rest), x_low);
+    const Vector<T> whole = r + low;
+    const Vector<T> tail = (r - whole) + low;
+    return times_power_of_two<T>(all(T(1)) + reduced_expm1<T>(whole, tail), shifted);
+}
+// exp(x) for x up to 350; 0 far below 0.
+APART inline Doubles exp(const Doubles& x) {
+    static_assert(ExpOf<double>::bias == 512.0, "the bias is taken back");
+    return biased_exp<double>(larger(all(ExpOf<double>::faint), x), all(0.0)) * all(0x1p-512);
+}
+// exp(x) - 1 for x up to 350.
+APART inline Doubles expm1(const Doubles& x) {
+    const DoubleMask is_small = (all(-0.3466) < x) & (x < all(0.3466));
+    return select(is_small, reduced_expm1<double>(select(is_small, x, all(0.0))), exp(x) - all(1.0));
+}
+
+// -- the logarithm -----------------------------------------------------------------------------------------------------
+
+constexpr double LOG_TERMS[7] = {6.666666666666735130e-01, 3.999999999940941908e-01, 2.857142874366239149e-01,
+                                 2.222219843214978396e-01, 1.818357216161805012e-01, 1.531383769920937332e-01,
+                                 1.479819860511658591e-01};
+
+INLINE Longs exponents_over(const Longs& whole) {
+    Longs r;
+    typedef std::uint64_t Unsigned __attribute__((vector_size(WIDTH)));
+    EACH_PART r.part[i] = (NativeLongs)(((Unsigned)whole.part[i]) >> 52);
+    return r;
+}
+
+// log(x + x_low) for a normal positive x and x_low far below it.
+APART inline Doubles log(const Doubles& x, const Doubles& x_low) {
+    const std::int64_t root_half = 0x3fe6a09e667f3bcdLL;
+    const Longs over = exponents_over(bits_of<Longs>(x) - all(root_half) + all(std::int64_t(1023) << 52));
+    const Doubles k = bits_of<Doubles>(over | all(std::int64_t(0x4330000000000000LL))) - all(0x1p52 + 1023.0);
+    const Doubles m = bits_of<Doubles>(bits_of<Longs>(x) - shifted_left<52>(over - all(std::int64_t(1023))));
+    const Doubles f = m - all(1.0);
+    const Doubles s = f / (all(2.0) + f);
+    const Doubles z = s * s;
+    const Doubles half = halved(f) * f;
+    const Doubles series = z * polynomial<double>(z, LOG_TERMS);
+    const Doubles low = fma(k, all(1.90821492927058770002e-10), x_low / x);
+    return k * all(6.93147180369123816490e-01) - ((half - fma(s, half + series, low)) - f);
+}
+// log(1 + q) for q > -1.
+APART inline Doubles log1p(const Doubles& q) {
+    const Pair<Doubles> w = two_sum(all(1.0), q);
+    return log(w.hi, w.lo);
+}
+
+// One number through a vector function, so that its bits are the same everywhere.
+INLINE double log1p_of(double q) { return first_of(log1p(all(q))); }
+INLINE double log_of(double x) { return first_of(log(all(x), all(0.0))); }
+INLINE double exp_of(double x) { return first_of(exp(all(x))); }
+INLINE double expm1_of(double x) { return first_of(expm1(all(x))); }
+
+// -- sums --------------------------------------------------------------------------------------------------------------
+
+// A sum and what rounding took from it.
+struct Total {
+    double hi = 0.0, lo = 0.0;
+
+    INLINE void add(double x) {
+        const double sum = hi + x, part = sum - hi;
+        lo += (hi - (sum - part)) + (x - part);
+        hi = sum;
+    }
+    INLINE void add(const Total& other) {
+        add(other.hi);
+        lo += other.lo;
+    }
+    INLINE double value() const { return hi + lo; }
+};
+
+template <class T>
+class Sum;
+
+// Floats are summed in doubles: sixteen sums, no drift that a float could show.
+template <>
+class Sum<float> {
+    Doubles low = all(0.0), high = all(0.0);
+
+  public:
+    INLINE void add(const Floats& v) {
+        const Halves halves = widened(v);
+        low = low + halves.low;
+        high = high + halves.high;
+    }
+    INLINE void add_product(const Floats& a, const Floats& b) {
+        const Halves x = widened(a), y = widened(b);
+        low = fma(x.low, y.low, low);
+        high = fma(x.high, y.high, high);
+    }
+    INLINE void add(const Doubles& v) { low = low + v; }
+    INLINE void add_product(const Doubles& a, const Doubles& b) { low = fma(a, b, low); }
+    INLINE Total total() const { return {sum_of(low + high), 0.0}; }
+};
+
+// Doubles are summed with what rounding takes.
+template <>
+class Sum<double> {
+    Doubles sum = all(0.0), rest = all(0.0);
+
+  public:
+    INLINE void add(const Doubles& v) {
+        const Pair<Doubles> s = two_sum(sum, v);
+        sum = s.hi;
+        rest = rest + s.lo;
+    }
+    INLINE void add(const Pair<Doubles>& v) {
+        add(v.hi);
+        rest = rest + v.lo;
+    }
+    INLINE void add_product(const Doubles& a, const Doubles& b) { add(two_product(a, b)); }
+    INLINE Total total() const {
+        double lanes[8];
+        store(lanes, sum);
+        Total t{lanes[0], sum_of(rest)};
+        for (int j = 1; j < 8; ++j) t.add(lanes[j]);
+        return t;
+    }
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

@@ -1,0 +1,175 @@
+// entmax of any alpha above 1 (Peters, Niculae & Martins 2019). Up to 2 it is stated from the weight v of the top, which
+// keeps the digits that the threshold loses near alpha = 1: with a = alpha - 1 and b = v^a, p = v (1 + a gap / b)_+^(1 / a).
+// Omega(p) = sum (p^alpha - p) / (alpha a). Newton's method runs on sum^a as a function of b.
+#pragma once
+
+#include "sparse.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+struct Entmax {
+    static constexpr bool has_own_solver = false;
+    static constexpr bool keeps_pairs = false;
+    double a, v = 1.0, b = 1.0;
+
+    explicit INLINE Entmax(double alpha) : a(alpha - 1.0) {}
+    INLINE double reach() const { return 1.0 / a; }
+    INLINE double least() const { return -b / a; }
+
+    INLINE Doubles base(const Doubles& gap) const { return all(1.0) + gap * all(a / b); }
+    APART Doubles weight(const Doubles& gap) const {
+        const Doubles q = gap * all(a / b);
+        const DoubleMask is_inside = all(-1.0) < q;
+        const Doubles power = exp(log1p(select(is_inside, q, all(0.0))) * all(1.0 / a));
+        return select(is_inside, all(v) * power, all(0.0));
+    }
+    INLINE Doubles weight(const Pair<Doubles>& gap) const { return weight(gap.hi); }
+    // dp / db, times a.
+    INLINE Doubles rate(const Doubles& gap, const Doubles& p) const {
+        return select(all(0.0) < p, p / (base(gap) * all(b)), all(0.0));
+    }
+    APART bool step(double sum, double rates) {
+        const double before = v, logarithm = log_of(sum);
+        const double moved = -expm1_of(a * logarithm) / (b * exp_of((a - 1.0) * logarithm) * rates);
+        v += v * expm1_of(log1p_of(moved) / a);
+        b = exp_of(a * log_of(v));
+        return v == before;
+    }
+    static INLINE void correct(double, double) {}
+
+    APART Doubles slope(const Doubles& p) const {
+        const DoubleMask is_inside = all(0.0) < p;
+        const Doubles logarithm = log(select(is_inside, larger(p, all(0x1p-1022)), all(1.0)), all(0.0));
+        return select(is_inside, exp(logarithm * all(1.0 - a)), all(0.0));
+    }
+    APART Doubles omega(const Doubles& p) const {
+        const DoubleMask is_inside = all(0.0) < p;
+        const Doubles logarithm = log(select(is_inside, larger(p, all(0x1p-1022)), all(1.0)), all(0.0));
+        return select(is_inside, p * expm1(logarithm * all(a)), all(0.0)) * all(1.0 / ((1.0 + a) * a));
+    }
+};
+
+// alpha above 2, where the smallest weight decides: p = (v^a + a (gap - last))^(1 / a) with `last` the smallest gap that
+// weighs something and v its weight. The threshold itself has too few digits for these.
+struct SteepEntmax {
+    static constexpr bool has_own_solver = true;
+    static constexpr bool keeps_pairs = false;
+    static constexpr int ROUNDS = 128;
+    double a, v = 0.0, power = 0.0, last = 0.0, last_low = 0.0;
+
+    explicit INLINE SteepEntmax(double alpha) : a(alpha - 1.0) {}
+    INLINE double reach() const { return 1.0 / a; }
+    INLINE double least() const { return last - 1e-9 / a; }
+
+    INLINE Doubles weight(const Doubles& gap) const { return weight_over(gap - all(last)); }
+    INLINE Doubles weight(const Pair<Doubles>& gap) const {
+        return weight_over((gap.hi - all(last)) + (gap.lo - all(last_low)));
+    }
+    INLINE Doubles slope(const Doubles& p) const { return inner().slope(p); }
+    INLINE Doubles omega(const Doubles& p) const { return inner().omega(p); }
+
+    template <class Candidates>
+    INLINE void solve(Candidates& candidates) {
+        find_last(candidates);
+        find_weight(candidates);
+    }
+
+  private:
+    INLINE Entmax inner() const { return Entmax(a + 1.0); }
+
+    APART Doubles weight_over(const Doubles& d) const {
+        const DoubleMask above = all(0.0) < d;
+        const Doubles base = select(above, all(power) + d * all(a), all(1.0));
+        const Doubles p = exp(log(larger(base, all(0x1p-1022)), all(0.0)) * all(1.0 / a));
+        // The anchor's ties weigh v itself, for v^a may underflow.
+        return select(above, p, select(d == all(0.0), all(v), all(0.0)));
+    }
+
+    template <class Candidates>
+    APART double sum_of(Candidates& candidates) const {
+        return candidates
+            .over_candidates([&](const auto& gap, auto& sum) BODY { sum.first.add(weight(gap)); })
+            .first.value();
+    }
+
+    // Bisection over the candidates: those weigh something from which all above them leave something over.
+    template <class Candidates>
+    APART void find_last(Candidates& candidates) {
+        double inside = 0.0, outside = -reach();
+        for (int round = 0; round < ROUNDS; ++round) {
+            const double middle = 0.5 * (inside + outside);
+            const Doubles low = all(outside), high = all(inside), infinite = all(-__builtin_inf());
+            // The highest candidate up to the middle, else the lowest above it.
+            double next = candidates.largest_candidate([&](const auto& gap) BODY {
+                const Doubles d = plain(gap);
+                return select((low < d) & (d <= all(middle)), d, infinite);
+            });
+            if (next == -__builtin_inf())
+                next = -candidates.largest_candidate([&](const auto& gap) BODY {
+                    const Doubles d = plain(gap);
+                    return select((all(middle) < d) & (d < high), -d, infinite);
+                });
+            if (next == __builtin_inf()) break;
+            last = next;
+            v = power = 0.0;
+            (sum_of(candidates) < 1.0 ? inside : outside) = next;
+        }
+        last = inside;
+    }
+
+    // Newton's method on v, held between bounds; the sum is neither convex nor concave in it.
+    template <class Candidates>
+    APART void find_weight(Candidates& candidates) {
+        v = power = 0.0;
+        double low = 0.0, high = 1.0, start = 1.0 - sum_of(candidates);
+        v = start > 0.0 ? start : 0.0;
+        bool was_below = !(v > 0.0);
+        for (int round = 0; round < ROUNDS; ++round) {
+            power = v > 0.0 ? exp_of(a * log_of(v)) : 0.0;
+            const Totals sums = candidates.over_candidates([&](const auto& gap, auto& sum) BODY {
+                const Doubles p = weight(gap);
+                const DoubleMask is_supported = all(0.0) < p;
+                const Doubles ratio = all(v > 0.0 ? v : 0x1p-1022) / select(is_supported, p, all(1.0));
+                sum.first.add(p);
+                sum.second.add(select(is_supported, exp(log(larger(ratio, all(0x1p-1022)), all(0.0)) * all(a - 1.0)), all(0.0)));
+            });
+            const double missing = 1.0 - sums.first.value(), rate = sums.second.value(), width = high - low;
+            const bool is_below = missing > 0.0, is_near = __builtin_fabs(missing) <= 8.0 * 0x1p-52;
+            (is_below ? low : high) = v;
+            double moved = v + missing / (rate > 0.0 ? rate : 1.0);
+            const bool is_inside = rate > 0.0 && moved >= low && moved <= high;
+            const bool has_stalled = is_below != was_below && high - low > 0.5 * width;
+            if ((!is_inside || has_stalled) && !is_near) moved = 0.5 * (low + high);
+            moved = moved < 0.0 ? 0.0 : moved > 1.0 ? 1.0 : moved;
+            was_below = is_below;
+            const bool is_done = is_near || !(__builtin_fabs(moved - v) > 4.0 * 0x1p-52 * v);
+            v = moved;
+            if (is_done) break;
+        }
+        power = v > 0.0 ? exp_of(a * log_of(v)) : 0.0;
+    }
+};
+
+// alpha = inf: the same weight for every maximum, and no derivatives.
+struct Maxima {
+    static constexpr bool has_own_solver = false;
+    static constexpr bool keeps_pairs = false;
+    double v = 1.0;
+
+    explicit INLINE Maxima(double) {}
+    static INLINE double reach() { return 0x1p-1000; }
+    static INLINE double least() { return -0x1p-1000; }
+
+    INLINE Doubles weight(const Doubles& gap) const { return select(gap == all(0.0), all(v), all(0.0)); }
+    INLINE Doubles weight(const Pair<Doubles>& gap) const { return weight(gap.hi); }
+    INLINE Doubles rate(const Doubles& gap, const Doubles&) const { return select(gap == all(0.0), all(1.0), all(0.0)); }
+    INLINE bool step(double, double rates) {
+        v = 1.0 / rates;
+        return true;
+    }
+    static INLINE void correct(double, double) {}
+    static INLINE Doubles slope(const Doubles&) { return all(0.0); }
+    static INLINE Doubles omega(const Doubles&) { return all(0.0); }
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

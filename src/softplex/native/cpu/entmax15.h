@@ -1,0 +1,38 @@
+// entmax at alpha = 1.5 (Peters, Niculae & Martins 2019): p = (r + gap / 2)_+^2 with r the root of the top's weight;
+// Omega(p) = sum (p^1.5 - p) / 0.75. Newton's method on the root of the sum takes one step where all scores are equal.
+#pragma once
+
+#include "sparse.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+struct Entmax15 {
+    static constexpr bool has_own_solver = false;
+    static constexpr bool keeps_pairs = true;
+    double root = 1.0, root_low = 0.0;
+
+    explicit INLINE Entmax15(double) {}
+    static INLINE double reach() { return 2.0; }
+    INLINE double least() const { return -2.0 * root; }
+
+    INLINE Doubles weight(const Doubles& gap) const {
+        const Doubles u = positive(all(root) + halved(gap));
+        return u * u;
+    }
+    INLINE Pair<Doubles> weight(const Pair<Doubles>& gap) const {
+        const Pair<Doubles> u = positive(Pair<Doubles>{all(root), all(root_low)} + halved(gap));
+        return u * u;
+    }
+    INLINE Doubles rate(const Doubles& gap, const Doubles&) const { return positive(all(root) + halved(gap)); }
+    INLINE bool step(double sum, double rates) {
+        const double before = root, norm = __builtin_sqrt(sum);
+        root += (1.0 - norm) * norm / rates;
+        return root == before;
+    }
+    INLINE void correct(double missing, double rates) { root_low = missing / (2.0 * rates); }
+
+    static INLINE Doubles slope(const Doubles& p) { return sqrt(p); }
+    static INLINE Doubles omega(const Doubles& p) { return p * (sqrt(p) - all(1.0)) * all(1.0 / 0.75); }
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

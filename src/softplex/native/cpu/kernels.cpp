@@ -1,0 +1,90 @@
+// The kernels of one instruction set: which map runs which kernel. Compiled once for each set; how rows are walked stands
+// in driver.h, what a map computes in the file of its name.
+#include "driver.h"
+#include "entmax.h"
+#include "entmax15.h"
+#include "softmax.h"
+#include "sparsemax.h"
+
+namespace softplex::SOFTPLEX_ISA {
+namespace {
+
+template <class T>
+struct Maps {
+    // Whether the rows of a map have candidates to be listed.
+    static bool lists(Map map) { return map != Map::softmax && map != Map::log_softmax; }
+    // Whether some float rows of a map have to be computed in double.
+    static bool widens(Map map) { return map == Map::softmax || map == Map::log_softmax || map == Map::entmax; }
+
+    // The weights, or their logarithms; returns what the sink weighs.
+    static double value(Map map, Row<T>& row, Team& team) {
+        if (map == Map::log_softmax) {
+            Softmax<T>::log_value(row, team);
+            return 0.0;
+        }
+        if (is_softmax(map, row)) return Softmax<T>::value(row, team);
+        return with_sparse(map, row, team, [](auto& kernel) {
+            kernel.value();
+            return kernel.sink_weight;
+        });
+    }
+
+    static void derivative(Map map, bool is_tangent, Row<T>& row, Team& team) {
+        if (map == Map::log_softmax && is_tangent) return Softmax<T>::template log_derivative<true>(row, team);
+        if (map == Map::log_softmax) return Softmax<T>::template log_derivative<false>(row, team);
+        if (is_softmax(map, row)) return Softmax<T>::vjp(row, team);
+        with_sparse(map, row, team, [](auto& kernel) {
+            kernel.vjp();
+            return 0.0;
+        });
+    }
+
+    // Omega* of the scores less their top.
+    static double conjugate(Map map, Row<T>& row, Team& team) {
+        if (is_softmax(map, row)) return Softmax<T>::conjugate(row, team);
+        return with_sparse(map, row, team, [](auto& kernel) { return kernel.conjugate(); });
+    }
+
+    // body(omega)
+    template <class Body>
+    static void with_omega(Map map, const Row<T>& row, Body body) {
+        const double alpha = alpha_of(map, row);
+        if (is_softmax(map, row)) return body([](const Doubles& p) { return Softmax<T>::omega(p); });
+        if (alpha == 2.0) return body([](const Doubles& p) { return Sparsemax::omega(p); });
+        if (alpha == 1.5) return body([](const Doubles& p) { return Entmax15::omega(p); });
+        if (alpha == __builtin_inf()) return body([](const Doubles& p) { return Maxima::omega(p); });
+        body([entmax = Entmax(alpha)](const Doubles& p) { return entmax.omega(p); });
+    }
+
+  private:
+    static bool is_softmax(Map map, const Row<T>& row) { return map == Map::softmax || (map == Map::entmax && row.alpha == 1.0); }
+    static double alpha_of(Map map, const Row<T>& row) {
+        return map == Map::sparsemax ? 2.0 : map == Map::entmax15 ? 1.5 : row.alpha;
+    }
+
+    // body(kernel of the row); entmax at 1.5 and 2 takes those with closed links.
+    template <class Body>
+    static double with_sparse(Map map, Row<T>& row, Team& team, Body body) {
+        const double alpha = alpha_of(map, row);
+        if (alpha == 2.0) return run<Sparsemax>(row, team, body);
+        if (alpha == 1.5) return run<Entmax15>(row, team, body);
+        if (alpha < 2.0) return run<Entmax>(row, team, body);
+        if (alpha < __builtin_inf()) return run<SteepEntmax>(row, team, body);
+        return run<Maxima>(row, team, body);
+    }
+    template <class Pieces, class Body>
+    static double run(Row<T>& row, Team& team, Body body) {
+        Sparse<Pieces, T> kernel(row, team);
+        return body(kernel);
+    }
+};
+
+}  // namespace
+
+Outcome run(const Call& call);
+
+Outcome run(const Call& call) {
+    return call.type == Type::float64 ? run_rows<Maps, double>(call) : run_rows<Maps, float>(call);
+}
+
+}  // namespace softplex::SOFTPLEX_ISA

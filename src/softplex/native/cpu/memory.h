@@ -1,0 +1,253 @@
+// From arrays of any layout and type to rows of the working type, and back. Nothing is computed but the rounding.
+#pragma once
+
+#include "row.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+INLINE Index size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
+
+// -- sixteen-bit numbers -------------------------------------------------------------------------------------------------
+
+INLINE float from_bfloat16(std::uint16_t half) {
+    const std::uint32_t whole = static_cast<std::uint32_t>(half) << 16;
+    return bits_of<float>(whole);
+}
+// To nearest, ties to even; NaN stays NaN.
+INLINE std::uint16_t to_bfloat16(float x) {
+    const std::uint32_t whole = bits_of<std::uint32_t>(x);
+    const std::uint32_t rounded_up = (whole + 0x7fffu + ((whole >> 16) & 1u)) >> 16;
+    const bool is_nan = (whole & 0x7fffffffu) > 0x7f800000u;
+    return static_cast<std::uint16_t>(is_nan ? ((whole >> 16) | 0x40u) : rounded_up);
+}
+INLINE float from_float16(std::uint16_t half) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16, rest = half & 0x7fffu;
+    if (rest >= 0x7c00u) return bits_of<float>(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
+    const float magnitude = bits_of<float>(rest << 13) * 0x1p112f;
+    return bits_of<float>(bits_of<std::uint32_t>(magnitude) | sign);
+}
+INLINE std::uint16_t to_float16(float x) {
+    const std::uint32_t whole = bits_of<std::uint32_t>(x), sign = (whole >> 16) & 0x8000u, rest = whole & 0x7fffffffu;
+    if (rest > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
+    if (rest >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
+    if (rest < 0x38800000u) {
+        // Adding 0.5 leaves the digits that a subnormal has, rounded.
+        const float shifted = bits_of<float>(rest) + 0.5f;
+        return static_cast<std::uint16_t>(sign | (bits_of<std::uint32_t>(shifted) - 0x3f000000u));
+    }
+    const std::uint32_t rounded_up = rest + 0xfffu + ((rest >> 13) & 1u);
+    return static_cast<std::uint16_t>(sign | ((rounded_up - 0x38000000u) >> 13));
+}
+
+INLINE void floats_from_float16(const std::uint16_t* from, float* to, Index n) {
+    Index i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16)
+        _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i))));
+#elif defined(__F16C__)
+    for (; i + 8 <= n; i += 8)
+        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
+#endif
+    for (; i < n; ++i) to[i] = from_float16(from[i]);
+}
+INLINE void float16_from_floats(const float* from, std::uint16_t* to, Index n) {
+    Index i = 0;
+#if defined(__AVX512F__)
+    for (; i + 16 <= n; i += 16)
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), _mm512_cvtps_ph(_mm512_loadu_ps(from + i), 0));
+#elif defined(__F16C__)
+    for (; i + 8 <= n; i += 8)
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
+#endif
+    for (; i < n; ++i) to[i] = to_float16(from[i]);
+}
+
+// -- runs of entries -------------------------------------------------------------------------------------------------------
+
+// n entries that lie `stride` bytes apart, as neighbours of the working type.
+template <class T>
+inline void read_run(Type type, const char* from, Index stride, T* to, Index n) {
+    const bool is_whole = reinterpret_cast<std::uintptr_t>(from) % static_cast<std::uintptr_t>(size_of(type)) == 0;
+    const bool is_packed = stride == size_of(type) && is_whole;
+    if constexpr (sizeof(T) == 8) {
+        if (is_packed && type == Type::float64) {
+            std::memcpy(to, from, static_cast<std::size_t>(n) * 8);
+            return;
+        }
+    } else {
+        if (is_packed && type == Type::float32) {
+            std::memcpy(to, from, static_cast<std::size_t>(n) * 4);
+            return;
+        }
+        if (is_packed && type == Type::float16) {
+            floats_from_float16(reinterpret_cast<const std::uint16_t*>(from), to, n);
+            return;
+        }
+        if (is_packed && type == Type::bfloat16) {
+            const std::uint16_t* const halves = reinterpret_cast<const std::uint16_t*>(from);
+            for (Index i = 0; i < n; ++i) to[i] = from_bfloat16(halves[i]);
+            return;
+        }
+    }
+    for (Index i = 0; i < n; ++i) {
+        const char* const place = from + i * stride;
+        if (type == Type::float64) {
+            double x;
+            std::memcpy(&x, place, 8);
+            to[i] = static_cast<T>(x);
+        } else if (type == Type::float32) {
+            float x;
+            std::memcpy(&x, place, 4);
+            to[i] = static_cast<T>(x);
+        } else {
+            std::uint16_t x;
+            std::memcpy(&x, place, 2);
+            to[i] = static_cast<T>(type == Type::float16 ? from_float16(x) : from_bfloat16(x));
+        }
+    }
+}
+
+template <class T>
+inline void write_run(Type type, const T* from, char* to, Index stride, Index n) {
+    const bool is_whole = reinterpret_cast<std::uintptr_t>(to) % static_cast<std::uintptr_t>(size_of(type)) == 0;
+    const bool is_packed = stride == size_of(type) && is_whole;
+    if constexpr (sizeof(T) == 4) {
+        if (is_packed && type == Type::float16) {
+            float16_from_floats(from, reinterpret_cast<std::uint16_t*>(to), n);
+            return;
+        }
+        if (is_packed && type == Type::bfloat16) {
+            std::uint16_t* const halves = reinterpret_cast<std::uint16_t*>(to);
+            for (Index i = 0; i < n; ++i) halves[i] = to_bfloat16(from[i]);
+            return;
+        }
+    }
+    for (Index i = 0; i < n; ++i) {
+        char* const place = to + i * stride;
+        if (type == Type::float64) {
+            const double x = static_cast<double>(from[i]);
+            std::memcpy(place, &x, 8);
+        } else if (type == Type::float32) {
+            const float x = static_cast<float>(from[i]);
+            std::memcpy(place, &x, 4);
+        } else {
+            const float x = static_cast<float>(from[i]);
+            const std::uint16_t half = type == Type::float16 ? to_float16(x) : to_bfloat16(x);
+            std::memcpy(place, &half, 2);
+        }
+    }
+}
+
+template <class T>
+inline void mask_run(const char* mask, Index stride, T dead, T* to, Index n) {
+    if (stride == 1) {
+        for (Index i = 0; i < n; ++i) to[i] = mask[i] != 0 ? to[i] : dead;
+        return;
+    }
+    for (Index i = 0; i < n; ++i) to[i] = mask[i * stride] != 0 ? to[i] : dead;
+}
+
+// -- rows of an array -------------------------------------------------------------------------------------------------------
+
+// Where a row begins.
+INLINE char* row_of(const Call& call, const Array& array, Index row) {
+    char* place = array.data;
+    if (call.batch_axes == 1) return place + row * array.strides[0];
+    for (int axis = call.batch_axes - 1; axis >= 0; --axis) {
+        const Index size = call.shape[axis];
+        place += row % size * array.strides[axis];
+        row /= size;
+    }
+    return place;
+}
+
+// body(offset in bytes from the row's first entry, position in the row) for every run along the last axis.
+template <class Body>
+INLINE void each_run(const Call& call, const Array& array, Body body) {
+    const int first = call.batch_axes, last = call.batch_axes + call.row_axes - 1;
+    Index runs = 1;
+    for (int axis = first; axis < last; ++axis) runs *= call.shape[axis];
+    for (Index run = 0; run < runs; ++run) {
+        Index offset = 0, left = run;
+        for (int axis = last - 1; axis >= first; --axis) {
+            offset += left % call.shape[axis] * array.strides[axis];
+            left /= call.shape[axis];
+        }
+        body(offset, run * call.shape[last]);
+    }
+}
+INLINE Index run_length(const Call& call) { return call.shape[call.batch_axes + call.row_axes - 1]; }
+INLINE Index run_stride(const Call& call, const Array& array) { return array.strides[call.batch_axes + call.row_axes - 1]; }
+
+template <class T>
+inline void read_row(const Call& call, const Array& array, Type type, Index row, T* to) {
+    const char* const place = row_of(call, array, row);
+    each_run(call, array, [&](Index offset, Index position) {
+        read_run<T>(type, place + offset, run_stride(call, array), to + position, run_length(call));
+    });
+}
+template <class T>
+inline void write_row(const Call& call, const Array& array, Type type, Index row, const T* from) {
+    char* const place = row_of(call, array, row);
+    each_run(call, array, [&](Index offset, Index position) {
+        write_run<T>(type, from + position, place + offset, run_stride(call, array), run_length(call));
+    });
+}
+// `value` where masked.
+template <class T>
+inline void mask_row(const Call& call, Index row, T value, T* to) {
+    const char* const place = row_of(call, call.mask, row);
+    each_run(call, call.mask, [&](Index offset, Index position) {
+        mask_run<T>(place + offset, run_stride(call, call.mask), value, to + position, run_length(call));
+    });
+}
+
+// -- neighbouring rows, the axis being strided ---------------------------------------------------------------------------------
+
+typedef float Four __attribute__((vector_size(16)));
+typedef std::int32_t FourPlaces __attribute__((vector_size(16)));
+
+INLINE void transpose(Four& a, Four& b, Four& c, Four& d) {
+    const Four ab_low = __builtin_shuffle(a, b, FourPlaces{0, 4, 1, 5}), ab_high = __builtin_shuffle(a, b, FourPlaces{2, 6, 3, 7});
+    const Four cd_low = __builtin_shuffle(c, d, FourPlaces{0, 4, 1, 5}), cd_high = __builtin_shuffle(c, d, FourPlaces{2, 6, 3, 7});
+    a = __builtin_shuffle(ab_low, cd_low, FourPlaces{0, 1, 4, 5});
+    b = __builtin_shuffle(ab_low, cd_low, FourPlaces{2, 3, 6, 7});
+    c = __builtin_shuffle(ab_high, cd_high, FourPlaces{0, 1, 4, 5});
+    d = __builtin_shuffle(ab_high, cd_high, FourPlaces{2, 3, 6, 7});
+}
+
+// A tile of `rows` by n floats whose rows are neighbours and whose entries lie `stride` bytes apart.
+inline void read_tile(const char* from, Index stride, float* to, Index pitch, Index rows, Index n) {
+    Index i = 0;
+    for (; i + 4 <= n; i += 4) {
+        Index r = 0;
+        for (; r + 4 <= rows; r += 4) {
+            Four part[4];
+            for (int k = 0; k < 4; ++k) std::memcpy(&part[k], from + (i + k) * stride + r * 4, 16);
+            transpose(part[0], part[1], part[2], part[3]);
+            for (int k = 0; k < 4; ++k) std::memcpy(to + (r + k) * pitch + i, &part[k], 16);
+        }
+        for (; r < rows; ++r)
+            for (int k = 0; k < 4; ++k) std::memcpy(to + r * pitch + i + k, from + (i + k) * stride + r * 4, 4);
+    }
+    for (; i < n; ++i)
+        for (Index r = 0; r < rows; ++r) std::memcpy(to + r * pitch + i, from + i * stride + r * 4, 4);
+}
+inline void write_tile(const float* from, Index pitch, char* to, Index stride, Index rows, Index n) {
+    Index i = 0;
+    for (; i + 4 <= n; i += 4) {
+        Index r = 0;
+        for (; r + 4 <= rows; r += 4) {
+            Four part[4];
+            for (int k = 0; k < 4; ++k) std::memcpy(&part[k], from + (r + k) * pitch + i, 16);
+            transpose(part[0], part[1], part[2], part[3]);
+            for (int k = 0; k < 4; ++k) std::memcpy(to + (i + k) * stride + r * 4, &part[k], 16);
+        }
+        for (; r < rows; ++r)
+            for (int k = 0; k < 4; ++k) std::memcpy(to + (i + k) * stride + r * 4, from + r * pitch + i + k, 4);
+    }
+    for (; i < n; ++i)
+        for (Index r = 0; r < rows; ++r) std::memcpy(to + i * stride + r * 4, from + r * pitch + i, 4);
+}
+
+}  // namespace softplex::SOFTPLEX_ISA

@@ -1,0 +1,227 @@
+// One row as the maps' kernels see it, and how a row is walked: in vectors, in blocks, by a team of threads.
+//
+// A row is contiguous and of the working type here; layouts, masks and 16-bit types are the driver's business. Sums are
+// taken block by block and added in the order of the blocks, whoever computes them, so that no bit depends on the team.
+#pragma once
+
+#include "elementary.h"
+#include "threads.h"
+
+// A function of a vector is inlined, one of a block is not: it is called from several places.
+#define BODY __attribute__((always_inline))
+
+namespace softplex::SOFTPLEX_ISA {
+
+// Entries that one thread walks at a stretch; a multiple of all lanes.
+constexpr Index BLOCK = 16384;
+// The candidates of a sparse row that are kept in a list; a row with more is walked instead.
+constexpr Index LIST = 16384;
+constexpr Index LIST_ROOM = LIST + 32;
+
+template <class T>
+struct Row {
+    using Whole = typename Lanes<T>::Integers;
+
+    const T* x = nullptr;
+    const T* operand = nullptr;
+    T* result = nullptr;
+    // Where the exponentials of a row are kept between two passes; none: they are computed twice.
+    T* terms = nullptr;
+    // The gaps of a sparse row's candidates, and what rounding took from them.
+    double* list = nullptr;
+    double* list_low = nullptr;
+    Index n = 0;
+    Index label = 0;
+    bool is_negated = false;
+    bool has_sink = false;
+    bool is_tempered = false;
+    // The result is larger than the caches and written past them.
+    bool streams = false;
+    double temperature = 1.0;
+    double sink = 0.0;
+    double alpha = 1.5;
+    // The largest score, the sink's among them.
+    double top = 0.0;
+
+    // A sign bit where the map is that of -x.
+    INLINE Whole sign() const { return bits_of<Whole>(all(is_negated ? -T(0) : T(0))); }
+    // What the derivatives in the user's scores are multiplied by.
+    INLINE double outer() const { return (is_negated ? -1.0 : 1.0) / temperature; }
+};
+
+template <class T>
+constexpr T INFINITE = static_cast<T>(__builtin_inf());
+
+// -- vectors of a row ------------------------------------------------------------------------------------------------
+
+// body(i, count) for consecutive vectors; all but the last are whole. For loops that must be fast: the body stands twice.
+template <class T, class Body>
+INLINE void each_vector(Index begin, Index end, Body body) {
+    constexpr int LANES = Lanes<T>::count;
+    Index i = begin;
+    for (; i + LANES <= end; i += LANES) body(i, LANES);
+    if (i < end) body(i, static_cast<int>(end - i));
+}
+// The same with the body standing once.
+template <class T, class Body>
+INLINE void each_vector_once(Index begin, Index end, Body body) {
+    constexpr int LANES = Lanes<T>::count;
+    for (Index i = begin; i < end; i += LANES) body(i, static_cast<int>(end - i < LANES ? end - i : LANES));
+}
+template <class T>
+INLINE Vector<T> take(const T* from, int count, T fill) {
+    return count == Lanes<T>::count ? load(from) : load_some<T>(from, count, fill);
+}
+template <class T>
+INLINE void put(T* to, const Vector<T>& v, int count) {
+    if (count == Lanes<T>::count)
+        store(to, v);
+    else
+        store_some<T>(to, v, count);
+}
+// The scores that the map sees, but for the temperature; -inf past the end.
+template <class T>
+INLINE Vector<T> scores(const Row<T>& row, const typename Row<T>::Whole& sign, Index i, int count) {
+    return flipped(take<T>(row.x + i, count, row.is_negated ? INFINITE<T> : -INFINITE<T>), sign);
+}
+
+// Writes body(i, count) to the result.
+template <class T, class Body>
+INLINE void write(const Row<T>& row, Index begin, Index end, Body body) {
+    constexpr int LANES = Lanes<T>::count;
+    T* const result = row.result;
+    if (!row.streams) {
+        each_vector<T>(begin, end, [&](Index i, int count) BODY { put<T>(result + i, body(i, count), count); });
+        return;
+    }
+    Index i = begin;
+    const auto misplaced = reinterpret_cast<std::uintptr_t>(result + i) % 64;
+    if (misplaced != 0) {
+        const Index head = static_cast<Index>((64 - misplaced) / sizeof(T));
+        const int count = static_cast<int>(head < end - i ? head : end - i);
+        store_some<T>(result + i, body(i, count), count);
+        i += count;
+    }
+    for (; i + LANES <= end; i += LANES) stream<T>(result + i, body(i, LANES));
+    if (i < end) store_some<T>(result + i, body(i, static_cast<int>(end - i)), static_cast<int>(end - i));
+    finish_streaming();
+}
+
+// -- teams -------------------------------------------------------------------------------------------------------------
+
+// Sums of one walk over a row.
+struct Totals {
+    Total first, second, third;
+
+    INLINE void add(const Totals& other) {
+        first.add(other.first);
+        second.add(other.second);
+        third.add(other.third);
+    }
+};
+
+// The threads that share a row: one, unless the row is huge.
+struct Team {
+    int threads = 1;
+    bool shares = false;
+    bool is_stopped = false;
+    Interrupt interrupt;
+    // Room for one Totals a block, where the row is shared.
+    Totals* found = nullptr;
+
+    // body(begin, end) for all blocks.
+    template <class Body>
+    INLINE void each_block(Index n, Body body) {
+        if (n <= BLOCK) {
+            body(Index(0), n);
+        } else if (!shares) {
+            for (Index begin = 0; begin < n; begin += BLOCK) body(begin, begin + BLOCK < n ? begin + BLOCK : n);
+        } else {
+            share_blocks(n, body);
+        }
+    }
+
+    // The sum of body(begin, end) over all blocks, in their order.
+    template <class Body>
+    INLINE Totals sum(Index n, Body body) {
+        if (n <= BLOCK) return body(Index(0), n);
+        Totals whole;
+        if (!shares) {
+            for (Index begin = 0; begin < n; begin += BLOCK) whole.add(body(begin, begin + BLOCK < n ? begin + BLOCK : n));
+            return whole;
+        }
+        Totals* const room = found;
+        share_blocks(n, [&, room](Index begin, Index end) { room[begin / BLOCK] = body(begin, end); });
+        if (is_stopped) return whole;
+        for (Index begin = 0; begin < n; begin += BLOCK) whole.add(room[begin / BLOCK]);
+        return whole;
+    }
+
+  private:
+    template <class Body>
+    void share_blocks(Index n, Body body) {
+        struct Job {
+            Body& body;
+            Index n;
+        } job{body, n};
+        if (is_stopped) return;
+        const Work work = [](void* state, Index piece, int) {
+            Job& mine = *static_cast<Job*>(state);
+            const Index begin = piece * BLOCK;
+            mine.body(begin, begin + BLOCK < mine.n ? begin + BLOCK : mine.n);
+        };
+        is_stopped = !share((n + BLOCK - 1) / BLOCK, threads, work, &job, interrupt);
+    }
+};
+
+// -- the top of a row --------------------------------------------------------------------------------------------------
+
+// The largest score of a block and whether NaN is among them, as a pair of numbers.
+template <class T>
+APART inline Totals top_of_block(const Row<T>& row, Index begin, Index end) {
+    constexpr int LANES = Lanes<T>::count;
+    const auto sign = row.sign();
+    Vector<T> first = all(-INFINITE<T>), second = first;
+    auto bad = unordered(first, first);
+    Index i = begin;
+    for (; i + 2 * LANES <= end; i += 2 * LANES) {
+        const Vector<T> a = scores(row, sign, i, LANES), b = scores(row, sign, i + LANES, LANES);
+        bad = bad | unordered(a, b);
+        first = larger(a, first);
+        second = larger(b, second);
+    }
+    each_vector<T>(i, end, [&](Index j, int count) BODY {
+        const Vector<T> a = scores(row, sign, j, count);
+        bad = bad | unordered(a, a);
+        first = larger(a, first);
+    });
+    Totals found;
+    found.first.hi = static_cast<double>(largest_of(larger(first, second)));
+    found.second.hi = any(bad) ? 1.0 : 0.0;
+    return found;
+}
+
+// The largest score of a row, NaN where NaN is among them.
+template <class T>
+INLINE double top_of(const Row<T>& row, Team& team) {
+    if (row.n <= BLOCK) {
+        const Totals found = top_of_block(row, 0, row.n);
+        return found.second.hi != 0.0 ? __builtin_nan("") : found.first.hi;
+    }
+    double top = -__builtin_inf();
+    bool is_bad = false;
+    const auto join = [&](const Totals& part) {
+        top = part.first.hi > top ? part.first.hi : top;
+        is_bad = is_bad || part.second.hi != 0.0;
+    };
+    if (!team.shares) {
+        team.each_block(row.n, [&](Index begin, Index end) APART { join(top_of_block(row, begin, end)); });
+    } else {
+        team.each_block(row.n, [&](Index begin, Index end) APART { team.found[begin / BLOCK] = top_of_block(row, begin, end); });
+        if (!team.is_stopped)
+            for (Index begin = 0; begin < row.n; begin += BLOCK) join(team.found[begin / BLOCK]);
+    }
+    return is_bad ? __builtin_nan("") : top;
+}
+
+}  // namespace softplex::SOFTPLEX_ISA

@@ -1,0 +1,359 @@
+// What all maps with exact zeros share: which entries can weigh anything, the solver, and every method from a few pieces.
+//
+// A map gives its weights as a function of one unknown and an entry's gap (score - max) / temperature; the unknown grows
+// with the weight of the top, and the weights' sum is convex in it, so that Newton's method from a top of weight 1 comes
+// down to the solution and never passes it. Only gaps above -reach can weigh anything; they are listed once, for rounds
+// that cost no more than there are candidates. No sort. No map lives here.
+//
+// The pieces of a map (an object made from alpha, holding the unknown):
+//   reach()                   how far below the top an entry can weigh something, at most
+//   weight(gap)               p, of Doubles for float rows and of pairs for double rows
+//   rate(gap, p)              dp / d unknown, of Doubles
+//   step(sum, sum of rates)   one of Newton's, true where it changed nothing
+//   correct(missing, rates)   the last step, kept beside the unknown, for double rows if it keeps_pairs
+//   least()                   a gap below which the weight is 0 for certain
+//   slope(p), omega(p)        1 / omega''(p) and omega(p) of the regulariser, of Doubles
+// A map whose unknown is another one has_own_solver: solve(candidates) instead of rate and step.
+#pragma once
+
+#include "row.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+// -- gaps ----------------------------------------------------------------------------------------------------------------
+
+// From scores to gaps: exact differences in double for float rows, pairs for double rows.
+template <class T>
+struct Gaps;
+
+template <>
+struct Gaps<float> {
+    using Gap = Doubles;
+    static constexpr int GROUPS = 2;
+    Doubles top, temperature;
+    bool is_tempered;
+
+    explicit INLINE Gaps(const Row<float>& row)
+        : top(all(row.top)), temperature(all(row.temperature)), is_tempered(row.is_tempered) {}
+    INLINE void operator()(const Floats& x, Gap (&gaps)[2]) const {
+        const Halves wide = widened(x);
+        gaps[0] = wide.low - top;
+        gaps[1] = wide.high - top;
+        if (is_tempered) {
+            gaps[0] = gaps[0] / temperature;
+            gaps[1] = gaps[1] / temperature;
+        }
+    }
+    INLINE Doubles of(double score) const { return is_tempered ? (all(score) - top) / temperature : all(score) - top; }
+};
+
+template <>
+struct Gaps<double> {
+    using Gap = Pair<Doubles>;
+    static constexpr int GROUPS = 1;
+    Doubles top, scale, temperature;
+    bool is_tempered;
+
+    explicit INLINE Gaps(const Row<double>& row) : is_tempered(row.is_tempered) {
+        const double quarter = row.temperature > 0x1p100 ? 0.25 : 1.0;
+        scale = all(quarter);
+        top = all(row.top * quarter);
+        temperature = all(row.temperature * quarter);
+    }
+    INLINE Gap gap(const Doubles& x) const {
+        Pair<Doubles> d = two_sum(x * scale, -top);
+        if (is_tempered) {
+            const Doubles quotient = d.hi / temperature;
+            const Pair<Doubles> back = two_product(quotient, temperature);
+            d = {quotient, (((d.hi - back.hi) - back.lo) + d.lo) / temperature};
+        }
+        return {d.hi, select(all(-0x1p60) < d.hi, d.lo, all(0.0))};
+    }
+    INLINE void operator()(const Doubles& x, Gap (&gaps)[1]) const { gaps[0] = gap(x); }
+    INLINE Gap of(double score) const { return gap(all(score)); }
+};
+
+INLINE Doubles plain(const Doubles& gap) { return gap; }
+INLINE Doubles plain(const Pair<Doubles>& gap) { return gap.hi; }
+
+// The highest number of the type that surely lies below top + gap * temperature.
+template <class T>
+INLINE T score_below(const Row<T>& row, double gap) {
+    const double slack = sizeof(T) == 4 ? 0x1p-22 : 0x1p-50;
+    const double score = row.top + gap * row.temperature;
+    const double magnitude = __builtin_fabs(row.top) + __builtin_fabs(gap * row.temperature);
+    const double bound = score - slack * magnitude;
+    return bound >= (sizeof(T) == 4 ? -0x1p127 : -0x1p1023) ? static_cast<T>(bound) : -INFINITE<T>;
+}
+
+// -- the map -------------------------------------------------------------------------------------------------------------
+
+template <class Pieces, class T>
+struct Sparse {
+    using V = Vector<T>;
+    using Gap = typename Gaps<T>::Gap;
+    static constexpr int GROUPS = Gaps<T>::GROUPS;
+    static constexpr int ROUNDS = 100;
+
+    Row<T>& row;
+    Team& team;
+    Gaps<T> gaps;
+    typename Row<T>::Whole sign;
+    Pieces pieces;
+    Index listed = 0;
+    // No candidates beside the list.
+    bool is_listed = true;
+    double sink_weight = 0.0;
+
+    INLINE Sparse(Row<T>& the_row, Team& the_team)
+        : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha) {
+        list_candidates();
+        solve();
+    }
+
+    // -- the methods -------------------------------------------------------------------------------------------------
+
+    APART void value() {
+        write_supported([&](const Gap (&gap)[GROUPS], Index, int) BODY {
+            Doubles p[GROUPS];
+            for (int j = 0; j < GROUPS; ++j) p[j] = rounded(pieces.weight(gap[j]));
+            return joined(p);
+        });
+    }
+
+    // s (g - <s, g> / sum s). Entries without support are not read.
+    APART void vjp() {
+        const V lowest = lowest_supported();
+        Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
+            Sum<T> slopes, products;
+            each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
+                const V x = scores(row, sign, i, count);
+                if (!any(lowest < x)) return;
+                Gap gap[GROUPS];
+                gaps(x, gap);
+                Doubles g[GROUPS];
+                split(take<T>(row.operand + i, count, T(0)), g);
+                for (int j = 0; j < GROUPS; ++j) {
+                    const Doubles p = rounded(pieces.weight(gap[j]));
+                    const Doubles s = pieces.slope(p);
+                    slopes.add(s);
+                    products.add_product(s, select(all(0.0) < p, g[j], all(0.0)));
+                }
+            });
+            return Totals{slopes.total(), products.total(), {}};
+        });
+        if (sink_weight > 0.0) sums.first.add(first_of(pieces.slope(all(sink_weight))));
+        const double whole = sums.first.value();
+        const Doubles mean = all(whole > 0.0 ? sums.second.value() / whole : 0.0), outer = all(row.outer());
+        write_supported([&](const Gap (&gap)[GROUPS], Index i, int count) BODY {
+            Doubles g[GROUPS];
+            split(take<T>(row.operand + i, count, T(0)), g);
+            for (int j = 0; j < GROUPS; ++j) {
+                const Doubles p = rounded(pieces.weight(gap[j]));
+                g[j] = select(all(0.0) < p, (pieces.slope(p) * (g[j] - mean)) * outer, all(0.0));
+            }
+            return joined(g);
+        });
+    }
+
+    // Omega* of the gaps: the sum of gap p - omega(p).
+    APART double conjugate() {
+        const Totals sums = over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
+            const Doubles p = rounded(pieces.weight(gap));
+            const DoubleMask is_supported = all(0.0) < p;
+            sum.first.add_product(p, select(is_supported, plain(gap), all(0.0)));
+            sum.second.add(pieces.omega(p));
+        });
+        return sums.first.value() - sums.second.value();
+    }
+
+    // -- what a solver asks for ------------------------------------------------------------------------------------------
+
+    struct Totals_of {
+        Sum<T> first, second;
+    };
+
+    // The sums of body(gap, sums) over the candidates, sink included.
+    template <class Body>
+    INLINE Totals over_candidates(Body body) {
+        if (is_listed) {
+            Totals_of sums;
+            for (Index i = 0; i < listed; i += 8) body(gap_at(i), sums);
+            return {sums.first.total(), sums.second.total(), {}};
+        }
+        Totals whole = team.sum(row.n, [&](Index begin, Index end) APART {
+            Totals_of sums;
+            each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
+                Gap gap[GROUPS];
+                gaps(scores(row, sign, i, count), gap);
+                for (int j = 0; j < GROUPS; ++j) body(gap[j], sums);
+            });
+            return Totals{sums.first.total(), sums.second.total(), {}};
+        });
+        if (row.has_sink) {
+            Totals_of sums;
+            // The sink once, and seven lanes that weigh nothing.
+            const Gap gap = gaps.of(row.sink);
+            double alone[8] = {first_of(plain(gap))};
+            for (int j = 1; j < 8; ++j) alone[j] = -__builtin_inf();
+            if constexpr (sizeof(T) == 8)
+                body(Gap{load(alone), select(all(-0x1p60) < load(alone), gap.lo, all(0.0))}, sums);
+            else
+                body(load(alone), sums);
+            whole.add(Totals{sums.first.total(), sums.second.total(), {}});
+        }
+        return whole;
+    }
+
+    // The largest of body(gap) over the candidates.
+    template <class Body>
+    INLINE double largest_candidate(Body body) {
+        if (is_listed) {
+            Doubles best = all(-__builtin_inf());
+            for (Index i = 0; i < listed; i += 8) best = larger(body(gap_at(i)), best);
+            return largest_of(best);
+        }
+        const auto of_block = [&](Index begin, Index end) APART {
+            Doubles best = all(-__builtin_inf());
+            each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
+                Gap gap[GROUPS];
+                gaps(scores(row, sign, i, count), gap);
+                for (int j = 0; j < GROUPS; ++j) best = larger(body(gap[j]), best);
+            });
+            return largest_of(best);
+        };
+        double best = row.has_sink ? first_of(body(gaps.of(row.sink))) : -__builtin_inf();
+        const auto join = [&](double other) { best = other > best ? other : best; };
+        if (!team.shares) {
+            team.each_block(row.n, [&](Index begin, Index end) APART { join(of_block(begin, end)); });
+        } else {
+            team.each_block(row.n, [&](Index begin, Index end) APART { team.found[begin / BLOCK].first.hi = of_block(begin, end); });
+            for (Index begin = 0; begin < row.n && !team.is_stopped; begin += BLOCK) join(team.found[begin / BLOCK].first.hi);
+        }
+        return best;
+    }
+
+  private:
+    INLINE Gap gap_at(Index i) const {
+        if constexpr (sizeof(T) == 8)
+            return Gap{load(row.list + i), load(row.list_low + i)};
+        else
+            return load(row.list + i);
+    }
+
+    // -- candidates ---------------------------------------------------------------------------------------------------
+
+    INLINE void list_candidates() {
+        const V cut = all(score_below(row, -pieces.reach()));
+        const bool skips = team.shares && row.n > BLOCK;
+        if (skips)
+            team.each_block(row.n, [&](Index begin, Index end) APART {
+                Index count = 0;
+                each_vector_once<T>(begin, end, [&](Index i, int lanes) BODY {
+                    count += __builtin_popcount(bits(cut < scores(row, sign, i, lanes)));
+                });
+                team.found[begin / BLOCK].first.hi = static_cast<double>(count);
+            });
+        for (Index begin = 0; begin < row.n && is_listed && !team.is_stopped; begin += BLOCK)
+            if (!skips || team.found[begin / BLOCK].first.hi > 0.0)
+                list_block(cut, begin, begin + BLOCK < row.n ? begin + BLOCK : row.n);
+        if (row.has_sink && is_listed) list_sink();
+        for (int j = 0; j < 8; ++j) {
+            row.list[listed + j] = -__builtin_inf();
+            if constexpr (sizeof(T) == 8) row.list_low[listed + j] = 0.0;
+        }
+    }
+
+    APART void list_block(const V& cut, Index begin, Index end) {
+        double* last = row.list + listed;
+        each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
+            const V x = scores(row, sign, i, count);
+            if (!any(cut < x)) return;
+            if (last - row.list > LIST) {
+                is_listed = false;
+                return;
+            }
+            Gap gap[GROUPS];
+            gaps(x, gap);
+            const Doubles reach = all(-pieces.reach());
+            for (int j = 0; j < GROUPS; ++j) {
+                const DoubleMask near = reach < plain(gap[j]);
+                if constexpr (sizeof(T) == 8) append(row.list_low + (last - row.list), gap[j].lo, near);
+                last = append(last, plain(gap[j]), near);
+            }
+        });
+        listed = last - row.list;
+        // Fewer than were meant to fit are left out of the list for good: the row is walked instead.
+        if (!is_listed) listed = 0;
+    }
+
+    INLINE void list_sink() {
+        const Gap gap = gaps.of(row.sink);
+        if (!(first_of(plain(gap)) > -pieces.reach())) return;
+        row.list[listed] = first_of(plain(gap));
+        if constexpr (sizeof(T) == 8) row.list_low[listed] = first_of(gap.lo);
+        ++listed;
+    }
+
+    // -- the solver -----------------------------------------------------------------------------------------------------
+
+    INLINE void solve() {
+        if constexpr (Pieces::has_own_solver)
+            pieces.solve(*this);
+        else
+            solve_from_top();
+        if (row.has_sink) sink_weight = first_of(rounded(pieces.weight(gaps.of(row.sink))));
+    }
+
+    APART void solve_from_top() {
+        // A step from here is exact to double precision: Newton's error is the square of the last.
+        constexpr double NEAR = sizeof(T) == 4 ? 0x1p-36 : 0x1p-50;
+        for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
+            const Totals sums = over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
+                const Doubles p = pieces.weight(plain(gap));
+                sum.first.add(p);
+                sum.second.add(pieces.rate(plain(gap), p));
+            });
+            if (pieces.step(sums.first.value(), sums.second.value()) || sums.first.value() <= 1.0 + NEAR) break;
+        }
+        if constexpr (sizeof(T) == 8 && Pieces::keeps_pairs) {
+            Totals sums = over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
+                const auto p = pieces.weight(gap);
+                sum.first.add(p);
+                sum.second.add(pieces.rate(plain(gap), rounded(p)));
+            });
+            sums.first.add(-1.0);
+            pieces.correct(-sums.first.value(), sums.second.value());
+        }
+    }
+
+    // -- results --------------------------------------------------------------------------------------------------------
+
+    INLINE V lowest_supported() const { return all(score_below(row, pieces.least())); }
+
+    // Writes body(gaps, i, count), and 0 where nothing can be supported.
+    template <class Body>
+    INLINE void write_supported(Body body) {
+        const V lowest = lowest_supported();
+        team.each_block(row.n, [&](Index begin, Index end) APART {
+            write<T>(row, begin, end, [&](Index i, int count) BODY {
+                const V x = scores(row, sign, i, count);
+                if (!any(lowest < x)) return all(T(0));
+                Gap gap[GROUPS];
+                gaps(x, gap);
+                return body(gap, i, count);
+            });
+        });
+    }
+
+    static INLINE void split(const Floats& v, Doubles (&parts)[2]) {
+        const Halves halves = widened(v);
+        parts[0] = halves.low;
+        parts[1] = halves.high;
+    }
+    static INLINE void split(const Doubles& v, Doubles (&parts)[1]) { parts[0] = v; }
+    static INLINE Floats joined(const Doubles (&parts)[2]) { return narrowed(parts[0], parts[1]); }
+    static INLINE Doubles joined(const Doubles (&parts)[1]) { return parts[0]; }
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

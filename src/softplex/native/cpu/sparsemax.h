@@ -1,0 +1,33 @@
+// sparsemax (Martins & Astudillo 2016): p = (v + gap)_+ with v the weight of the top; Omega(p) = sum (p^2 - p) / 2.
+#pragma once
+
+#include "sparse.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+struct Sparsemax {
+    static constexpr bool has_own_solver = false;
+    static constexpr bool keeps_pairs = true;
+    double v = 1.0, v_low = 0.0;
+
+    explicit INLINE Sparsemax(double) {}
+    static INLINE double reach() { return 1.0; }
+    INLINE double least() const { return -v; }
+
+    INLINE Doubles weight(const Doubles& gap) const { return positive(all(v) + gap); }
+    INLINE Pair<Doubles> weight(const Pair<Doubles>& gap) const {
+        return positive(Pair<Doubles>{all(v), all(v_low)} + gap);
+    }
+    INLINE Doubles rate(const Doubles&, const Doubles& p) const { return slope(p); }
+    INLINE bool step(double sum, double rates) {
+        const double before = v;
+        v += (1.0 - sum) / rates;
+        return v == before;
+    }
+    INLINE void correct(double missing, double rates) { v_low = missing / rates; }
+
+    static INLINE Doubles slope(const Doubles& p) { return select(all(0.0) < p, all(1.0), all(0.0)); }
+    static INLINE Doubles omega(const Doubles& p) { return halved(p) * (p - all(1.0)); }
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

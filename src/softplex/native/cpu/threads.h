@@ -1,0 +1,24 @@
+// A team of threads that share the pieces of one call. What a piece computes lives elsewhere.
+//
+// No result may depend on who does which piece: a piece is known by its number alone.
+#pragma once
+
+#include "call.h"
+
+namespace softplex {
+
+// work(state, piece, slot): does one piece; slot < threads tells concurrent pieces apart (their scratch memory).
+using Work = void (*)(void* state, Index piece, int slot);
+
+// Asked between pieces by the calling thread only, at most every 20 ms: true stops the call.
+struct Interrupt {
+    bool (*ask)(void*) = nullptr;
+    void* state = nullptr;
+};
+
+// Does all pieces 0 .. count - 1 on at most `threads` threads, the calling one among them, and returns when all are
+// done (true) or, after an interrupt, when those begun are done (false). If the pool is busy with another call, or no
+// thread can be had, the calling thread does everything. Safe from many threads at once and in a forked child.
+bool share(Index count, int threads, Work work, void* state, const Interrupt& interrupt);
+
+}  // namespace softplex

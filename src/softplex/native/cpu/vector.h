@@ -1,0 +1,594 @@
+// Sixteen floats or eight doubles at once: the only file that knows an instruction set. No mathematics lives here.
+//
+// The number of lanes is the same everywhere, and every operation is rounded as IEEE 754 says, so that results do not
+// depend on the width of the registers. Sets without fused multiply-add (x86-64-v2) round fma twice.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#if defined(__GNUC__) && !defined(__clang__)
+// GCC's own header leaves a register undefined on purpose and then warns of it (GCC PR105593).
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+#pragma GCC diagnostic pop
+#else
+#include <immintrin.h>
+#endif
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+#include "call.h"
+
+#define INLINE inline __attribute__((always_inline))
+// Long functions stay functions: inlined everywhere they would take minutes to compile.
+#define APART __attribute__((noinline))
+#define EACH_PART _Pragma("GCC unroll 4") for (int i = 0; i < PARTS; ++i)
+
+namespace softplex::SOFTPLEX_ISA {
+
+#if defined(__AVX512F__)
+constexpr int WIDTH = 64;
+#elif defined(__AVX2__)
+constexpr int WIDTH = 32;
+#else
+constexpr int WIDTH = 16;
+#endif
+constexpr int PARTS = 64 / WIDTH;
+
+#if defined(__FMA__) || defined(__aarch64__)
+constexpr bool HAS_FMA = true;
+#else
+constexpr bool HAS_FMA = false;
+#endif
+
+typedef float NativeFloats __attribute__((vector_size(WIDTH)));
+typedef double NativeDoubles __attribute__((vector_size(WIDTH)));
+typedef std::int32_t NativeInts __attribute__((vector_size(WIDTH)));
+typedef std::int64_t NativeLongs __attribute__((vector_size(WIDTH)));
+
+template <class N>
+struct Pack {
+    N part[PARTS];
+};
+using Floats = Pack<NativeFloats>;
+using Doubles = Pack<NativeDoubles>;
+using Ints = Pack<NativeInts>;
+using Longs = Pack<NativeLongs>;
+
+// -- what goes with each entry type ------------------------------------------------------------------------------------
+
+template <class T>
+struct Lanes;
+template <>
+struct Lanes<float> {
+    using Vector = Floats;
+    using Integers = Ints;
+    static constexpr int count = 16;
+};
+template <>
+struct Lanes<double> {
+    using Vector = Doubles;
+    using Integers = Longs;
+    static constexpr int count = 8;
+};
+template <class T>
+using Vector = typename Lanes<T>::Vector;
+
+// -- arithmetic --------------------------------------------------------------------------------------------------------
+
+template <class N>
+INLINE Pack<N> operator+(const Pack<N>& a, const Pack<N>& b) {
+    Pack<N> r;
+    EACH_PART r.part[i] = a.part[i] + b.part[i];
+    return r;
+}
+template <class N>
+INLINE Pack<N> operator-(const Pack<N>& a, const Pack<N>& b) {
+    Pack<N> r;
+    EACH_PART r.part[i] = a.part[i] - b.part[i];
+    return r;
+}
+template <class N>
+INLINE Pack<N> operator*(const Pack<N>& a, const Pack<N>& b) {
+    Pack<N> r;
+    EACH_PART r.part[i] = a.part[i] * b.part[i];
+    return r;
+}
+template <class N>
+INLINE Pack<N> operator/(const Pack<N>& a, const Pack<N>& b) {
+    Pack<N> r;
+    EACH_PART r.part[i] = a.part[i] / b.part[i];
+    return r;
+}
+template <class N>
+INLINE Pack<N> operator-(const Pack<N>& a) {
+    Pack<N> r;
+    EACH_PART r.part[i] = -a.part[i];
+    return r;
+}
+template <class N>
+INLINE Pack<N> operator|(const Pack<N>& a, const Pack<N>& b) {
+    Pack<N> r;
+    EACH_PART r.part[i] = a.part[i] | b.part[i];
+    return r;
+}
+template <class N>
+INLINE Pack<N> operator&(const Pack<N>& a, const Pack<N>& b) {
+    Pack<N> r;
+    EACH_PART r.part[i] = a.part[i] & b.part[i];
+    return r;
+}
+template <int BITS, class N>
+INLINE Pack<N> shifted_left(const Pack<N>& a) {
+    Pack<N> r;
+    EACH_PART r.part[i] = a.part[i] << BITS;
+    return r;
+}
+
+INLINE Floats all(float x) {
+    Floats r;
+    EACH_PART r.part[i] = x - NativeFloats{};
+    return r;
+}
+INLINE Doubles all(double x) {
+    Doubles r;
+    EACH_PART r.part[i] = x - NativeDoubles{};
+    return r;
+}
+INLINE Ints all(std::int32_t x) {
+    Ints r;
+    EACH_PART r.part[i] = x - NativeInts{};
+    return r;
+}
+INLINE Longs all(std::int64_t x) {
+    Longs r;
+    EACH_PART r.part[i] = x - NativeLongs{};
+    return r;
+}
+
+template <class To, class From>
+INLINE To bits_of(const From& from) {
+    To to;
+    static_assert(sizeof(To) == sizeof(From), "bits are kept");
+    std::memcpy(&to, &from, sizeof(to));
+    return to;
+}
+
+// The sign changed where `sign` holds a sign bit alone.
+INLINE Floats flipped(const Floats& a, const Ints& sign) {
+    Floats r;
+    EACH_PART r.part[i] = (NativeFloats)((NativeInts)a.part[i] ^ sign.part[i]);
+    return r;
+}
+INLINE Doubles flipped(const Doubles& a, const Longs& sign) {
+    Doubles r;
+    EACH_PART r.part[i] = (NativeDoubles)((NativeLongs)a.part[i] ^ sign.part[i]);
+    return r;
+}
+
+// a * b + c.
+INLINE Floats fma(const Floats& a, const Floats& b, const Floats& c) {
+    Floats r;
+#if defined(__AVX512F__)
+    r.part[0] = _mm512_fmadd_ps(a.part[0], b.part[0], c.part[0]);
+#elif defined(__FMA__)
+    EACH_PART r.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);
+#elif defined(__aarch64__)
+    EACH_PART r.part[i] = (NativeFloats)vfmaq_f32((float32x4_t)c.part[i], (float32x4_t)a.part[i], (float32x4_t)b.part[i]);
+#else
+    EACH_PART r.part[i] = a.part[i] * b.part[i] + c.part[i];
+#endif
+    return r;
+}
+INLINE Doubles fma(const Doubles& a, const Doubles& b, const Doubles& c) {
+    Doubles r;
+#if defined(__AVX512F__)
+    r.part[0] = _mm512_fmadd_pd(a.part[0], b.part[0], c.part[0]);
+#elif defined(__FMA__)
+    EACH_PART r.part[i] = _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);
+#elif defined(__aarch64__)
+    EACH_PART r.part[i] = (NativeDoubles)vfmaq_f64((float64x2_t)c.part[i], (float64x2_t)a.part[i], (float64x2_t)b.part[i]);
+#else
+    EACH_PART r.part[i] = a.part[i] * b.part[i] + c.part[i];
+#endif
+    return r;
+}
+
+INLINE Doubles sqrt(const Doubles& a) {
+    Doubles r;
+#if defined(__AVX512F__)
+    r.part[0] = _mm512_sqrt_pd(a.part[0]);
+#elif defined(__AVX2__)
+    EACH_PART r.part[i] = _mm256_sqrt_pd(a.part[i]);
+#elif defined(__x86_64__)
+    EACH_PART r.part[i] = _mm_sqrt_pd(a.part[i]);
+#elif defined(__aarch64__)
+    EACH_PART r.part[i] = (NativeDoubles)vsqrtq_f64((float64x2_t)a.part[i]);
+#else
+    EACH_PART {
+        for (int j = 0; j < WIDTH / 8; ++j) r.part[i][j] = __builtin_sqrt(a.part[i][j]);
+    }
+#endif
+    return r;
+}
+
+// -- comparisons -------------------------------------------------------------------------------------------------------
+
+#if defined(__AVX512F__)
+struct FloatMask {
+    __mmask16 bits;
+};
+struct DoubleMask {
+    __mmask8 bits;
+};
+INLINE FloatMask operator<(const Floats& a, const Floats& b) {
+    return {_mm512_cmp_ps_mask(a.part[0], b.part[0], _CMP_LT_OQ)};
+}
+INLINE DoubleMask operator<(const Doubles& a, const Doubles& b) {
+    return {_mm512_cmp_pd_mask(a.part[0], b.part[0], _CMP_LT_OQ)};
+}
+INLINE FloatMask operator<=(const Floats& a, const Floats& b) {
+    return {_mm512_cmp_ps_mask(a.part[0], b.part[0], _CMP_LE_OQ)};
+}
+INLINE DoubleMask operator<=(const Doubles& a, const Doubles& b) {
+    return {_mm512_cmp_pd_mask(a.part[0], b.part[0], _CMP_LE_OQ)};
+}
+INLINE FloatMask operator==(const Floats& a, const Floats& b) {
+    return {_mm512_cmp_ps_mask(a.part[0], b.part[0], _CMP_EQ_OQ)};
+}
+INLINE DoubleMask operator==(const Doubles& a, const Doubles& b) {
+    return {_mm512_cmp_pd_mask(a.part[0], b.part[0], _CMP_EQ_OQ)};
+}
+// Whether a or b is NaN.
+INLINE FloatMask unordered(const Floats& a, const Floats& b) {
+    return {_mm512_cmp_ps_mask(a.part[0], b.part[0], _CMP_UNORD_Q)};
+}
+INLINE DoubleMask unordered(const Doubles& a, const Doubles& b) {
+    return {_mm512_cmp_pd_mask(a.part[0], b.part[0], _CMP_UNORD_Q)};
+}
+INLINE FloatMask operator|(FloatMask a, FloatMask b) { return {static_cast<__mmask16>(a.bits | b.bits)}; }
+INLINE DoubleMask operator|(DoubleMask a, DoubleMask b) { return {static_cast<__mmask8>(a.bits | b.bits)}; }
+INLINE FloatMask operator&(FloatMask a, FloatMask b) { return {static_cast<__mmask16>(a.bits & b.bits)}; }
+INLINE DoubleMask operator&(DoubleMask a, DoubleMask b) { return {static_cast<__mmask8>(a.bits & b.bits)}; }
+INLINE Floats select(FloatMask m, const Floats& a, const Floats& b) {
+    return {{_mm512_mask_blend_ps(m.bits, b.part[0], a.part[0])}};
+}
+INLINE Doubles select(DoubleMask m, const Doubles& a, const Doubles& b) {
+    return {{_mm512_mask_blend_pd(m.bits, b.part[0], a.part[0])}};
+}
+// One bit a lane.
+INLINE unsigned bits(FloatMask m) { return m.bits; }
+INLINE unsigned bits(DoubleMask m) { return m.bits; }
+#else
+struct FloatMask {
+    NativeInts part[PARTS];
+};
+struct DoubleMask {
+    NativeLongs part[PARTS];
+};
+INLINE FloatMask operator<(const Floats& a, const Floats& b) {
+    FloatMask r;
+    EACH_PART r.part[i] = a.part[i] < b.part[i];
+    return r;
+}
+INLINE DoubleMask operator<(const Doubles& a, const Doubles& b) {
+    DoubleMask r;
+    EACH_PART r.part[i] = a.part[i] < b.part[i];
+    return r;
+}
+INLINE FloatMask operator<=(const Floats& a, const Floats& b) {
+    FloatMask r;
+    EACH_PART r.part[i] = a.part[i] <= b.part[i];
+    return r;
+}
+INLINE DoubleMask operator<=(const Doubles& a, const Doubles& b) {
+    DoubleMask r;
+    EACH_PART r.part[i] = a.part[i] <= b.part[i];
+    return r;
+}
+INLINE FloatMask operator==(const Floats& a, const Floats& b) {
+    FloatMask r;
+    EACH_PART r.part[i] = a.part[i] == b.part[i];
+    return r;
+}
+INLINE DoubleMask operator==(const Doubles& a, const Doubles& b) {
+    DoubleMask r;
+    EACH_PART r.part[i] = a.part[i] == b.part[i];
+    return r;
+}
+INLINE FloatMask unordered(const Floats& a, const Floats& b) {
+    FloatMask r;
+    EACH_PART r.part[i] = (a.part[i] != a.part[i]) | (b.part[i] != b.part[i]);
+    return r;
+}
+INLINE DoubleMask unordered(const Doubles& a, const Doubles& b) {
+    DoubleMask r;
+    EACH_PART r.part[i] = (a.part[i] != a.part[i]) | (b.part[i] != b.part[i]);
+    return r;
+}
+INLINE FloatMask operator|(const FloatMask& a, const FloatMask& b) {
+    FloatMask r;
+    EACH_PART r.part[i] = a.part[i] | b.part[i];
+    return r;
+}
+INLINE DoubleMask operator|(const DoubleMask& a, const DoubleMask& b) {
+    DoubleMask r;
+    EACH_PART r.part[i] = a.part[i] | b.part[i];
+    return r;
+}
+INLINE FloatMask operator&(const FloatMask& a, const FloatMask& b) {
+    FloatMask r;
+    EACH_PART r.part[i] = a.part[i] & b.part[i];
+    return r;
+}
+INLINE DoubleMask operator&(const DoubleMask& a, const DoubleMask& b) {
+    DoubleMask r;
+    EACH_PART r.part[i] = a.part[i] & b.part[i];
+    return r;
+}
+INLINE Floats select(const FloatMask& m, const Floats& a, const Floats& b) {
+    Floats r;
+    EACH_PART r.part[i] = m.part[i] ? a.part[i] : b.part[i];
+    return r;
+}
+INLINE Doubles select(const DoubleMask& m, const Doubles& a, const Doubles& b) {
+    Doubles r;
+    EACH_PART r.part[i] = m.part[i] ? a.part[i] : b.part[i];
+    return r;
+}
+INLINE unsigned bits(const FloatMask& m) {
+    unsigned all_bits = 0;
+    EACH_PART {
+#if defined(__AVX2__)
+        all_bits |= static_cast<unsigned>(_mm256_movemask_ps((__m256)m.part[i])) << (8 * i);
+#elif defined(__x86_64__)
+        all_bits |= static_cast<unsigned>(_mm_movemask_ps((__m128)m.part[i])) << (4 * i);
+#else
+        for (int j = 0; j < WIDTH / 4; ++j) all_bits |= (m.part[i][j] ? 1u : 0u) << (WIDTH / 4 * i + j);
+#endif
+    }
+    return all_bits;
+}
+INLINE unsigned bits(const DoubleMask& m) {
+    unsigned all_bits = 0;
+    EACH_PART {
+#if defined(__AVX2__)
+        all_bits |= static_cast<unsigned>(_mm256_movemask_pd((__m256d)m.part[i])) << (4 * i);
+#elif defined(__x86_64__)
+        all_bits |= static_cast<unsigned>(_mm_movemask_pd((__m128d)m.part[i])) << (2 * i);
+#else
+        for (int j = 0; j < WIDTH / 8; ++j) all_bits |= (m.part[i][j] ? 1u : 0u) << (WIDTH / 8 * i + j);
+#endif
+    }
+    return all_bits;
+}
+#endif
+
+template <class V>
+INLINE auto operator>(const V& a, const V& b) -> decltype(b < a) {
+    return b < a;
+}
+template <class Mask>
+INLINE bool any(const Mask& m) {
+    return bits(m) != 0;
+}
+
+// a > b ? a : b, so b where one of them is NaN.
+INLINE Floats larger(const Floats& a, const Floats& b) {
+#if defined(__AVX512F__)
+    return {{_mm512_max_ps(a.part[0], b.part[0])}};
+#else
+    Floats r;
+#if defined(__AVX2__)
+    EACH_PART r.part[i] = _mm256_max_ps(a.part[i], b.part[i]);
+#elif defined(__x86_64__)
+    EACH_PART r.part[i] = _mm_max_ps(a.part[i], b.part[i]);
+#else
+    EACH_PART r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+#endif
+    return r;
+#endif
+}
+INLINE Doubles larger(const Doubles& a, const Doubles& b) {
+#if defined(__AVX512F__)
+    return {{_mm512_max_pd(a.part[0], b.part[0])}};
+#else
+    Doubles r;
+#if defined(__AVX2__)
+    EACH_PART r.part[i] = _mm256_max_pd(a.part[i], b.part[i]);
+#elif defined(__x86_64__)
+    EACH_PART r.part[i] = _mm_max_pd(a.part[i], b.part[i]);
+#else
+    EACH_PART r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+#endif
+    return r;
+#endif
+}
+
+// -- memory ------------------------------------------------------------------------------------------------------------
+
+INLINE Floats load(const float* from) {
+    Floats r;
+    std::memcpy(&r, from, sizeof(r));
+    return r;
+}
+INLINE Doubles load(const double* from) {
+    Doubles r;
+    std::memcpy(&r, from, sizeof(r));
+    return r;
+}
+INLINE void store(float* to, const Floats& v) { std::memcpy(to, &v, sizeof(v)); }
+INLINE void store(double* to, const Doubles& v) { std::memcpy(to, &v, sizeof(v)); }
+
+// The first `count` lanes from memory, `fill` in the others.
+template <class T>
+INLINE Vector<T> load_some(const T* from, int count, T fill) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        return {{_mm512_mask_loadu_ps(_mm512_set1_ps(static_cast<float>(fill)), static_cast<__mmask16>((1u << count) - 1u), from)}};
+    else
+        return {{_mm512_mask_loadu_pd(_mm512_set1_pd(fill), static_cast<__mmask8>((1u << count) - 1u), from)}};
+#else
+    T lanes[Lanes<T>::count];
+    for (int j = 0; j < Lanes<T>::count; ++j) lanes[j] = j < count ? from[j] : fill;
+    return load(lanes);
+#endif
+}
+template <class T>
+INLINE void store_some(T* to, const Vector<T>& v, int count) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4)
+        _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), v.part[0]);
+    else
+        _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1u), v.part[0]);
+#else
+    T lanes[Lanes<T>::count];
+    store(lanes, v);
+    for (int j = 0; j < count; ++j) to[j] = lanes[j];
+#endif
+}
+
+// Past the caches; `to` lies on a multiple of 64 bytes.
+template <class T>
+INLINE void stream(T* to, const Vector<T>& v) {
+#if defined(__AVX512F__)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(to), (__m512i)v.part[0]);
+#elif defined(__AVX2__)
+    EACH_PART _mm256_stream_si256(reinterpret_cast<__m256i*>(to) + i, (__m256i)v.part[i]);
+#elif defined(__x86_64__)
+    EACH_PART _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, (__m128i)v.part[i]);
+#else
+    store(to, v);
+#endif
+}
+// Makes streamed stores visible to other threads before what follows.
+INLINE void finish_streaming() {
+#if defined(__x86_64__)
+    _mm_sfence();
+#endif
+}
+
+// Appends the marked lanes to a list that has room for eight more; returns where it ends now.
+INLINE double* append(double* end, const Doubles& v, const DoubleMask& m) {
+    const unsigned marked = bits(m);
+#if defined(__AVX512F__)
+    _mm512_storeu_pd(end, _mm512_maskz_compress_pd(m.bits, v.part[0]));
+    return end + __builtin_popcount(marked);
+#else
+    if (marked == 0xff) {
+        store(end, v);
+        return end + 8;
+    }
+    double lanes[8];
+    store(lanes, v);
+    for (unsigned left = marked; left != 0; left &= left - 1) *end++ = lanes[__builtin_ctz(left)];
+    return end;
+#endif
+}
+
+// -- between floats and doubles -----------------------------------------------------------------------------------------
+
+INLINE NativeDoubles widened_low(const NativeFloats& a) {
+#if defined(__AVX512F__)
+    return _mm512_cvtps_pd(_mm512_castps512_ps256(a));
+#elif defined(__AVX2__)
+    return _mm256_cvtps_pd(_mm256_castps256_ps128(a));
+#elif defined(__x86_64__)
+    return _mm_cvtps_pd(a);
+#else
+    return NativeDoubles{a[0], a[1]};
+#endif
+}
+INLINE NativeDoubles widened_high(const NativeFloats& a) {
+#if defined(__AVX512F__)
+    return _mm512_cvtps_pd(_mm512_extractf32x8_ps(a, 1));
+#elif defined(__AVX2__)
+    return _mm256_cvtps_pd(_mm256_extractf128_ps(a, 1));
+#elif defined(__x86_64__)
+    return _mm_cvtps_pd(_mm_movehl_ps(a, a));
+#else
+    return NativeDoubles{a[2], a[3]};
+#endif
+}
+INLINE NativeFloats narrowed(const NativeDoubles& low, const NativeDoubles& high) {
+#if defined(__AVX512F__)
+    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps(low)), _mm512_cvtpd_ps(high), 1);
+#elif defined(__AVX2__)
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm256_cvtpd_ps(low)), _mm256_cvtpd_ps(high), 1);
+#elif defined(__x86_64__)
+    return _mm_movelh_ps(_mm_cvtpd_ps(low), _mm_cvtpd_ps(high));
+#else
+    return NativeFloats{static_cast<float>(low[0]), static_cast<float>(low[1]), static_cast<float>(high[0]),
+                        static_cast<float>(high[1])};
+#endif
+}
+
+// The sixteen lanes of floats as twice eight doubles.
+struct Halves {
+    Doubles low, high;
+};
+INLINE Halves widened(const Floats& a) {
+    NativeDoubles parts[2 * PARTS];
+    EACH_PART {
+        parts[2 * i] = widened_low(a.part[i]);
+        parts[2 * i + 1] = widened_high(a.part[i]);
+    }
+    Halves r;
+    EACH_PART {
+        r.low.part[i] = parts[i];
+        r.high.part[i] = parts[PARTS + i];
+    }
+    return r;
+}
+INLINE Floats narrowed(const Doubles& low, const Doubles& high) {
+    NativeDoubles parts[2 * PARTS];
+    EACH_PART {
+        parts[i] = low.part[i];
+        parts[PARTS + i] = high.part[i];
+    }
+    Floats r;
+    EACH_PART r.part[i] = narrowed(parts[2 * i], parts[2 * i + 1]);
+    return r;
+}
+
+// -- across lanes --------------------------------------------------------------------------------------------------------
+
+INLINE double sum_of(const Doubles& v) {
+    double a[8];
+    store(a, v);
+    return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+// The largest lane; no lane is NaN.
+INLINE float largest_of(const Floats& v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_ps(v.part[0]);
+#else
+    float a[16];
+    store(a, v);
+    for (int step = 8; step > 0; step /= 2)
+        for (int j = 0; j < step; ++j) a[j] = a[j] > a[j + step] ? a[j] : a[j + step];
+    return a[0];
+#endif
+}
+INLINE double largest_of(const Doubles& v) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_max_pd(v.part[0]);
+#else
+    double a[8];
+    store(a, v);
+    for (int step = 4; step > 0; step /= 2)
+        for (int j = 0; j < step; ++j) a[j] = a[j] > a[j + step] ? a[j] : a[j + step];
+    return a[0];
+#endif
+}
+template <class V>
+INLINE auto first_of(const V& v) {
+    return v.part[0][0];
+}
+
+}  // namespace softplex::SOFTPLEX_ISA

@@ -167,9 +167,13 @@ class NumpyBackend:
         if out is not None:
             shape = () if call.is_scalar else call.x.shape
             place = checked_out(out, shape, results[0][1], call.name).reshape(call.x.shape)
-        found = None if asked is None else computed(call, asked, [array for _, array in operands], place)
-        if found is None:
+        fast = None if asked is None else computed(call, asked, [array for _, array in operands], place)
+        if fast is not None and len(fast) == len(results):
+            found = fast
+        else:
             found = self._by_formula(call, function, operands, results, place)
+        if fast is not None and asked is not None and asked.method == "vjp":
+            found[asked.names.index("x")] = fast[0]
         shaped = [np.reshape(o, ()) if call.is_scalar and o.shape == (1,) else o for o in found]
         return shaped if out is None else [out, *shaped[1:]]
 

@@ -21,6 +21,8 @@ class Asked:
     formula: Any
     targets: Any = None
     """Those of a loss or a residual."""
+    names: tuple[str, ...] = ("x",)
+    """What a vjp is asked for."""
 
 
 class Backend(Protocol):

@@ -116,7 +116,7 @@ class Map:
             return tuple(found[name] for name in names)
 
         kinds: list[Any] = [("entries", call.dtype) if n == "x" else ("row", call.backend.working) for n in names]
-        asked = Asked("vjp", self.formula) if names == ("x",) else None
+        asked = Asked("vjp", self.formula, names=names) if "x" in names else None
         found = call.backend.run(call, function, [("entries", read_like(call, g, "g"))], kinds, asked=asked)
         results = tuple(
             result if name == "x" else call.backend.sum_to(result, call, call.given[name])

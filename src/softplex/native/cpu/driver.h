@@ -222,9 +222,11 @@ INLINE double loss_of_distribution(const Row<T>& row, Team& team, double conjuga
         Sum<double> mass, inner, omega;
         for (Index i = begin; i < end; i += 8) {
             const int count = static_cast<int>(end - i < 8 ? end - i : 8);
-            const Doubles y = eight_of(row.operand + i, count, 0.0);
             const Doubles x = eight_of(row.x + i, count, row.is_negated ? __builtin_inf() : -__builtin_inf());
             const Doubles gap = ((row.is_negated ? -x : x) - all(row.top)) / all(row.temperature);
+            const Doubles given = eight_of(row.operand + i, count, 0.0);
+            // Padding may hold anything where an entry takes no part.
+            const Doubles y = select(unordered(given, given) & (gap == all(-__builtin_inf())), all(0.0), given);
             mass.add(y);
             inner.add(select(y == all(0.0), all(0.0), y * gap));
             omega.add(omega_of(y));
@@ -379,7 +381,7 @@ struct Driver {
         row.list_low = scratch.list_low;
         set_parameters(row, index);
         if (settled(row, index, team)) return;
-        if (plan.widens && needs_double(row))
+        if (plan.widens && Maps<T>::is_softmax(call.map, row) && needs_double(row))
             run_widened(row, index, scratch, team);
         else
             compute<Maps<T>>(call, index, row, team, scratch.weights);

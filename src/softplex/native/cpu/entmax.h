@@ -55,16 +55,14 @@ struct SteepEntmax {
     static constexpr bool has_own_solver = true;
     static constexpr bool keeps_pairs = false;
     static constexpr int ROUNDS = 128;
-    double a, v = 0.0, power = 0.0, last = 0.0, last_low = 0.0;
+    double a, v = 0.0, power = 0.0, last = 0.0;
 
     explicit INLINE SteepEntmax(double alpha) : a(alpha - 1.0) {}
     INLINE double reach() const { return 1.0 / a; }
     INLINE double least() const { return last - 1e-9 / a; }
 
     INLINE Doubles weight(const Doubles& gap) const { return weight_over(gap - all(last)); }
-    INLINE Doubles weight(const Pair<Doubles>& gap) const {
-        return weight_over((gap.hi - all(last)) + (gap.lo - all(last_low)));
-    }
+    INLINE Doubles weight(const Pair<Doubles>& gap) const { return weight(gap.hi); }
     INLINE Doubles slope(const Doubles& p) const { return inner().slope(p); }
     INLINE Doubles omega(const Doubles& p) const { return inner().omega(p); }
 

@@ -56,8 +56,12 @@ struct Maps {
         body([entmax = Entmax(alpha)](const Doubles& p) { return entmax.omega(p); });
     }
 
+    // Whether a row is one of softmax or its logarithm.
+    static bool is_softmax(Map map, const Row<T>& row) {
+        return map == Map::softmax || map == Map::log_softmax || (map == Map::entmax && row.alpha == 1.0);
+    }
+
   private:
-    static bool is_softmax(Map map, const Row<T>& row) { return map == Map::softmax || (map == Map::entmax && row.alpha == 1.0); }
     static double alpha_of(Map map, const Row<T>& row) {
         return map == Map::sparsemax ? 2.0 : map == Map::entmax15 ? 1.5 : row.alpha;
     }

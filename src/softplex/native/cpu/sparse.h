@@ -82,7 +82,7 @@ INLINE T score_below(const Row<T>& row, double gap) {
     const double slack = sizeof(T) == 4 ? 0x1p-22 : 0x1p-50;
     const double score = row.top + gap * row.temperature;
     const double magnitude = __builtin_fabs(row.top) + __builtin_fabs(gap * row.temperature);
-    const double bound = score - slack * magnitude;
+    const double bound = score - slack * magnitude - (sizeof(T) == 4 ? 0x1p-140 : 0x1p-1060);
     return bound >= (sizeof(T) == 4 ? -0x1p127 : -0x1p1023) ? static_cast<T>(bound) : -INFINITE<T>;
 }
 

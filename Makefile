@@ -6,13 +6,23 @@ VENV ?= .venv
 OUT ?= softplex-demo
 WORKERS ?= 2
 PYTEST_ARGS ?=
+NATIVE_PYTHON ?= $(BIN)/python
+SANITIZE ?= address,undefined
 
 BIN := $(VENV)/bin
-PIP := PIP_CONSTRAINT=constraints.txt $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
+    $(BIN)/python -m pip install --quiet --disable-pip-version-check
+NATIVE_NEEDS := $(if $(filter $(BIN)/python,$(NATIVE_PYTHON)),$(VENV)/.dev)
+STRICTLY := --config-settings=cmake.define.SOFTPLEX_WARNINGS_AS_ERRORS=ON
+SANITIZER_LIBRARIES := $(if $(findstring thread,$(SANITIZE)),libtsan.so,libasan.so libubsan.so) libstdc++.so
+NATIVE := CMakeLists.txt $(wildcard packaging/*.py src/softplex/native/cpu/*)
+
+# Where there is a compiler, the tests want the kernels.
+SOFTPLEX_REQUIRE_NATIVE ?= $(if $(shell command -v c++ || command -v $(CXX)),1,0)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test lint format types docs-check check clean
+.PHONY: help demo test lint format types docs-check check native sanitize clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -39,8 +49,29 @@ docs-check: $(VENV)/.dev  ## run the examples of the README and of the docstring
 
 check: test lint types docs-check  ## all that CI checks
 
+native: $(NATIVE_NEEDS)  ## compile the kernels that changed, beside the sources (NATIVE_PYTHON=/other/python for another environment)
+	cmake -S . -B build/native -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$$(command -v $(NATIVE_PYTHON))"
+	cmake --build build/native --parallel $(WORKERS)
+	cmake --install build/native --prefix src
+
+# The package is copied, and the environment read by the interpreter that it was made from: no editable install gets in
+# the way of the extension under test. C++ exceptions are seen only where libstdc++ is loaded with the sanitizers.
+sanitize: $(NATIVE_NEEDS)  ## run the kernels' tests under sanitizers (SANITIZE=thread for the other one)
+	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSOFTPLEX_SANITIZE="$(SANITIZE)" \
+	    -DPython_EXECUTABLE="$$(command -v $(NATIVE_PYTHON))"
+	cmake --build build/sanitize --parallel $(WORKERS)
+	rm -rf build/sanitize/site && mkdir -p build/sanitize/site
+	cp -R src/softplex build/sanitize/site && rm -f build/sanitize/site/softplex/native/*.so
+	cmake --install build/sanitize --prefix build/sanitize/site
+	LD_PRELOAD="$(foreach name,$(SANITIZER_LIBRARIES),$(shell $(CXX) -print-file-name=$(name)))" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONDONTWRITEBYTECODE=1 \
+	PYTHONPATH="build/sanitize/site:$$($(NATIVE_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	    "$$($(NATIVE_PYTHON) -c 'import sys; print(sys._base_executable)')" \
+	    -m pytest -p no:cacheprovider $(wildcard tests/test_native.py) tests/test_edges.py $(PYTEST_ARGS)
+
 clean:  ## remove the environment and everything that was made
 	rm -rf "$(VENV)" build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f src/softplex/native/*.so
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.python:
@@ -49,11 +80,11 @@ $(VENV)/.python:
 	$(PYTHON) -m venv --clear "$(VENV)"
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt
+$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt $(NATIVE)
 	$(PIP) --editable '.[demo]'
 	@touch $@
 
 # The test environment holds all that the demo needs.
-$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt
-	$(PIP) --editable '.[dev]'
+$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt $(NATIVE)
+	SOFTPLEX_REQUIRE_NATIVE=$(SOFTPLEX_REQUIRE_NATIVE) $(PIP) $(STRICTLY) --editable '.[dev]'
 	@touch $(VENV)/.demo $@

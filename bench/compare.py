@@ -2,7 +2,9 @@
 
     python bench/compare.py            measures every peer that is installed; writes bench/results/compare-<date>.json
     python bench/compare.py --demo     runs the demonstration; writes bench/results/demo-<date>.json
-    python bench/compare.py --readme   rewrites the tables in README.md from the newest of those files
+    python bench/compare.py --readme   rewrites the tables in README.md from the newest of those files, of those that
+                                       `softplex bench --json bench/results/bench-<date>-<instruction set>.json`
+                                       writes and of those of bench/errors.py
 
 Nothing here is timed. A peer is called as its users call it; what it lacks stays empty. Exact results come from mpmath
 and from fractions, not from any of the libraries. It needs mpmath, and takes those of SciPy, torch, JAX, Keras and
@@ -458,13 +460,9 @@ def version_of(peer: Peer) -> str:
 
 
 def cpu_model() -> str:
-    """The processor's name, as the system gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+    from softplex.bench import machine
+
+    return machine.cpu_model()
 
 
 def write_results(name: str, found: dict[str, Any]) -> Path:
@@ -545,12 +543,68 @@ def demo_table(found: dict[str, Any], source: str) -> str:
 def rewrite_readme() -> Path:
     path = ROOT / "README.md"
     text = path.read_text(encoding="utf-8")
-    for name, made in {"compare": table, "demo": demo_table}.items():
-        newest = max(RESULTS.glob(f"{name}-*.json"))
-        found = json.loads(newest.read_text(encoding="utf-8"))
-        text = with_block(text, name, made(found, newest.relative_to(ROOT).as_posix()))
+    for name, made in {"compare": table, "demo": demo_table, "errors": errors_table}.items():
+        for source, found in list(results_of(name).items())[-1:]:
+            text = with_block(text, name, made(found, source))
+    if timed := full_runs():
+        text = with_block(text, "speed", speed_table(timed))
     path.write_text(text, encoding="utf-8")
     return path
+
+
+def results_of(name: str) -> dict[str, Any]:
+    """What the files of that name hold, by their paths, the newest last."""
+    paths = sorted(RESULTS.glob(f"{name}-*.json"))
+    return {path.relative_to(ROOT).as_posix(): json.loads(path.read_text(encoding="utf-8")) for path in paths}
+
+
+def errors_table(found: dict[str, Any], source: str) -> str:
+    """The measured errors as Markdown; how they are shown is said where they are measured."""
+    sys.path.insert(0, str(ROOT / "bench"))
+    return importlib.import_module("errors").table(found, source)
+
+
+def full_runs() -> dict[str, Any]:
+    """The newest run of `softplex bench` on each instruction set, quick ones left out, by their paths."""
+    newest = {}
+    for source, found in results_of("bench").items():
+        if not found["settings"]["quick"]:
+            newest[found["machine"]["instruction set"]] = source, found
+    return dict(newest.values())
+
+
+def speed_table(runs: dict[str, Any]) -> str:
+    """What is promised of speed and what was measured as Markdown, an instruction set a column."""
+    from softplex.bench import report
+
+    keys = list(dict.fromkeys(key_of(goal) for found in runs.values() for goal in found["goals"]))
+    goals = [{key_of(goal): goal for goal in found["goals"]} for found in runs.values()]
+    headings = ["", "against", *(found["machine"]["instruction set"] for found in runs.values()), "promised"]
+    lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
+    for key in keys:
+        same = [each.get(key) for each in goals]
+        known = [goal for goal in same if goal]
+        targets = dict.fromkeys(report.promised(goal) for goal in known)
+        cells = [known[0]["what"], report.peer(known[0]), *map(speed_cell, same), " / ".join(targets)]
+        lines.append("| " + " | ".join(cells) + " |")
+    taken = [f"{report.taken_on(found)} Kept in `{source}`." for source, found in runs.items()]
+    return "\n".join([*lines, "", *taken])
+
+
+def key_of(goal: dict[str, Any]) -> tuple[str, ...]:
+    return goal["case"], goal["what"], goal["peer"], goal["statistic"]
+
+
+def speed_cell(goal: dict[str, Any] | None) -> str:
+    """A figure, in bold where it is less than promised; the worst shape's behind a mean."""
+    from softplex.bench import report
+
+    if goal is None or goal["figure"] is None:
+        return "–"
+    figure = report.figure(goal, goal["figure"])
+    marked = f"**{figure}**" if goal["reached"] is False else figure
+    has_worst = goal["statistic"] == "mean" and goal["worst"]["value"] < goal["figure"]
+    return f"{marked} ({report.figure(goal, goal['worst']['value'])})" if has_worst else marked
 
 
 def with_block(text: str, name: str, made: str) -> str:

@@ -5,11 +5,16 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+import softplex as sx
+
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+HAS_KERNELS = not sx.info()["instruction set"].startswith("none")
+WITH_A_KERNEL = ("softmax", "log_softmax", "softmin", "log_softmin", "sparsemax", "entmax15", "entmax")
 
 
 @dataclass(frozen=True)
@@ -23,8 +28,13 @@ class Framework:
     to_numpy: Callable
     is_array: Callable
     lazy: bool = False  # numbers cannot be looked at: errors in values become NaN rows, and calls are slow
-    formulas: bool = True  # section 4's factor of four
+    kernels: tuple[str, ...] = ()  # maps without section 4's factor of four, which is for formulas
     bits: bool = False  # section 5: a row's bits depend on that row alone
+    maps: tuple[str, ...] | None = None  # None: all
+    setting: Callable = nullcontext  # a context manager to call the library in
+
+    def runs(self, name):
+        return self.maps is None or name in self.maps
 
     @property
     def missing(self):
@@ -62,7 +72,22 @@ def dask_to_numpy(array):
 
 
 NUMPY = Framework(
-    "numpy", "numpy", FLOATS, np.array, lambda array: array, lambda array: type(array) is np.ndarray, bits=True
+    "numpy",
+    "numpy",
+    FLOATS,
+    np.array,
+    lambda array: array,
+    lambda array: type(array) is np.ndarray,
+    kernels=WITH_A_KERNEL if HAS_KERNELS else (),
+    bits=True,
+)
+FORMULAS = replace(
+    NUMPY,
+    name="numpy formulas",
+    dtypes=("float64", "float32"),
+    kernels=(),
+    maps=WITH_A_KERNEL,
+    setting=lambda: sx.kernels("none"),
 )
 STRICT = Framework(
     "array_api_strict",
@@ -81,4 +106,4 @@ DASK = Framework(
     lambda array: type(array).__module__.startswith("dask"),
     lazy=True,
 )
-FRAMEWORKS = (NUMPY, STRICT, DASK)
+FRAMEWORKS = (NUMPY, FORMULAS, STRICT, DASK) if HAS_KERNELS else (NUMPY, STRICT, DASK)

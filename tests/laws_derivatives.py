@@ -161,7 +161,7 @@ def assert_parameter(case, name, got, rows, g):
     scale, total = float(max(terms)), float(sum(wanted))
     error = abs(got - total)
     case.record(("d/d " + name, "relative"), error / scale if scale else error)
-    assert error <= tolerances.parameter_bound(case.dtype, formulas=case.framework.formulas) * scale, (
+    assert error <= tolerances.parameter_bound(case.dtype, formulas=case.formulas) * scale, (
         f"d / d {name}: {got!r}, not {total!r}, of {rows}"
     )
 

@@ -9,7 +9,7 @@ import hard_rows
 from frameworks import numpy_dtype
 from lawbook import assert_same_bits, is_simplex, law, same_bits
 
-NUMPY_ONLY = ("numpy",)
+NUMPY_ONLY = ("numpy", "numpy formulas")
 METHODS = (None, "vjp", "jvp", "smooth_max", "residual", "loss")
 
 

@@ -29,7 +29,7 @@ def assert_loss(case, got, wanted, row, target, *, temperature=False, note=""):
         assert got == np.inf, f"{note}: {got}"
         return
     scale = row.loss_scale(target)
-    bound = tolerances.linear_bound(case.dtype, temperature=temperature, formulas=case.framework.formulas)
+    bound = tolerances.linear_bound(case.dtype, temperature=temperature, formulas=case.formulas)
     if wanted > tolerances.largest(case.dtype):
         return
     error = float(abs(reference.mpf(float(got)) - wanted) / ulp(case.dtype, scale))
@@ -95,7 +95,7 @@ def assert_smooth_max(case, value, row, note, *, temperature=False):
     size = max([reference.mpf(1), *(abs(score) for score in row.competitors)]) * row.temperature
     scale = max(size * max(reference.mpf(1), row.hyper.get("budget", 1)), abs(wanted))
     error = float(abs(reference.mpf(float(value)) - wanted) / ulp(case.dtype, scale))
-    bound = tolerances.linear_bound(case.dtype, temperature=temperature, formulas=case.framework.formulas)
+    bound = tolerances.linear_bound(case.dtype, temperature=temperature, formulas=case.formulas)
     case.record(("smooth_max", "largest term"), error)
     assert error <= bound, f"{note}: {value!r}, not {float(wanted)!r}, off by {error:.3g} ULP"
 
@@ -206,7 +206,7 @@ def residual_scale(case, row, wanted, y, is_index):
 
 
 def assert_residual(case, got, row, target, *, temperature=False):
-    bound = tolerances.residual_bound(case.dtype, temperature=temperature, formulas=case.framework.formulas)
+    bound = tolerances.residual_bound(case.dtype, temperature=temperature, formulas=case.formulas)
     is_index, distribution = isinstance(target, int), row.smoothed(target, 0)
     for entry, (found, wanted) in enumerate(zip(got.tolist(), row.residual(target), strict=True)):
         scale = residual_scale(case, row, wanted, distribution[entry], is_index)

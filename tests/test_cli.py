@@ -19,7 +19,7 @@ from processes import COMMAND, environment, only_error, softplex
 
 ROOT = Path(__file__).parents[1]
 MEGABYTE = 10**6
-COMMANDS = ("demo", "show", "apply", "plot", "info")
+COMMANDS = ("demo", "show", "apply", "plot", "bench", "info")
 
 
 def save_zeros(path, shape, first_rows=None, dtype="<f8"):

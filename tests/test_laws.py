@@ -21,4 +21,5 @@ CASES = [
 def test_law(law, map_, framework, dtype):
     if framework.missing:
         pytest.skip(framework.missing)
-    law.check(laws.Case(map_, laws.name_of(map_), framework, dtype))
+    with framework.setting():
+        law.check(laws.Case(map_, laws.name_of(map_), framework, dtype))

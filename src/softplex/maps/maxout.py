@@ -12,7 +12,7 @@ from typing import Any
 
 from softplex.core.arguments import DEFAULT_AXIS, Axis, read
 from softplex.core.arrays import Array, Namespace
-from softplex.core.call import Call
+from softplex.core.call import Asked, Call
 from softplex.core.formula import Formula
 from softplex.core.rows import Rows
 
@@ -96,7 +96,7 @@ class Maxout:
     ) -> Array:
         """The maximum of each unit."""
         groups = self._read(x, pieces, axis, layout, dtype, dim)
-        return self._reduce(groups, lambda xp, rows: xp.max(rows, axis=-1, keepdims=True), groups.call.dtype, out)
+        return self._reduce(groups, largest, groups.call.dtype, "value", out)
 
     def winner(
         self,
@@ -129,7 +129,7 @@ class Maxout:
         Source: Goodfellow et al. 2013, arXiv:1302.4389.
         """
         groups = self._read(x, pieces, axis, layout, dtype, dim)
-        return self._reduce(groups, first_winner, groups.call.backend.xp.int64)
+        return self._reduce(groups, first_winner, groups.call.backend.xp.int64, "winner")
 
     def vjp(
         self,
@@ -173,8 +173,7 @@ class Maxout:
 
         def function(rows: Rows, hyper: object, g: Array) -> tuple[Array]:
             xp = rows.xp
-            won = xp.arange(rows.x.shape[-1]) == first_winner(xp, rows.x)
-            return (xp.where(won, xp.astype(g, xp.working), 0.0),)
+            return (xp.where(has_won(xp, rows.x), xp.astype(g, xp.working), 0.0),)
 
         return self._expand(groups, function, g)
 
@@ -219,11 +218,9 @@ class Maxout:
         grouped = self._grouped(groups, call.backend.xp.reshape(t, call.x.shape))
 
         def take(rows: Rows, hyper: object, t: Array) -> tuple[Array]:
-            xp = rows.xp
-            won = xp.arange(rows.x.shape[-1]) == first_winner(xp, rows.x)
-            return (xp.sum(xp.where(won, xp.astype(t, xp.working), 0.0), axis=-1, keepdims=True),)
+            return (of_winner(rows.xp, rows.x, rows.xp.astype(t, rows.xp.working)),)
 
-        return self._run(groups, take, call.dtype, [("entries", grouped)])
+        return self._run(groups, take, call.dtype, "jvp", [("entries", grouped)])
 
     def _read(
         self,
@@ -274,16 +271,16 @@ class Maxout:
         return replace(groups.call, x=self._grouped(groups, groups.call.x), axes=(axis,))
 
     def _reduce(
-        self, groups: Groups, reduce: Callable[[Namespace, Array], Array], dtype: Any, out: Any = None
+        self, groups: Groups, reduce: Callable[[Namespace, Array], Array], dtype: Any, method: str, out: Any = None
     ) -> Array:
         def function(rows: Rows, hyper: object) -> tuple[Array]:
             return (reduce(rows.xp, rows.x),)
 
-        return self._run(groups, function, dtype, [], out)
+        return self._run(groups, function, dtype, method, [], out)
 
-    def _run(self, groups: Groups, function: Any, dtype: Any, operands: Any, out: Any = None) -> Array:
+    def _run(self, groups: Groups, function: Any, dtype: Any, method: str, operands: Any, out: Any = None) -> Array:
         call = self._split_call(groups)
-        result = call.backend.run(call, function, operands, [("row", dtype)])[0]
+        result = call.backend.run(call, function, operands, [("row", dtype)], asked=Asked(method, self))[0]
         if call.is_scalar and groups.keeps_axis:
             result = call.backend.xp.reshape(result, ())
         return result if out is None else call.backend.copied_into(out, result, self.name)
@@ -292,7 +289,8 @@ class Maxout:
         call = self._split_call(groups)
         xp = call.backend.xp
         shape = () if call.is_scalar else tuple(groups.call.x.shape)
-        found = call.backend.run(call, function, [("row", xp.reshape(g, call.batch))], [("entries", call.dtype)])[0]
+        operands, asked = [("row", xp.reshape(g, call.batch))], Asked("vjp", self)
+        found = call.backend.run(call, function, operands, [("entries", call.dtype)], asked=asked)[0]
         return xp.reshape(found, shape)
 
 
@@ -301,6 +299,22 @@ def first_winner(xp: Namespace, rows: Array) -> Array:
     top = xp.max(rows, axis=-1, keepdims=True)
     is_winner = (rows == top) | xp.isnan(rows)
     return xp.argmax(xp.astype(is_winner, xp.int64), axis=-1, keepdims=True)
+
+
+def has_won(xp: Namespace, rows: Array) -> Array:
+    """Whether an entry is the first maximum of its row."""
+    return xp.arange(rows.shape[-1]) == first_winner(xp, rows)
+
+
+def of_winner(xp: Namespace, rows: Array, values: Array) -> Array:
+    """The value that stands where the first maximum does; a maximum with -inf loses no bit of it, not even -0's."""
+    return xp.max(xp.where(has_won(xp, rows), values, -xp.inf), axis=-1, keepdims=True)
+
+
+def largest(xp: Namespace, rows: Array) -> Array:
+    """The maximum; of -0 and 0, which are equal, the first."""
+    top = xp.max(rows, axis=-1, keepdims=True)
+    return xp.choose(top == 0.0, lambda: of_winner(xp, rows, rows), lambda: top)
 
 
 maxout = Maxout()

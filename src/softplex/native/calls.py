@@ -13,13 +13,13 @@ import numpy as np
 from softplex.core.call import Asked, Call
 from softplex.core.threads import get_num_threads
 from softplex.native import cpu
-from softplex.native.table import LOG_SOFTMAX, SOFTMAX, Kernel, kernel_of
+from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
 
 NDArray = np.ndarray[Any, Any]
 
 TYPES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
 ENTRIES = {"value": 0, "vjp": 1, "jvp": 2, "residual": 4}
-RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, SUPPORT_SIZE = 3, 5, 6, 7
+RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, SUPPORT_SIZE, WINNER = 3, 5, 6, 7, 8
 
 
 def is_on() -> bool:
@@ -41,6 +41,8 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
     kernel = kernel_of(asked.formula) if is_on() else None
     if kernel is None or call.x.size == 0:
         return None
+    if kernel.number == MAXOUT:
+        return _maxout(call, kernel, asked.method, operands)
     if asked.method in ("loss", "cross_entropy"):
         return _losses(call, kernel, asked, operands)
     if asked.method == "support_size":
@@ -100,10 +102,29 @@ def _numbers(
 ) -> NDArray:
     """A result of one number a row."""
     result = np.empty(call.batch, dtype)
-    with np.errstate(all="ignore"):
-        x = call.x.astype(call.dtype, copy=False)
-    _run(call, kernel, method, x, operand, index, result)
+    _run(call, kernel, method, _cast(call), operand, index, result)
     return result
+
+
+def _cast(call: Call) -> NDArray:
+    """The scores in the call's dtype."""
+    with np.errstate(all="ignore"):
+        return call.x.astype(call.dtype, copy=False)
+
+
+def _maxout(call: Call, kernel: Kernel, method: str, operands: list[NDArray]) -> list[NDArray] | None:
+    """What maxout is asked for: a number a row, or where each row's cotangent goes."""
+    operand = operands[0] if operands else None
+    if operand is not None and operand.dtype != call.dtype:
+        return None
+    if method == "winner":
+        return [_numbers(call, kernel, WINNER, np.int64)]
+    if method != "vjp":
+        return [_numbers(call, kernel, ENTRIES[method], call.dtype, operand)]
+    # The kernel writes to the winners alone.
+    result = np.zeros(call.x.shape, call.dtype)
+    _run(call, kernel, ENTRIES[method], _cast(call), operand, None, result)
+    return [result]
 
 
 def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:

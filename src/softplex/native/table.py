@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
+from typing import Any
 
 from softplex.core.compose import Bound, Negated
 from softplex.core.formula import Formula
 
 MAXOUT = 5
-"""maxout is no simplex map and has no formula of its own."""
+"""maxout is no simplex map and has no formula: it is found as itself."""
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,12 @@ class Kernel:
 
 
 @cache
-def _numbers() -> dict[Formula, int]:
+def _numbers() -> dict[Any, int]:
     """The maps of cpu/call.h."""
     from softplex import maps
 
     known = (maps.softmax, maps.log_softmax, maps.sparsemax, maps.entmax15, maps.entmax)
-    return {map_.formula: number for number, map_ in enumerate(known)}
+    return {**{map_.formula: number for number, map_ in enumerate(known)}, maps.maxout: MAXOUT}
 
 
 def kernel_of(formula: Formula) -> Kernel | None:

@@ -28,12 +28,16 @@ struct Entmax {
     INLINE Doubles rate(const Doubles& gap, const Doubles& p) const {
         return select(all(0.0) < p, p / (base(gap) * all(b)), all(0.0));
     }
+    static INLINE void begin() {}
+    // What a step leaves is the square of what it found, unless weights end almost like lines, where a support can change.
+    template <class T>
     APART bool step(double sum, double rates) {
+        const double smooth = sizeof(T) == 4 ? 0x1p-16 : 0x1p-30, close = a <= 0.5 ? smooth : sizeof(T) == 4 ? 0x1p-36 : 0x1p-50;
         const double before = v, logarithm = log_of(sum);
         const double moved = -expm1_of(a * logarithm) / (b * exp_of((a - 1.0) * logarithm) * rates);
         v += v * expm1_of(log1p_of(moved) / a);
         b = exp_of(a * log_of(v));
-        return v == before;
+        return v == before || sum <= 1.0 + close;
     }
     static INLINE void correct(double, double) {}
 
@@ -161,6 +165,8 @@ struct Maxima {
     INLINE Doubles weight(const Doubles& gap) const { return select(gap == all(0.0), all(v), all(0.0)); }
     INLINE Doubles weight(const Pair<Doubles>& gap) const { return weight(gap.hi); }
     INLINE Doubles rate(const Doubles& gap, const Doubles&) const { return select(gap == all(0.0), all(1.0), all(0.0)); }
+    static INLINE void begin() {}
+    template <class T>
     INLINE bool step(double, double rates) {
         v = 1.0 / rates;
         return true;

@@ -3,6 +3,7 @@
 #include "driver.h"
 #include "entmax.h"
 #include "entmax15.h"
+#include "maxout.h"
 #include "softmax.h"
 #include "sparsemax.h"
 
@@ -88,6 +89,7 @@ struct Maps {
 Outcome run(const Call& call);
 
 Outcome run(const Call& call) {
+    if (call.map == Map::maxout) return run_maxout(call);
     return call.type == Type::float64 ? run_rows<Maps, double>(call) : run_rows<Maps, float>(call);
 }
 

@@ -143,9 +143,9 @@ struct Softmax {
     // The exponentials as a pass finds them: kept by `sums`, or computed again.
     template <class Exponential>
     struct Terms {
-        const Row<T>& row;
-        const Exponential& exponential;
-        typename Row<T>::Whole sign = row.sign();
+        const Row<T> row;
+        const Exponential exponential;
+        const typename Row<T>::Whole sign = row.sign();
 
         INLINE V computed(Index i, int count) const { return exponential(scores(row, sign, i, count)); }
         INLINE V kept(Index i, int count) const {
@@ -158,12 +158,17 @@ struct Softmax {
     static INLINE Total sum_of_terms(Row<T>& row, Team& team, const Exponential& exponential) {
         const Terms<Exponential> terms{row, exponential};
         Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
+            const Terms<Exponential> own{row, terms.exponential};
+            T* const kept = row.terms;
             Sum<T> sum;
-            each_vector<T>(begin, end, [&](Index i, int count) BODY {
-                const V e = terms.computed(i, count);
-                if (row.terms != nullptr) put<T>(row.terms + i, e, count);
-                sum.add(e);
-            });
+            if (kept != nullptr)
+                each_vector<T>(begin, end, [&](Index i, int count) BODY {
+                    const V e = own.computed(i, count);
+                    put<T>(kept + i, e, count);
+                    sum.add(e);
+                });
+            else
+                each_vector_once<T>(begin, end, [&](Index i, int count) BODY { sum.add(own.computed(i, count)); });
             return Totals{sum.total(), {}, {}};
         });
         sums.first.add(sink_term(row));

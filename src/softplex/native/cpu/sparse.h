@@ -9,7 +9,8 @@
 //   reach()                   how far below the top an entry can weigh something, at most
 //   weight(gap)               p, of Doubles for float rows and of pairs for double rows
 //   rate(gap, p)              dp / d unknown, of Doubles
-//   step(sum, sum of rates)   one of Newton's, true where it changed nothing
+//   step<T>(sum, its rate)    one of Newton's; true where the next would change nothing that rows of T can show
+//   begin()                   the candidates are complete: what step knows of earlier rounds is void
 //   correct(missing, rates)   the last step, kept beside the unknown, for double rows if it keeps_pairs
 //   least()                   a gap below which the weight is 0 for certain
 //   slope(p), omega(p)        1 / omega''(p) and omega(p) of the regulariser, of Doubles
@@ -94,6 +95,7 @@ struct Sparse {
     using Gap = typename Gaps<T>::Gap;
     static constexpr int GROUPS = Gaps<T>::GROUPS;
     static constexpr int ROUNDS = 100;
+    static constexpr Index SHORT = 64, CHUNK = 1024, CROWD = 128;
 
     Row<T>& row;
     Team& team;
@@ -101,13 +103,18 @@ struct Sparse {
     typename Row<T>::Whole sign;
     Pieces pieces;
     Index listed = 0;
+    // All gaps are in the list, in their order.
+    const bool is_short;
     // No candidates beside the list.
     bool is_listed = true;
     double sink_weight = 0.0;
 
     INLINE Sparse(Row<T>& the_row, Team& the_team)
-        : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha) {
-        list_candidates();
+        : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), is_short(the_row.n <= SHORT) {
+        if (is_short)
+            list_all();
+        else
+            list_candidates();
         solve();
     }
 
@@ -127,10 +134,8 @@ struct Sparse {
         Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
             Sum<T> slopes, products;
             each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
-                const V x = scores(row, sign, i, count);
-                if (!any(lowest < x)) return;
                 Gap gap[GROUPS];
-                gaps(x, gap);
+                if (!gaps_at(i, count, lowest, gap)) return;
                 Doubles g[GROUPS];
                 split(take<T>(row.operand + i, count, T(0)), g);
                 for (int j = 0; j < GROUPS; ++j) {
@@ -234,6 +239,18 @@ struct Sparse {
     }
 
   private:
+    // The gaps of a vector; false if none of them can be supported.
+    INLINE bool gaps_at(Index i, int count, const V& lowest, Gap (&gap)[GROUPS]) const {
+        if (is_short) {
+            for (int j = 0; j < GROUPS; ++j) gap[j] = gap_at(i + 8 * j);
+            return true;
+        }
+        const V x = scores(row, sign, i, count);
+        if (!any(lowest < x)) return false;
+        gaps(x, gap);
+        return true;
+    }
+
     INLINE Gap gap_at(Index i) const {
         if constexpr (sizeof(T) == 8)
             return Gap{load(row.list + i), load(row.list_low + i)};
@@ -243,36 +260,44 @@ struct Sparse {
 
     // -- candidates ---------------------------------------------------------------------------------------------------
 
-    INLINE void list_candidates() {
-        const V cut = all(score_below(row, -pieces.reach()));
-        const bool skips = team.shares && row.n > BLOCK;
-        if (skips)
-            team.each_block(row.n, [&](Index begin, Index end) APART {
-                Index count = 0;
-                each_vector_once<T>(begin, end, [&](Index i, int lanes) BODY {
-                    count += __builtin_popcount(bits(cut < scores(row, sign, i, lanes)));
-                });
-                team.found[begin / BLOCK].first.hi = static_cast<double>(count);
-            });
-        for (Index begin = 0; begin < row.n && is_listed && !team.is_stopped; begin += BLOCK)
-            if (!skips || team.found[begin / BLOCK].first.hi > 0.0)
-                list_block(cut, begin, begin + BLOCK < row.n ? begin + BLOCK : row.n);
-        if (row.has_sink && is_listed) list_sink();
-        for (int j = 0; j < 8; ++j) {
-            row.list[listed + j] = -__builtin_inf();
-            if constexpr (sizeof(T) == 8) row.list_low[listed + j] = 0.0;
-        }
+    INLINE void list_all() {
+        each_vector_once<T>(0, row.n, [&](Index i, int count) BODY {
+            Gap gap[GROUPS];
+            gaps(scores(row, sign, i, count), gap);
+            for (int j = 0; j < GROUPS; ++j) {
+                store(row.list + i + 8 * j, plain(gap[j]));
+                if constexpr (sizeof(T) == 8) store(row.list_low + i + 8 * j, gap[j].lo);
+            }
+        });
+        listed = (row.n + 15) / 16 * 16;
+        if (sizeof(T) == 8 && row.n <= listed - 8) end_list(listed - 8);
+        if (row.has_sink) list_sink();
+        end_list(listed);
     }
 
-    APART void list_block(const V& cut, Index begin, Index end) {
+    // Where many crowd below the top, a Newton step on those seen so far raises the cut for those to come.
+    APART void list_candidates() {
+        V cut = all(score_below(row, -pieces.reach()));
+        Index crowd = CROWD;
+        if (row.has_sink) list_sink();
+        for (Index begin = 0; begin < row.n && is_listed && !team.is_stopped; begin += CHUNK) {
+            list_chunk(cut, begin, begin + CHUNK < row.n ? begin + CHUNK : row.n);
+            if constexpr (!Pieces::has_own_solver)
+                if (listed >= crowd && is_listed && begin + CHUNK < row.n) {
+                    const Totals sums = shrink_list();
+                    if (sums.first.value() > 1.0) pieces.template step<T>(sums.first.value(), sums.second.value());
+                    cut = all(score_below(row, pieces.least()));
+                    crowd = 2 * listed + CROWD;
+                }
+        }
+        end_list(listed);
+    }
+
+    INLINE void list_chunk(const V& cut, Index begin, Index end) {
         double* last = row.list + listed;
         each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
             const V x = scores(row, sign, i, count);
             if (!any(cut < x)) return;
-            if (last - row.list > LIST) {
-                is_listed = false;
-                return;
-            }
             Gap gap[GROUPS];
             gaps(x, gap);
             const Doubles reach = all(-pieces.reach());
@@ -283,8 +308,36 @@ struct Sparse {
             }
         });
         listed = last - row.list;
-        // Fewer than were meant to fit are left out of the list for good: the row is walked instead.
-        if (!is_listed) listed = 0;
+        // More than there is room for are not listed at all: the row is walked instead.
+        if (listed + CHUNK + 8 > LIST) {
+            is_listed = false;
+            listed = 0;
+        }
+    }
+
+    // Seven places after the last candidate hold what weighs nothing.
+    INLINE void end_list(Index last) {
+        store(row.list + last, all(-__builtin_inf()));
+        if constexpr (sizeof(T) == 8) store(row.list_low + last, all(0.0));
+    }
+
+    // The sums of weights and rates over the list, which loses those that weigh nothing: the weights only fall from here.
+    INLINE Totals shrink_list() {
+        Totals_of sums;
+        double* last = row.list;
+        end_list(listed);
+        for (Index i = 0; i < listed; i += 8) {
+            const Gap gap = gap_at(i);
+            const Doubles p = pieces.weight(plain(gap));
+            sums.first.add(p);
+            sums.second.add(pieces.rate(plain(gap), p));
+            const DoubleMask is_supported = all(0.0) < p;
+            if constexpr (sizeof(T) == 8) append(row.list_low + (last - row.list), gap.lo, is_supported);
+            last = append(last, plain(gap), is_supported);
+        }
+        listed = last - row.list;
+        end_list(listed);
+        return {sums.first.total(), sums.second.total(), {}};
     }
 
     INLINE void list_sink() {
@@ -306,15 +359,10 @@ struct Sparse {
     }
 
     APART void solve_from_top() {
-        // A step from here is exact to double precision: Newton's error is the square of the last.
-        constexpr double NEAR = sizeof(T) == 4 ? 0x1p-36 : 0x1p-50;
+        pieces.begin();
         for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
-            const Totals sums = over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
-                const Doubles p = pieces.weight(plain(gap));
-                sum.first.add(p);
-                sum.second.add(pieces.rate(plain(gap), p));
-            });
-            if (pieces.step(sums.first.value(), sums.second.value()) || sums.first.value() <= 1.0 + NEAR) break;
+            const Totals sums = is_listed && !is_short ? shrink_list() : sums_of_weights();
+            if (pieces.template step<T>(sums.first.value(), sums.second.value())) break;
         }
         if constexpr (sizeof(T) == 8 && Pieces::keeps_pairs) {
             Totals sums = over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
@@ -327,6 +375,14 @@ struct Sparse {
         }
     }
 
+    INLINE Totals sums_of_weights() {
+        return over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
+            const Doubles p = pieces.weight(plain(gap));
+            sum.first.add(p);
+            sum.second.add(pieces.rate(plain(gap), p));
+        });
+    }
+
     // -- results --------------------------------------------------------------------------------------------------------
 
     INLINE V lowest_supported() const { return all(score_below(row, pieces.least())); }
@@ -337,10 +393,8 @@ struct Sparse {
         const V lowest = lowest_supported();
         team.each_block(row.n, [&](Index begin, Index end) APART {
             write<T>(row, begin, end, [&](Index i, int count) BODY {
-                const V x = scores(row, sign, i, count);
-                if (!any(lowest < x)) return all(T(0));
                 Gap gap[GROUPS];
-                gaps(x, gap);
+                if (!gaps_at(i, count, lowest, gap)) return all(T(0));
                 return body(gap, i, count);
             });
         });

@@ -8,7 +8,7 @@ namespace softplex::SOFTPLEX_ISA {
 struct Sparsemax {
     static constexpr bool has_own_solver = false;
     static constexpr bool keeps_pairs = true;
-    double v = 1.0, v_low = 0.0;
+    double v = 1.0, v_low = 0.0, supported = 0.0;
 
     explicit INLINE Sparsemax(double) {}
     static INLINE double reach() { return 1.0; }
@@ -19,10 +19,14 @@ struct Sparsemax {
         return positive(Pair<Doubles>{all(v), all(v_low)} + gap);
     }
     INLINE Doubles rate(const Doubles&, const Doubles& p) const { return slope(p); }
+    INLINE void begin() { supported = 0.0; }
+    // The sum is linear as long as the support is the same: then the step was the last.
+    template <class T>
     INLINE bool step(double sum, double rates) {
-        const double before = v;
+        const bool is_same = rates == supported;
+        supported = rates;
         v += (1.0 - sum) / rates;
-        return v == before;
+        return is_same;
     }
     INLINE void correct(double missing, double rates) { v_low = missing / rates; }
 

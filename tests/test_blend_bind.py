@@ -43,7 +43,8 @@ def test_a_blend_differentiates_its_parameters():
 def test_blends_nest_and_know_their_support():
     inner = sx.blend({sx.sparsemax: 0.5, sx.entmax.bind(alpha=3): 0.5})
     outer = sx.blend({inner: 0.5, sx.entmax15: 0.5})
-    wanted = 0.25 * sx.sparsemax(X) + 0.25 * sx.entmax(X, alpha=3) + 0.5 * sx.entmax15(X)
+    with sx.kernels("none"):  # which blends do without
+        wanted = 0.25 * sx.sparsemax(X) + 0.25 * sx.entmax(X, alpha=3) + 0.5 * sx.entmax15(X)
     np.testing.assert_allclose(outer(X), wanted, rtol=4e-16)
     sizes = inner.support_size(X)
     assert sizes.dtype == np.int64
@@ -53,7 +54,9 @@ def test_blends_nest_and_know_their_support():
 def test_the_blend_of_the_contract():
     w = 0.3
     mixed = sx.blend({sx.softmax: w, sx.softmin: 1 - w})
-    np.testing.assert_allclose(mixed(X), w * sx.softmax(X) + (1 - w) * sx.softmin(X), rtol=4e-16)
+    with sx.kernels("none"):
+        wanted = w * sx.softmax(X) + (1 - w) * sx.softmin(X)
+    np.testing.assert_allclose(mixed(X), wanted, rtol=4e-16)
     assert np.array_equal(mixed([np.inf, 0.0]), [np.nan, np.nan], equal_nan=True)
 
 

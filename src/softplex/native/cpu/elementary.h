@@ -93,62 +93,84 @@ struct ExpOf<double> {
                                          2.0914686968086876e-09};
 };
 
-template <class T, int COUNT>
-INLINE Vector<T> polynomial(const Vector<T>& r, const T (&terms)[COUNT]) {
-    Vector<T> value = all(terms[COUNT - 1]);
+// The entry type and the vector of integers that go with one vector or several.
+template <class V>
+struct Kind;
+template <int COUNT>
+struct Kind<Pack<NativeFloats, COUNT>> {
+    using Entry = float;
+    using Integers = Pack<NativeInts, COUNT>;
+    static INLINE Pack<NativeFloats, COUNT> all_of(float x) { return spread<COUNT>(all(x)); }
+};
+template <int COUNT>
+struct Kind<Pack<NativeDoubles, COUNT>> {
+    using Entry = double;
+    using Integers = Pack<NativeLongs, COUNT>;
+    static INLINE Pack<NativeDoubles, COUNT> all_of(double x) { return spread<COUNT>(all(x)); }
+};
+template <class V>
+using ConstantsOf = ExpOf<typename Kind<V>::Entry>;
+template <class V>
+INLINE V every(typename Kind<V>::Entry x) {
+    return Kind<V>::all_of(x);
+}
+
+template <class V, int COUNT>
+INLINE V polynomial(const V& r, const typename Kind<V>::Entry (&terms)[COUNT]) {
+    V value = every<V>(terms[COUNT - 1]);
 #pragma GCC unroll 16
-    for (int j = COUNT - 2; j >= 0; --j) value = fma(value, r, all(terms[j]));
+    for (int j = COUNT - 2; j >= 0; --j) value = fma(value, r, every<V>(terms[j]));
     return value;
 }
 
 // x - k ln 2 but for the last digits of ln 2; exact where it matters, for k an integer near x / ln 2.
-template <class T>
-INLINE Vector<T> less_ln2_times(const Vector<T>& k, const Vector<T>& x) {
-    using C = ExpOf<T>;
-    if constexpr (HAS_FMA) return fma(-k, all(C::ln2), x);
-    return (x - k * all(C::ln2_first)) - k * all(C::ln2_second);
+template <class V>
+INLINE V less_ln2_times(const V& k, const V& x) {
+    using C = ConstantsOf<V>;
+    if constexpr (HAS_FMA) return fma(-k, every<V>(C::ln2), x);
+    return (x - k * every<V>(C::ln2_first)) - k * every<V>(C::ln2_second);
 }
 
 // exp(r) - 1 for |r| at most half ln 2, `tail` being what r lacks.
-template <class T>
-INLINE Vector<T> reduced_expm1(const Vector<T>& r, const Vector<T>& tail) {
-    return r + fma(r * r, polynomial<T>(r, ExpOf<T>::terms), tail);
+template <class V>
+INLINE V reduced_expm1(const V& r, const V& tail) {
+    return r + fma(r * r, polynomial(r, ConstantsOf<V>::terms), tail);
 }
-template <class T>
-INLINE Vector<T> reduced_expm1(const Vector<T>& r) {
-    return fma(r * r, polynomial<T>(r, ExpOf<T>::terms), r);
+template <class V>
+INLINE V reduced_expm1(const V& r) {
+    return fma(r * r, polynomial(r, ConstantsOf<V>::terms), r);
 }
 
 // value * 2^k with `shifted` = magic + k; no result is subnormal.
-template <class T>
-INLINE Vector<T> times_power_of_two(const Vector<T>& value, const Vector<T>& shifted) {
-    using Whole = typename Lanes<T>::Integers;
-    const Whole exponent = shifted_left<ExpOf<T>::mantissa_bits>(bits_of<Whole>(shifted));
-    return bits_of<Vector<T>>(bits_of<Whole>(value) + exponent);
+template <class V>
+INLINE V times_power_of_two(const V& value, const V& shifted) {
+    using Whole = typename Kind<V>::Integers;
+    const Whole exponent = shifted_left<ConstantsOf<V>::mantissa_bits>(bits_of<Whole>(shifted));
+    return bits_of<V>(bits_of<Whole>(value) + exponent);
 }
 
 // 2^bias exp(x + x_low) for faint <= x <= 0.
-template <class T>
-INLINE Vector<T> biased_exp(const Vector<T>& x, const Vector<T>& x_low) {
-    using C = ExpOf<T>;
-    const Vector<T> magic = all(C::magic + C::bias);
-    const Vector<T> shifted = fma(x, all(C::log2e), magic);
-    const Vector<T> k = shifted - magic;
-    const Vector<T> r = less_ln2_times<T>(k, x);
-    const Vector<T> low = fma(-k, all(C::ln2_rest), x_low);
-    const Vector<T> whole = r + low;
-    const Vector<T> tail = (r - whole) + low;
-    return times_power_of_two<T>(all(T(1)) + reduced_expm1<T>(whole, tail), shifted);
+template <class V>
+INLINE V biased_exp(const V& x, const V& x_low) {
+    using C = ConstantsOf<V>;
+    const V magic = every<V>(C::magic + C::bias);
+    const V shifted = fma(x, every<V>(C::log2e), magic);
+    const V k = shifted - magic;
+    const V r = less_ln2_times(k, x);
+    const V low = fma(-k, every<V>(C::ln2_rest), x_low);
+    const V whole = r + low;
+    const V tail = (r - whole) + low;
+    return times_power_of_two(every<V>(1) + reduced_expm1(whole, tail), shifted);
 }
 // exp(x) for x up to 350; 0 far below 0.
 APART inline Doubles exp(const Doubles& x) {
     static_assert(ExpOf<double>::bias == 512.0, "the bias is taken back");
-    return biased_exp<double>(larger(all(ExpOf<double>::faint), x), all(0.0)) * all(0x1p-512);
+    return biased_exp(larger(all(ExpOf<double>::faint), x), all(0.0)) * all(0x1p-512);
 }
 // exp(x) - 1 for x up to 350.
 APART inline Doubles expm1(const Doubles& x) {
     const DoubleMask is_small = (all(-0.3466) < x) & (x < all(0.3466));
-    return select(is_small, reduced_expm1<double>(select(is_small, x, all(0.0))), exp(x) - all(1.0));
+    return select(is_small, reduced_expm1(select(is_small, x, all(0.0))), exp(x) - all(1.0));
 }
 
 // -- the logarithm -----------------------------------------------------------------------------------------------------
@@ -174,7 +196,7 @@ APART inline Doubles log(const Doubles& x, const Doubles& x_low) {
     const Doubles s = f / (all(2.0) + f);
     const Doubles z = s * s;
     const Doubles half = halved(f) * f;
-    const Doubles series = z * polynomial<double>(z, LOG_TERMS);
+    const Doubles series = z * polynomial(z, LOG_TERMS);
     const Doubles low = fma(k, all(1.90821492927058770002e-10), x_low / x);
     return k * all(6.93147180369123816490e-01) - ((half - fma(s, half + series, low)) - f);
 }

@@ -30,6 +30,12 @@ struct Maps {
         });
     }
 
+    // The same for a short row, if there is a way that is faster.
+    static bool short_value(Map map, const Row<T>& row) {
+        if (map == Map::softmax) return Softmax<T>::template short_row<false>(row);
+        return map == Map::log_softmax && Softmax<T>::template short_row<true>(row);
+    }
+
     static void derivative(Map map, bool is_tangent, Row<T>& row, Team& team) {
         if (map == Map::log_softmax && is_tangent) return Softmax<T>::template log_derivative<true>(row, team);
         if (map == Map::log_softmax) return Softmax<T>::template log_derivative<false>(row, team);

@@ -4,6 +4,8 @@
 // taken block by block and added in the order of the blocks, whoever computes them, so that no bit depends on the team.
 #pragma once
 
+#include <type_traits>
+
 #include "elementary.h"
 #include "threads.h"
 
@@ -83,6 +85,13 @@ INLINE void put(T* to, const Vector<T>& v, int count) {
 template <class T>
 INLINE Vector<T> scores(const Row<T>& row, const typename Row<T>::Whole& sign, Index i, int count) {
     return flipped(take<T>(row.x + i, count, row.is_negated ? INFINITE<T> : -INFINITE<T>), sign);
+}
+
+template <class T>
+using SeveralOf = std::conditional_t<sizeof(T) == 4, Pack<NativeFloats, SEVERAL * PARTS>, Pack<NativeDoubles, SEVERAL * PARTS>>;
+template <class T>
+INLINE SeveralOf<T> several_scores(const Row<T>& row, const typename Row<T>::Whole& sign, Index i) {
+    return flipped(load_as<SeveralOf<T>>(row.x + i), sign);
 }
 
 // Writes body(i, count) to the result.

@@ -23,16 +23,18 @@ struct NearExponential {
         floor = top + all(C::faint);
         const Floats magic = all(C::magic);
         top_multiple = fma(top, all(C::log2e), magic) - magic;
-        top_rest = less_ln2_times<float>(top_multiple, top);
+        top_rest = less_ln2_times(top_multiple, top);
     }
-    INLINE Floats operator()(const Floats& x) const {
-        const Floats magic = all(C::magic + C::bias);
-        const Floats near = larger(floor, x);
-        const Floats shifted = fma(near - top, all(C::log2e), magic);
-        const Floats k = shifted - magic;
-        const Floats r = less_ln2_times<float>(k + top_multiple, near) - top_rest;
-        const Floats reduced = fma(-k, all(C::ln2_rest), r);
-        return times_power_of_two<float>(all(1.0f) + reduced_expm1<float>(reduced), shifted);
+    template <int COUNT>
+    INLINE Pack<NativeFloats, COUNT> operator()(const Pack<NativeFloats, COUNT>& x) const {
+        using V = Pack<NativeFloats, COUNT>;
+        const V magic = every<V>(C::magic + C::bias);
+        const V near = larger(spread<COUNT>(floor), x);
+        const V shifted = fma(near - spread<COUNT>(top), every<V>(C::log2e), magic);
+        const V k = shifted - magic;
+        const V r = less_ln2_times(k + spread<COUNT>(top_multiple), near) - spread<COUNT>(top_rest);
+        const V reduced = fma(-k, every<V>(C::ln2_rest), r);
+        return times_power_of_two(every<V>(1.0f) + reduced_expm1(reduced), shifted);
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
@@ -43,13 +45,15 @@ struct FarExponential {
     Floats top;
 
     explicit INLINE FarExponential(const Row<float>& row) : top(all(static_cast<float>(row.top))) {}
-    INLINE Floats operator()(const Floats& x) const {
-        const Floats magic = all(C::magic + C::bias);
-        const Floats near = larger(all(C::faint), x - top);
-        const Floats shifted = fma(near, all(C::log2e), magic);
-        const Floats k = shifted - magic;
-        const Floats reduced = fma(-k, all(C::ln2_rest), less_ln2_times<float>(k, near));
-        return times_power_of_two<float>(all(1.0f) + reduced_expm1<float>(reduced), shifted);
+    template <int COUNT>
+    INLINE Pack<NativeFloats, COUNT> operator()(const Pack<NativeFloats, COUNT>& x) const {
+        using V = Pack<NativeFloats, COUNT>;
+        const V magic = every<V>(C::magic + C::bias);
+        const V near = larger(every<V>(C::faint), x - spread<COUNT>(top));
+        const V shifted = fma(near, every<V>(C::log2e), magic);
+        const V k = shifted - magic;
+        const V reduced = fma(-k, every<V>(C::ln2_rest), less_ln2_times(k, near));
+        return times_power_of_two(every<V>(1.0f) + reduced_expm1(reduced), shifted);
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
@@ -58,13 +62,15 @@ struct FarExponential {
 template <bool TEMPERED>
 struct DoubleExponential {
     using C = ExpOf<double>;
-    Doubles top, scale, temperature;
+    Doubles top, floor, scale, temperature;
 
     explicit INLINE DoubleExponential(const Row<double>& row) {
         // Above 2^100 the differences of finite scores could overflow although their quotients do not.
         const double quarter = row.temperature > 0x1p100 ? 0.25 : 1.0;
         scale = all(quarter);
         top = all(row.top * quarter);
+        // Far enough below the top to weigh nothing, and to differ from a top of any size.
+        floor = all((row.top + C::faint) - __builtin_fabs(row.top) * 0x1p-50);
         temperature = all(row.temperature * quarter);
     }
     INLINE Pair<Doubles> gap(const Doubles& x) const {
@@ -77,9 +83,20 @@ struct DoubleExponential {
         // Far from the top and past the end there is no error worth keeping, and perhaps no number.
         return {d.hi, select(all(C::faint) < d.hi, d.lo, all(0.0))};
     }
-    INLINE Doubles operator()(const Doubles& x) const {
-        const Pair<Doubles> d = gap(x);
-        return biased_exp<double>(larger(all(C::faint), d.hi), d.lo);
+    template <int COUNT>
+    INLINE Pack<NativeDoubles, COUNT> operator()(const Pack<NativeDoubles, COUNT>& x) const {
+        using V = Pack<NativeDoubles, COUNT>;
+        if constexpr (!TEMPERED) {
+            const Pair<V> d = two_sum(larger(spread<COUNT>(floor), x), spread<COUNT>(-top));
+            return biased_exp(larger(every<V>(C::faint), d.hi), d.lo);
+        }
+        V e;
+        for (int j = 0; j < COUNT / PARTS; ++j) {
+            const Pair<Doubles> d = gap(one_of(x, j));
+            const Doubles one = biased_exp(larger(all(C::faint), d.hi), d.lo);
+            set_one_of(e, j, one);
+        }
+        return e;
     }
 };
 
@@ -92,7 +109,9 @@ INLINE auto with_exponential(const Row<float>& row, Body body) {
 }
 template <class Body>
 INLINE auto with_exponential(const Row<double>& row, Body body) {
-    return row.is_tempered ? body(DoubleExponential<true>(row)) : body(DoubleExponential<false>(row));
+    // Below some tops there is no room for the floor.
+    const bool is_simple = !row.is_tempered && row.top > -0x1p1000;
+    return is_simple ? body(DoubleExponential<false>(row)) : body(DoubleExponential<true>(row));
 }
 
 // (score - top) / temperature of one score in double precision, with its error.
@@ -112,7 +131,7 @@ template <class T>
 INLINE double sink_term(const Row<T>& row) {
     if (!row.has_sink || row.sink == -__builtin_inf()) return 0.0;
     const Pair<Doubles> gap = gap_of(row, row.sink);
-    const Doubles power = biased_exp<double>(larger(all(ExpOf<double>::faint), gap.hi), gap.lo);
+    const Doubles power = biased_exp(larger(all(ExpOf<double>::faint), gap.hi), gap.lo);
     return first_of(power) * (0x1p-512 / UNBIASED<T>);
 }
 
@@ -121,6 +140,7 @@ INLINE double sink_term(const Row<T>& row) {
 template <class T>
 struct Softmax {
     using V = Vector<T>;
+    static constexpr Index STEP = SEVERAL * Lanes<T>::count;
 
     // 1 / sum as two numbers of the type: the product with either is exact enough.
     struct Scale {
@@ -148,6 +168,7 @@ struct Softmax {
         const typename Row<T>::Whole sign = row.sign();
 
         INLINE V computed(Index i, int count) const { return exponential(scores(row, sign, i, count)); }
+        INLINE SeveralOf<T> several_computed(Index i) const { return exponential(several_scores(row, sign, i)); }
         INLINE V kept(Index i, int count) const {
             return row.terms != nullptr ? take<T>(row.terms + i, count, T(0)) : computed(i, count);
         }
@@ -161,14 +182,17 @@ struct Softmax {
             const Terms<Exponential> own{row, terms.exponential};
             T* const kept = row.terms;
             Sum<T> sum;
-            if (kept != nullptr)
-                each_vector<T>(begin, end, [&](Index i, int count) BODY {
-                    const V e = own.computed(i, count);
-                    put<T>(kept + i, e, count);
-                    sum.add(e);
-                });
-            else
-                each_vector_once<T>(begin, end, [&](Index i, int count) BODY { sum.add(own.computed(i, count)); });
+            Index i = begin;
+            for (; i + STEP <= end; i += STEP) {
+                const SeveralOf<T> e = own.several_computed(i);
+                if (kept != nullptr) store(kept + i, e);
+                for (int j = 0; j < SEVERAL; ++j) sum.add(one_of(e, j));
+            }
+            each_vector_once<T>(i, end, [&](Index at, int count) BODY {
+                const V e = own.computed(at, count);
+                if (kept != nullptr) put<T>(kept + at, e, count);
+                sum.add(e);
+            });
             return Totals{sum.total(), {}, {}};
         });
         sums.first.add(sink_term(row));
@@ -195,12 +219,23 @@ struct Softmax {
             const V faint = all(static_cast<T>(FAINTEST));
             Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
                 Sum<T> sum, products;
-                each_vector<T>(begin, end, [&](Index i, int count) BODY {
-                    const V e = terms.computed(i, count);
-                    if (row.terms != nullptr) put<T>(row.terms + i, e, count);
-                    const V g = select(faint < e, take<T>(row.operand + i, count, T(0)), all(T(0)));
+                const Terms<std::decay_t<decltype(exponential)>> own{row, terms.exponential};
+                T* const kept = row.terms;
+                const T* const operand = row.operand;
+                const auto add = [&](const V& e, const V& given) BODY {
                     sum.add(e);
-                    products.add_product(e, g);
+                    products.add_product(e, select(faint < e, given, all(T(0))));
+                };
+                Index i = begin;
+                for (; i + STEP <= end; i += STEP) {
+                    const SeveralOf<T> e = own.several_computed(i);
+                    if (kept != nullptr) store(kept + i, e);
+                    for (int j = 0; j < SEVERAL; ++j) add(one_of(e, j), load(operand + i + j * Lanes<T>::count));
+                }
+                each_vector_once<T>(i, end, [&](Index at, int count) BODY {
+                    const V e = own.computed(at, count);
+                    if (kept != nullptr) put<T>(kept + at, e, count);
+                    add(e, take<T>(operand + at, count, T(0)));
                 });
                 return Totals{sum.total(), products.total(), {}};
             });
@@ -219,15 +254,31 @@ struct Softmax {
 
     // -- the logarithm -----------------------------------------------------------------------------------------------
 
-    // The sum of the exponentials less one of the leading 1s, unbiased.
+    // Below it the sum less 1 has lost digits.
+    static constexpr double CLEAR = sizeof(T) == 4 ? 0x1p-16 : 0x1p-40;
+
+    // The sum of the exponentials less one of the leading 1s, unbiased: these are exact, so that they can be taken away.
     template <class Exponential>
     static INLINE double tail(Row<T>& row, Team& team, const Exponential& exponential) {
+        Row<T> unkept = row;
+        unkept.terms = nullptr;
+        const double clear = less_one(sum_of_terms(unkept, team, exponential));
+        return clear >= CLEAR ? clear : confident_tail(row, team, exponential);
+    }
+    static INLINE double less_one(Total sum) {
+        sum.add(-1.0 / UNBIASED<T>);
+        return sum.value() * UNBIASED<T>;
+    }
+
+    // The same with the leading terms left out of the sum, where the others are next to nothing.
+    template <class Exponential>
+    static APART double confident_tail(Row<T>& row, Team& team, const Exponential& exponential) {
         const Terms<Exponential> terms{row, exponential};
         const V top = all(static_cast<T>(row.top));
         const Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
             Sum<T> sum;
             Index ties = 0;
-            each_vector<T>(begin, end, [&](Index i, int count) BODY {
+            each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
                 const V x = scores(row, terms.sign, i, count);
                 const auto is_top = x == top;
                 ties += __builtin_popcount(bits(is_top));
@@ -237,7 +288,6 @@ struct Softmax {
         });
         const double ties = sums.second.value();
         Total rest = sums.first;
-        if (!row.has_sink || row.sink == -__builtin_inf()) return (ties - 1.0) + rest.value() * UNBIASED<T>;
         // The sink may be the one that leads.
         if (ties == 0.0) return rest.value() * UNBIASED<T>;
         rest.add(sink_term(row));
@@ -248,15 +298,24 @@ struct Softmax {
         return with_exponential(row, [&](const auto& exponential) BODY { return log1p_of(tail(row, team, exponential)); });
     }
 
+    // gap - shift, both in more digits than the type has.
+    struct Shift {
+        V hi, lo;
+        explicit INLINE Shift(double shift) {
+            const T head = static_cast<T>(shift);
+            hi = all(head);
+            lo = all(static_cast<T>(shift - static_cast<double>(head)));
+        }
+        INLINE V operator()(const Pair<V>& gap) const { return (gap.hi - hi) + (gap.lo - lo); }
+    };
+
     static INLINE void log_value(Row<T>& row, Team& team) {
         with_exponential(row, [&](const auto& exponential) BODY {
-            const double shift = log1p_of(tail(row, team, exponential));
-            const V hi = all(static_cast<T>(shift)), lo = all(static_cast<T>(shift - static_cast<double>(static_cast<T>(shift))));
+            const Shift shift(log1p_of(tail(row, team, exponential)));
             const auto sign = row.sign();
             team.each_block(row.n, [&](Index begin, Index end) APART {
                 write<T>(row, begin, end, [&](Index i, int count) BODY {
-                    const Pair<V> gap = exponential.gap(scores(row, sign, i, count));
-                    return (gap.hi - hi) + (gap.lo - lo);
+                    return shift(exponential.gap(scores(row, sign, i, count)));
                 });
             });
         });
@@ -300,6 +359,59 @@ struct Softmax {
                     return select(dead < x, moved * outer, zero);
                 });
             });
+        });
+    }
+
+    // -- short rows --------------------------------------------------------------------------------------------------
+
+    // Rows that fit into a few vectors, untempered and without a sink, never leave the registers. The same operations in
+    // the same order as above; false, and nothing done, for rows that need more care.
+    static constexpr Index SHORT = 4 * Lanes<T>::count;
+
+    template <bool LOG>
+    static INLINE bool short_row(const Row<T>& row) {
+        const Index vectors = (row.n + Lanes<T>::count - 1) / Lanes<T>::count;
+        if (vectors == 1) return short_row<LOG, 1>(row);
+        if (vectors == 2) return short_row<LOG, 2>(row);
+        if (vectors == 3) return short_row<LOG, 3>(row);
+        return short_row<LOG, 4>(row);
+    }
+
+    template <bool LOG, int VECTORS>
+    static APART bool short_row(const Row<T>& row) {
+        using W = std::conditional_t<sizeof(T) == 4, Pack<NativeFloats, VECTORS * PARTS>, Pack<NativeDoubles, VECTORS * PARTS>>;
+        constexpr int LANES = Lanes<T>::count;
+        const int left = static_cast<int>(row.n) - (VECTORS - 1) * LANES;
+        const auto count_of = [&](int j) BODY { return j + 1 < VECTORS ? LANES : left; };
+        const auto sign = row.sign();
+        W x;
+        V top = all(-INFINITE<T>);
+        auto bad = unordered(top, top);
+        for (int j = 0; j < VECTORS; ++j) {
+            const V one = scores(row, sign, j * LANES, count_of(j));
+            bad = bad | unordered(one, one);
+            top = larger(one, top);
+            set_one_of(x, j, one);
+        }
+        Row<T> topped = row;
+        topped.top = static_cast<double>(largest_of(top)) + 0.0;
+        const bool is_finite = topped.top > -__builtin_inf() && topped.top < __builtin_inf();
+        if (any(bad) || !is_finite) return false;
+        return with_exponential(topped, [&](const auto& exponential) BODY {
+            const W e = exponential(x);
+            Sum<T> sum;
+            for (int j = 0; j < VECTORS; ++j) sum.add(one_of(e, j));
+            if constexpr (!LOG) {
+                const Scale scale(sum.total());
+                for (int j = 0; j < VECTORS; ++j) put<T>(row.result + j * LANES, scale(one_of(e, j)), count_of(j));
+                return true;
+            }
+            const double rest = less_one(sum.total());
+            if (!(rest >= CLEAR)) return false;
+            const Shift shift(log1p_of(rest));
+            for (int j = 0; j < VECTORS; ++j)
+                put<T>(row.result + j * LANES, shift(exponential.gap(one_of(x, j))), count_of(j));
+            return true;
         });
     }
 

@@ -28,6 +28,7 @@
 // Long functions stay functions: inlined everywhere they would take minutes to compile.
 #define APART __attribute__((noinline))
 #define EACH_PART _Pragma("GCC unroll 4") for (int i = 0; i < PARTS; ++i)
+#define EACH_OF(COUNT) _Pragma("GCC unroll 16") for (int i = 0; i < COUNT; ++i)
 
 namespace softplex::SOFTPLEX_ISA {
 
@@ -51,10 +52,13 @@ typedef double NativeDoubles __attribute__((vector_size(WIDTH)));
 typedef std::int32_t NativeInts __attribute__((vector_size(WIDTH)));
 typedef std::int64_t NativeLongs __attribute__((vector_size(WIDTH)));
 
-template <class N>
+// One vector in PARTS registers, or several vectors that go through all operations side by side: their latencies overlap
+// where a processor would not look far enough ahead by itself.
+template <class N, int COUNT = PARTS>
 struct Pack {
-    N part[PARTS];
+    N part[COUNT];
 };
+constexpr int SEVERAL = 4;
 using Floats = Pack<NativeFloats>;
 using Doubles = Pack<NativeDoubles>;
 using Ints = Pack<NativeInts>;
@@ -81,52 +85,52 @@ using Vector = typename Lanes<T>::Vector;
 
 // -- arithmetic --------------------------------------------------------------------------------------------------------
 
-template <class N>
-INLINE Pack<N> operator+(const Pack<N>& a, const Pack<N>& b) {
-    Pack<N> r;
-    EACH_PART r.part[i] = a.part[i] + b.part[i];
+template <class N, int COUNT>
+INLINE Pack<N, COUNT> operator+(const Pack<N, COUNT>& a, const Pack<N, COUNT>& b) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = a.part[i] + b.part[i];
     return r;
 }
-template <class N>
-INLINE Pack<N> operator-(const Pack<N>& a, const Pack<N>& b) {
-    Pack<N> r;
-    EACH_PART r.part[i] = a.part[i] - b.part[i];
+template <class N, int COUNT>
+INLINE Pack<N, COUNT> operator-(const Pack<N, COUNT>& a, const Pack<N, COUNT>& b) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = a.part[i] - b.part[i];
     return r;
 }
-template <class N>
-INLINE Pack<N> operator*(const Pack<N>& a, const Pack<N>& b) {
-    Pack<N> r;
-    EACH_PART r.part[i] = a.part[i] * b.part[i];
+template <class N, int COUNT>
+INLINE Pack<N, COUNT> operator*(const Pack<N, COUNT>& a, const Pack<N, COUNT>& b) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = a.part[i] * b.part[i];
     return r;
 }
-template <class N>
-INLINE Pack<N> operator/(const Pack<N>& a, const Pack<N>& b) {
-    Pack<N> r;
-    EACH_PART r.part[i] = a.part[i] / b.part[i];
+template <class N, int COUNT>
+INLINE Pack<N, COUNT> operator/(const Pack<N, COUNT>& a, const Pack<N, COUNT>& b) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = a.part[i] / b.part[i];
     return r;
 }
-template <class N>
-INLINE Pack<N> operator-(const Pack<N>& a) {
-    Pack<N> r;
-    EACH_PART r.part[i] = -a.part[i];
+template <class N, int COUNT>
+INLINE Pack<N, COUNT> operator-(const Pack<N, COUNT>& a) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = -a.part[i];
     return r;
 }
-template <class N>
-INLINE Pack<N> operator|(const Pack<N>& a, const Pack<N>& b) {
-    Pack<N> r;
-    EACH_PART r.part[i] = a.part[i] | b.part[i];
+template <class N, int COUNT>
+INLINE Pack<N, COUNT> operator|(const Pack<N, COUNT>& a, const Pack<N, COUNT>& b) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = a.part[i] | b.part[i];
     return r;
 }
-template <class N>
-INLINE Pack<N> operator&(const Pack<N>& a, const Pack<N>& b) {
-    Pack<N> r;
-    EACH_PART r.part[i] = a.part[i] & b.part[i];
+template <class N, int COUNT>
+INLINE Pack<N, COUNT> operator&(const Pack<N, COUNT>& a, const Pack<N, COUNT>& b) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = a.part[i] & b.part[i];
     return r;
 }
-template <int BITS, class N>
-INLINE Pack<N> shifted_left(const Pack<N>& a) {
-    Pack<N> r;
-    EACH_PART r.part[i] = a.part[i] << BITS;
+template <int BITS, class N, int COUNT>
+INLINE Pack<N, COUNT> shifted_left(const Pack<N, COUNT>& a) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = a.part[i] << BITS;
     return r;
 }
 
@@ -158,43 +162,77 @@ INLINE To bits_of(const From& from) {
     std::memcpy(&to, &from, sizeof(to));
     return to;
 }
+template <class To, class N, int COUNT>
+INLINE To bits_of(const Pack<N, COUNT>& from) {
+    To to;
+    static_assert(sizeof(To) == sizeof(from), "bits are kept");
+    EACH_OF(COUNT) std::memcpy(&to.part[i], &from.part[i], WIDTH);
+    return to;
+}
 
-// The sign changed where `sign` holds a sign bit alone.
-INLINE Floats flipped(const Floats& a, const Ints& sign) {
-    Floats r;
-    EACH_PART r.part[i] = (NativeFloats)((NativeInts)a.part[i] ^ sign.part[i]);
+// The same vector, or number, for each of several.
+template <int COUNT, class N>
+INLINE Pack<N, COUNT> spread(const Pack<N>& v) {
+    Pack<N, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = v.part[i % PARTS];
     return r;
 }
-INLINE Doubles flipped(const Doubles& a, const Longs& sign) {
-    Doubles r;
-    EACH_PART r.part[i] = (NativeDoubles)((NativeLongs)a.part[i] ^ sign.part[i]);
+template <class N, int COUNT>
+INLINE Pack<N> one_of(const Pack<N, COUNT>& several, int j) {
+    Pack<N> r;
+    EACH_PART r.part[i] = several.part[PARTS * j + i];
+    return r;
+}
+
+template <class N, int COUNT>
+INLINE void set_one_of(Pack<N, COUNT>& several, int j, const Pack<N>& one) {
+    EACH_PART several.part[PARTS * j + i] = one.part[i];
+}
+
+// The sign changed where `sign` holds a sign bit alone.
+template <int COUNT>
+INLINE Pack<NativeFloats, COUNT> flipped(const Pack<NativeFloats, COUNT>& a, const Ints& sign) {
+    Pack<NativeFloats, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = (NativeFloats)((NativeInts)a.part[i] ^ sign.part[i % PARTS]);
+    return r;
+}
+template <int COUNT>
+INLINE Pack<NativeDoubles, COUNT> flipped(const Pack<NativeDoubles, COUNT>& a, const Longs& sign) {
+    Pack<NativeDoubles, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = (NativeDoubles)((NativeLongs)a.part[i] ^ sign.part[i % PARTS]);
     return r;
 }
 
 // a * b + c.
-INLINE Floats fma(const Floats& a, const Floats& b, const Floats& c) {
-    Floats r;
+template <int COUNT>
+INLINE Pack<NativeFloats, COUNT> fma(const Pack<NativeFloats, COUNT>& a, const Pack<NativeFloats, COUNT>& b,
+                                     const Pack<NativeFloats, COUNT>& c) {
+    Pack<NativeFloats, COUNT> r;
 #if defined(__AVX512F__)
-    r.part[0] = _mm512_fmadd_ps(a.part[0], b.part[0], c.part[0]);
+    EACH_OF(COUNT) r.part[i] = _mm512_fmadd_ps(a.part[i], b.part[i], c.part[i]);
 #elif defined(__FMA__)
-    EACH_PART r.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);
+    EACH_OF(COUNT) r.part[i] = _mm256_fmadd_ps(a.part[i], b.part[i], c.part[i]);
 #elif defined(__aarch64__)
-    EACH_PART r.part[i] = (NativeFloats)vfmaq_f32((float32x4_t)c.part[i], (float32x4_t)a.part[i], (float32x4_t)b.part[i]);
+    EACH_OF(COUNT)
+    r.part[i] = (NativeFloats)vfmaq_f32((float32x4_t)c.part[i], (float32x4_t)a.part[i], (float32x4_t)b.part[i]);
 #else
-    EACH_PART r.part[i] = a.part[i] * b.part[i] + c.part[i];
+    EACH_OF(COUNT) r.part[i] = a.part[i] * b.part[i] + c.part[i];
 #endif
     return r;
 }
-INLINE Doubles fma(const Doubles& a, const Doubles& b, const Doubles& c) {
-    Doubles r;
+template <int COUNT>
+INLINE Pack<NativeDoubles, COUNT> fma(const Pack<NativeDoubles, COUNT>& a, const Pack<NativeDoubles, COUNT>& b,
+                                      const Pack<NativeDoubles, COUNT>& c) {
+    Pack<NativeDoubles, COUNT> r;
 #if defined(__AVX512F__)
-    r.part[0] = _mm512_fmadd_pd(a.part[0], b.part[0], c.part[0]);
+    EACH_OF(COUNT) r.part[i] = _mm512_fmadd_pd(a.part[i], b.part[i], c.part[i]);
 #elif defined(__FMA__)
-    EACH_PART r.part[i] = _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);
+    EACH_OF(COUNT) r.part[i] = _mm256_fmadd_pd(a.part[i], b.part[i], c.part[i]);
 #elif defined(__aarch64__)
-    EACH_PART r.part[i] = (NativeDoubles)vfmaq_f64((float64x2_t)c.part[i], (float64x2_t)a.part[i], (float64x2_t)b.part[i]);
+    EACH_OF(COUNT)
+    r.part[i] = (NativeDoubles)vfmaq_f64((float64x2_t)c.part[i], (float64x2_t)a.part[i], (float64x2_t)b.part[i]);
 #else
-    EACH_PART r.part[i] = a.part[i] * b.part[i] + c.part[i];
+    EACH_OF(COUNT) r.part[i] = a.part[i] * b.part[i] + c.part[i];
 #endif
     return r;
 }
@@ -379,51 +417,50 @@ INLINE bool any(const Mask& m) {
 }
 
 // a > b ? a : b, so b where one of them is NaN.
-INLINE Floats larger(const Floats& a, const Floats& b) {
+template <int COUNT>
+INLINE Pack<NativeFloats, COUNT> larger(const Pack<NativeFloats, COUNT>& a, const Pack<NativeFloats, COUNT>& b) {
+    Pack<NativeFloats, COUNT> r;
 #if defined(__AVX512F__)
-    return {{_mm512_max_ps(a.part[0], b.part[0])}};
-#else
-    Floats r;
-#if defined(__AVX2__)
-    EACH_PART r.part[i] = _mm256_max_ps(a.part[i], b.part[i]);
+    EACH_OF(COUNT) r.part[i] = _mm512_max_ps(a.part[i], b.part[i]);
+#elif defined(__AVX2__)
+    EACH_OF(COUNT) r.part[i] = _mm256_max_ps(a.part[i], b.part[i]);
 #elif defined(__x86_64__)
-    EACH_PART r.part[i] = _mm_max_ps(a.part[i], b.part[i]);
+    EACH_OF(COUNT) r.part[i] = _mm_max_ps(a.part[i], b.part[i]);
 #else
-    EACH_PART r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+    EACH_OF(COUNT) r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
 #endif
     return r;
-#endif
 }
-INLINE Doubles larger(const Doubles& a, const Doubles& b) {
+template <int COUNT>
+INLINE Pack<NativeDoubles, COUNT> larger(const Pack<NativeDoubles, COUNT>& a, const Pack<NativeDoubles, COUNT>& b) {
+    Pack<NativeDoubles, COUNT> r;
 #if defined(__AVX512F__)
-    return {{_mm512_max_pd(a.part[0], b.part[0])}};
-#else
-    Doubles r;
-#if defined(__AVX2__)
-    EACH_PART r.part[i] = _mm256_max_pd(a.part[i], b.part[i]);
+    EACH_OF(COUNT) r.part[i] = _mm512_max_pd(a.part[i], b.part[i]);
+#elif defined(__AVX2__)
+    EACH_OF(COUNT) r.part[i] = _mm256_max_pd(a.part[i], b.part[i]);
 #elif defined(__x86_64__)
-    EACH_PART r.part[i] = _mm_max_pd(a.part[i], b.part[i]);
+    EACH_OF(COUNT) r.part[i] = _mm_max_pd(a.part[i], b.part[i]);
 #else
-    EACH_PART r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+    EACH_OF(COUNT) r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
 #endif
     return r;
-#endif
 }
 
 // -- memory ------------------------------------------------------------------------------------------------------------
 
-INLINE Floats load(const float* from) {
-    Floats r;
-    std::memcpy(&r, from, sizeof(r));
+// Register by register: GCC copies a whole pack in pieces that a later load has to wait for.
+template <class V, class T>
+INLINE V load_as(const T* from) {
+    V r;
+    EACH_OF(static_cast<int>(sizeof(V) / WIDTH)) std::memcpy(&r.part[i], from + i * static_cast<int>(WIDTH / sizeof(T)), WIDTH);
     return r;
 }
-INLINE Doubles load(const double* from) {
-    Doubles r;
-    std::memcpy(&r, from, sizeof(r));
-    return r;
+template <class T, class N, int COUNT>
+INLINE void store(T* to, const Pack<N, COUNT>& v) {
+    EACH_OF(COUNT) std::memcpy(to + i * static_cast<int>(WIDTH / sizeof(T)), &v.part[i], WIDTH);
 }
-INLINE void store(float* to, const Floats& v) { std::memcpy(to, &v, sizeof(v)); }
-INLINE void store(double* to, const Doubles& v) { std::memcpy(to, &v, sizeof(v)); }
+INLINE Floats load(const float* from) { return load_as<Floats>(from); }
+INLINE Doubles load(const double* from) { return load_as<Doubles>(from); }
 
 // The first `count` lanes from memory, `fill` in the others.
 template <class T>

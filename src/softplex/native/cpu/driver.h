@@ -72,7 +72,6 @@ struct Plan {
     bool x_packed, operand_packed, result_packed, streams, is_tiled = false;
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
-    bool is_short;  // rows fit into a few vectors, and nothing is asked but their weights
     bool is_apart;  // weights are kept apart from the scores
     Index group = 1;   // rows that are brought in together
     Index groups = 1;  // per piece
@@ -90,7 +89,6 @@ struct Plan {
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
         widens = is_widened && sizeof(T) == 4 && (is_tempered || call.has_sink);
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
-        is_short = call.method == Method::value && n <= 4 * Lanes<T>::count && !call.has_sink && !is_tempered;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
         choose_tiles(call);
         bytes = scratch_bytes(lists);
@@ -377,12 +375,12 @@ struct Driver {
         if (has_operand(call.method))
             row.operand = plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))
                                               : scratch.operand + place * plan.pitch;
-        set_parameters(row, index);
-        if (plan.is_short && Maps<T>::short_value(call.map, row)) return;
         row.streams = plan.streams;
         row.terms = !plan.streams ? row.result : scratch.terms;
         row.list = scratch.list;
         row.list_low = scratch.list_low;
+        set_parameters(row, index);
+        if (Maps<T>::at_once(call.map, call.method, row, team)) return;
         if (settled(row, index, team)) return;
         if (plan.widens && Maps<T>::is_softmax(call.map, row) && needs_double(row))
             run_widened(row, index, scratch, team);

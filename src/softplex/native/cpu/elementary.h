@@ -57,6 +57,9 @@ INLINE Pair<Doubles> halved(const Pair<Doubles>& a) { return {a.hi * all(0.5), a
 INLINE Doubles rounded(const Doubles& a) { return a; }
 INLINE Doubles rounded(const Pair<Doubles>& a) { return a.hi + a.lo; }
 
+// ln 2 in two numbers, products of the first with small integers being exact.
+constexpr double LN2_HEAD = 6.93147180369123816490e-01, LN2_REST = 1.90821492927058770002e-10;
+
 // -- the exponential ---------------------------------------------------------------------------------------------------
 
 template <class T>
@@ -69,6 +72,7 @@ struct ExpOf<float> {
     // Added to the exponents of a row so that none of its terms is subnormal; terms below 2^-bias times the top vanish.
     static constexpr float bias = 64.0f;
     static constexpr float faint = -131.0f;
+    static constexpr double reach = 26.0;
     static constexpr float terms[6] = {0x1.0p-1f,      0x1.555556p-3f,  0x1.5554eap-5f,
                                        0x1.1110ep-7f, 0x1.6d4324p-10f, 0x1.a124f2p-13f};
 };
@@ -80,6 +84,7 @@ struct ExpOf<double> {
     static constexpr int mantissa_bits = 52;
     static constexpr double bias = 512.0;
     static constexpr double faint = -1040.0;
+    static constexpr double reach = 250.0;
     static constexpr double terms[11] = {0.5,
                                          0.1666666666666667,
                                          0.04166666666666667,
@@ -197,8 +202,8 @@ APART inline Doubles log(const Doubles& x, const Doubles& x_low) {
     const Doubles z = s * s;
     const Doubles half = halved(f) * f;
     const Doubles series = z * polynomial(z, LOG_TERMS);
-    const Doubles low = fma(k, all(1.90821492927058770002e-10), x_low / x);
-    return k * all(6.93147180369123816490e-01) - ((half - fma(s, half + series, low)) - f);
+    const Doubles low = fma(k, all(LN2_REST), x_low / x);
+    return k * all(LN2_HEAD) - ((half - fma(s, half + series, low)) - f);
 }
 // log(1 + q) for q > -1.
 APART inline Doubles log1p(const Doubles& q) {

@@ -30,10 +30,15 @@ struct Maps {
         });
     }
 
-    // The same for a short row, if there is a way that is faster.
-    static bool short_value(Map map, const Row<T>& row) {
-        if (map == Map::softmax) return Softmax<T>::template short_row<false>(row);
-        return map == Map::log_softmax && Softmax<T>::template short_row<true>(row);
+    // What a row that needs no care is asked for, without a look at it first; false if it does, and nothing is done.
+    static bool at_once(Map map, Method method, Row<T>& row, Team& team) {
+        if (!is_softmax(map, row) || row.is_tempered || (row.has_sink && row.sink != -__builtin_inf())) return false;
+        const bool is_log = map == Map::log_softmax, is_value = method == Method::value;
+        if (is_value && row.n <= Softmax<T>::SHORT)
+            return is_log ? Softmax<T>::template short_row<true>(row) : Softmax<T>::template short_row<false>(row);
+        if (is_value) return is_log ? Softmax<T>::log_value_at_once(row, team) : Softmax<T>::value_at_once(row, team);
+        if (method == Method::vjp || method == Method::jvp) return !is_log && Softmax<T>::vjp_at_once(row, team);
+        return false;
     }
 
     static void derivative(Map map, bool is_tangent, Row<T>& row, Team& team) {

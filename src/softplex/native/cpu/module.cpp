@@ -34,13 +34,8 @@ PyArrayObject* array_of(PyObject* object) { return reinterpret_cast<PyArrayObjec
 // --- Running a call -------------------------------------------------------------------------------------------------
 
 bool is_main_thread() {
-    try {
-        const nb::object main = nb::module_::import_("threading").attr("main_thread")();
-        return nb::cast<unsigned long>(main.attr("ident")) == PyThread_get_thread_ident();
-    } catch (nb::python_error& error) {
-        error.discard_as_unraisable("softplex");
-        return true;
-    }
+    const nb::object main = nb::module_::import_("threading").attr("main_thread")();
+    return nb::cast<unsigned long>(main.attr("ident")) == PyThread_get_thread_ident();
 }
 
 // The interpreter's lock given up for as long as a call runs. It is taken back now and then to see whether Ctrl-C was
@@ -61,11 +56,21 @@ class Unlocked {
     bool ask() {
         if (!may_be_interrupted_) return false;
         PyEval_RestoreThread(state_);
-        if (!is_asked_) may_be_interrupted_ = is_main_thread();
-        is_asked_ = true;
-        const bool answer = may_be_interrupted_ && PyErr_CheckSignals() != 0;
+        const bool answer = is_signalled();
         state_ = PyEval_SaveThread();
         return answer;
+    }
+
+    // Leaves the exception of a signal's handler set.
+    bool is_signalled() {
+        try {
+            if (!is_asked_) may_be_interrupted_ = is_main_thread();
+        } catch (nb::python_error& error) {
+            error.restore();  // Python's own code is where a handler runs, too
+            return true;
+        }
+        is_asked_ = true;
+        return may_be_interrupted_ && PyErr_CheckSignals() != 0;
     }
 
     PyThreadState* state_;

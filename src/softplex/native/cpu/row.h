@@ -87,8 +87,8 @@ INLINE Vector<T> scores(const Row<T>& row, const typename Row<T>::Whole& sign, I
     return flipped(take<T>(row.x + i, count, row.is_negated ? INFINITE<T> : -INFINITE<T>), sign);
 }
 
-template <class T>
-using SeveralOf = std::conditional_t<sizeof(T) == 4, Pack<NativeFloats, SEVERAL * PARTS>, Pack<NativeDoubles, SEVERAL * PARTS>>;
+template <class T, int COUNT = SEVERAL>
+using SeveralOf = std::conditional_t<sizeof(T) == 4, Pack<NativeFloats, COUNT * PARTS>, Pack<NativeDoubles, COUNT * PARTS>>;
 template <class T>
 INLINE SeveralOf<T> several_scores(const Row<T>& row, const typename Row<T>::Whole& sign, Index i) {
     return flipped(load_as<SeveralOf<T>>(row.x + i), sign);
@@ -118,14 +118,16 @@ INLINE void write(const Row<T>& row, Index begin, Index end, Body body) {
 
 // -- teams -------------------------------------------------------------------------------------------------------------
 
-// Sums of one walk over a row.
+// Sums of one walk over a row, and the largest score where it was looked for.
 struct Totals {
     Total first, second, third;
+    double top = -__builtin_inf();
 
     INLINE void add(const Totals& other) {
         first.add(other.first);
         second.add(other.second);
         third.add(other.third);
+        top = other.top > top ? other.top : top;
     }
 };
 
@@ -205,7 +207,7 @@ APART inline Totals top_of_block(const Row<T>& row, Index begin, Index end) {
         first = larger(a, first);
     });
     Totals found;
-    found.first.hi = static_cast<double>(largest_of(larger(first, second)));
+    found.top = static_cast<double>(largest_of(larger(first, second)));
     found.second.hi = any(bad) ? 1.0 : 0.0;
     return found;
 }
@@ -215,12 +217,12 @@ template <class T>
 INLINE double top_of(const Row<T>& row, Team& team) {
     if (row.n <= BLOCK) {
         const Totals found = top_of_block(row, 0, row.n);
-        return found.second.hi != 0.0 ? __builtin_nan("") : found.first.hi;
+        return found.second.hi != 0.0 ? __builtin_nan("") : found.top;
     }
     double top = -__builtin_inf();
     bool is_bad = false;
     const auto join = [&](const Totals& part) {
-        top = part.first.hi > top ? part.first.hi : top;
+        top = part.top > top ? part.top : top;
         is_bad = is_bad || part.second.hi != 0.0;
     };
     if (!team.shares) {

@@ -13,35 +13,50 @@ namespace softplex::SOFTPLEX_ISA {
 
 // -- 2^bias exp((x - top) / temperature) --------------------------------------------------------------------------------
 
-// Float scores near 0: the multiples of ln 2 are taken from x and from the top, what is left is subtracted exactly.
-struct NearExponential {
-    using C = ExpOf<float>;
-    Floats top, floor, top_multiple, top_rest;
+// Scores near 0, untempered: 2^bias exp(x) / 2^origin. The origin, an integer not far from the top's, cancels from the
+// weights and changes no bit of them, so that it may be guessed before the top is known.
+template <class T>
+struct Powers {
+    using C = ExpOf<T>;
+    static constexpr bool FINDS_TOP = true;
+    double origin, residue = 0.0;
+    Vector<T> magic, floor, top;
 
-    explicit INLINE NearExponential(const Row<float>& row) {
-        top = all(static_cast<float>(row.top));
-        floor = top + all(C::faint);
-        const Floats magic = all(C::magic);
-        top_multiple = fma(top, all(C::log2e), magic) - magic;
-        top_rest = less_ln2_times(top_multiple, top);
+    explicit INLINE Powers(double score) : origin(__builtin_rint(score * C::log2e)) {
+        magic = all(static_cast<T>((C::magic + C::bias) - origin));
+        floor = all(static_cast<T>(origin * C::ln2 + C::faint));
     }
-    template <int COUNT>
-    INLINE Pack<NativeFloats, COUNT> operator()(const Pack<NativeFloats, COUNT>& x) const {
-        using V = Pack<NativeFloats, COUNT>;
-        const V magic = every<V>(C::magic + C::bias);
-        const V near = larger(spread<COUNT>(floor), x);
-        const V shifted = fma(near - spread<COUNT>(top), every<V>(C::log2e), magic);
-        const V k = shifted - magic;
-        const V r = less_ln2_times(k + spread<COUNT>(top_multiple), near) - spread<COUNT>(top_rest);
-        const V reduced = fma(-k, every<V>(C::ln2_rest), r);
-        return times_power_of_two(every<V>(1.0f) + reduced_expm1(reduced), shifted);
+    // Whether no term gets out of range.
+    INLINE bool reaches(double score) const { return __builtin_fabs(score - origin * C::ln2) <= C::reach; }
+    INLINE void set_top(double score) {
+        top = all(static_cast<T>(score));
+        residue = (score - origin * LN2_HEAD) - origin * LN2_REST;
     }
-    INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
+    template <class W>
+    INLINE W operator()(const W& x) const {
+        constexpr int COUNT = sizeof(W) / WIDTH;
+        const W low = spread<COUNT>(floor), shift = spread<COUNT>(magic);
+        const W near = larger(low, x);
+        const W shifted = fma(near, every<W>(C::log2e), shift);
+        const W k = shifted - shift;
+        const W r = less_ln2_times(k, near);
+        W reduced;
+        if constexpr (sizeof(T) == 4) {
+            reduced = reduced_expm1(fma(-k, every<W>(C::ln2_rest), r));
+        } else {
+            const W rest = -k * every<W>(C::ln2_rest), whole = r + rest;
+            reduced = reduced_expm1(whole, (r - whole) + rest);
+        }
+        return times_power_of_two(every<W>(1) + reduced, shifted);
+    }
+    INLINE Pair<Vector<T>> gap(const Vector<T>& x) const { return {x - top, all(T(0))}; }
 };
 
 // Float scores whose top is far from 0: where exp does not vanish x - top is exact.
 struct FarExponential {
     using C = ExpOf<float>;
+    static constexpr bool FINDS_TOP = false;
+    static constexpr double residue = 0.0;
     Floats top;
 
     explicit INLINE FarExponential(const Row<float>& row) : top(all(static_cast<float>(row.top))) {}
@@ -62,6 +77,8 @@ struct FarExponential {
 template <bool TEMPERED>
 struct DoubleExponential {
     using C = ExpOf<double>;
+    static constexpr bool FINDS_TOP = false;
+    static constexpr double residue = 0.0;
     Doubles top, floor, scale, temperature;
 
     explicit INLINE DoubleExponential(const Row<double>& row) {
@@ -100,18 +117,36 @@ struct DoubleExponential {
     }
 };
 
-INLINE bool is_far(double top) { return top >= 512.0 || top <= -512.0; }
+INLINE bool is_near(double top) { return -512.0 < top && top < 512.0; }
 
-// body(exponential) with the one that fits the row.
+template <class T>
+INLINE Powers<T> powers_of(double top) {
+    Powers<T> powers(top);
+    powers.set_top(top);
+    return powers;
+}
+
+// body(exponential) with one that keeps the gaps from the top.
 template <class Body>
-INLINE auto with_exponential(const Row<float>& row, Body body) {
-    return is_far(row.top) ? body(FarExponential(row)) : body(NearExponential(row));
+INLINE auto with_gaps(const Row<float>& row, Body body) {
+    return is_near(row.top) ? body(powers_of<float>(row.top)) : body(FarExponential(row));
 }
 template <class Body>
-INLINE auto with_exponential(const Row<double>& row, Body body) {
+INLINE auto with_gaps(const Row<double>& row, Body body) {
     // Below some tops there is no room for the floor.
     const bool is_simple = !row.is_tempered && row.top > -0x1p1000;
     return is_simple ? body(DoubleExponential<false>(row)) : body(DoubleExponential<true>(row));
+}
+
+// The same where weights alone are wanted.
+template <class Body>
+INLINE auto with_terms(const Row<float>& row, Body body) {
+    return with_gaps(row, body);
+}
+template <class Body>
+INLINE auto with_terms(const Row<double>& row, Body body) {
+    const bool is_simple = !row.is_tempered && !row.has_sink && is_near(row.top);
+    return is_simple ? body(powers_of<double>(row.top)) : with_gaps(row, body);
 }
 
 // (score - top) / temperature of one score in double precision, with its error.
@@ -126,13 +161,14 @@ INLINE Pair<Doubles> gap_of(const Row<T>& row, double score) {
 template <class T>
 constexpr double UNBIASED = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
 
-// exp of the sink's gap, with the row's bias.
-template <class T>
-INLINE double sink_term(const Row<T>& row) {
+// The term of the sink among those of the entries.
+template <class T, class Exponential>
+INLINE double sink_term(const Row<T>& row, const Exponential& exponential) {
     if (!row.has_sink || row.sink == -__builtin_inf()) return 0.0;
     const Pair<Doubles> gap = gap_of(row, row.sink);
     const Doubles power = biased_exp(larger(all(ExpOf<double>::faint), gap.hi), gap.lo);
-    return first_of(power) * (0x1p-512 / UNBIASED<T>);
+    // exp(residue): what the others are multiplied by.
+    return first_of(power) * (0x1p-512 / UNBIASED<T>) * exp_of(exponential.residue);
 }
 
 // -- the map -------------------------------------------------------------------------------------------------------------
@@ -160,7 +196,7 @@ struct Softmax {
         INLINE V operator()(const V& e) const { return fma(e, hi, e * lo); }
     };
 
-    // The exponentials as a pass finds them: kept by `sums`, or computed again.
+    // The exponentials as a pass finds them: kept by the walk that sums them, or computed again.
     template <class Exponential>
     struct Terms {
         const Row<T> row;
@@ -168,86 +204,140 @@ struct Softmax {
         const typename Row<T>::Whole sign = row.sign();
 
         INLINE V computed(Index i, int count) const { return exponential(scores(row, sign, i, count)); }
-        INLINE SeveralOf<T> several_computed(Index i) const { return exponential(several_scores(row, sign, i)); }
         INLINE V kept(Index i, int count) const {
             return row.terms != nullptr ? take<T>(row.terms + i, count, T(0)) : computed(i, count);
         }
     };
 
-    // The sum of all terms, sink included.
-    template <class Exponential>
-    static INLINE Total sum_of_terms(Row<T>& row, Team& team, const Exponential& exponential) {
+    // What one walk finds: the sum of all terms, sink included, what `Walk` sums beside it, how many blocks have NaN, and
+    // the top.
+    template <class Exponential, class Walk>
+    static INLINE Totals walked(const Row<T>& row, Team& team, const Exponential& exponential, Walk) {
         const Terms<Exponential> terms{row, exponential};
         Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
             const Terms<Exponential> own{row, terms.exponential};
             T* const kept = row.terms;
+            Walk walk(row);
             Sum<T> sum;
+            SeveralOf<T> tops = spread<SEVERAL * PARTS>(all(-INFINITE<T>));
+            auto bad = unordered(one_of(tops, 0), one_of(tops, 0));
             Index i = begin;
             for (; i + STEP <= end; i += STEP) {
-                const SeveralOf<T> e = own.several_computed(i);
+                const SeveralOf<T> x = several_scores(row, own.sign, i);
+                if constexpr (Exponential::FINDS_TOP) {
+                    tops = larger(x, tops);
+                    for (int j = 0; j < SEVERAL; j += 2) bad = bad | unordered(one_of(x, j), one_of(x, j + 1));
+                }
+                const SeveralOf<T> e = own.exponential(x);
                 if (kept != nullptr) store(kept + i, e);
-                for (int j = 0; j < SEVERAL; ++j) sum.add(one_of(e, j));
+                for (int j = 0; j < SEVERAL; ++j) {
+                    sum.add(one_of(e, j));
+                    walk.add(one_of(e, j), i + j * Lanes<T>::count, Lanes<T>::count);
+                }
             }
+            V top = one_of(tops, 0);
+            for (int j = 1; j < SEVERAL; ++j) top = larger(one_of(tops, j), top);
             each_vector_once<T>(i, end, [&](Index at, int count) BODY {
-                const V e = own.computed(at, count);
+                const V x = scores(row, own.sign, at, count);
+                top = larger(x, top);
+                bad = bad | unordered(x, x);
+                const V e = own.exponential(x);
                 if (kept != nullptr) put<T>(kept + at, e, count);
                 sum.add(e);
+                walk.add(e, at, count);
             });
-            return Totals{sum.total(), {}, {}};
+            const Total not_numbers{any(bad) ? 1.0 : 0.0, 0.0};
+            return Totals{sum.total(), walk.total(), not_numbers, static_cast<double>(largest_of(top))};
         });
-        sums.first.add(sink_term(row));
-        return sums.first;
+        sums.first.add(sink_term(row, exponential));
+        return sums;
     }
+    // Nothing but the terms is summed.
+    struct TermsAlone {
+        explicit INLINE TermsAlone(const Row<T>&) {}
+        INLINE void add(const V&, Index, int) {}
+        INLINE Total total() const { return {}; }
+    };
+    // The terms times the operand, too. Entries that weigh nothing are not read.
+    struct Products {
+        const T* const operand;
+        Sum<T> sum;
+
+        explicit INLINE Products(const Row<T>& row) : operand(row.operand) {}
+        INLINE void add(const V& e, Index i, int count) {
+            const V faint = all(static_cast<T>(FAINTEST));
+            sum.add_product(e, select(faint < e, take<T>(operand + i, count, T(0)), all(T(0))));
+        }
+        INLINE Total total() const { return sum.total(); }
+    };
+
+    // walk(powers) and finish(powers, what it found) for a near row whose top is found on the way; false, and nothing
+    // written that matters, if the row must be looked at first.
+    template <class Walk, class Finish>
+    static INLINE bool at_once(Row<T>& row, Walk walk, Finish finish) {
+        const V first = scores(row, row.sign(), 0, static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count));
+        const double guess = static_cast<double>(largest_of(first));
+        if (guess >= 512.0) return false;
+        Powers<T> powers(is_near(guess) ? guess : 0.0);
+        Totals sums = walk(powers);
+        if (!is_near(sums.top) || sums.third.hi != 0.0) return false;
+        row.top = sums.top + 0.0;
+        if (!powers.reaches(row.top)) {
+            powers = Powers<T>(row.top);
+            sums = walk(powers);
+        }
+        powers.set_top(row.top);
+        finish(powers, sums);
+        return true;
+    }
+
+    // -- weights -----------------------------------------------------------------------------------------------------
 
     // Returns what the sink weighs.
     static INLINE double value(Row<T>& row, Team& team) {
-        return with_exponential(row, [&](const auto& exponential) BODY {
-            const Total sum = sum_of_terms(row, team, exponential);
-            const Scale scale(sum);
-            const Terms<std::decay_t<decltype(exponential)>> terms{row, exponential};
-            team.each_block(row.n, [&](Index begin, Index end) APART {
-                write<T>(row, begin, end, [&](Index i, int count) BODY { return scale(terms.kept(i, count)); });
-            });
-            return sink_term(row) / sum.value();
+        return with_terms(row, [&](const auto& exponential) BODY {
+            return weighed(row, team, exponential, walked(row, team, exponential, TermsAlone(row)));
         });
     }
+    static INLINE bool value_at_once(Row<T>& row, Team& team) {
+        if (row.terms == row.x) return false;
+        return at_once(
+            row, [&](const Powers<T>& powers) APART { return walked(row, team, powers, TermsAlone(row)); },
+            [&](const Powers<T>& powers, const Totals& sums) BODY { weighed(row, team, powers, sums); });
+    }
+    template <class Exponential>
+    static INLINE double weighed(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
+        const Scale scale(sums.first);
+        const Terms<Exponential> terms{row, exponential};
+        team.each_block(row.n, [&](Index begin, Index end) APART {
+            write<T>(row, begin, end, [&](Index i, int count) BODY { return scale(terms.kept(i, count)); });
+        });
+        return sink_term(row, exponential) / sums.first.value();
+    }
 
-    // s (g - <s, g> / sum s) with s = p. Entries that weigh nothing are not read.
+    // s (g - <s, g> / sum s) with s = p.
     static INLINE void vjp(Row<T>& row, Team& team) {
-        with_exponential(row, [&](const auto& exponential) BODY {
-            const Terms<std::decay_t<decltype(exponential)>> terms{row, exponential};
-            const V faint = all(static_cast<T>(FAINTEST));
-            Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
-                Sum<T> sum, products;
-                const Terms<std::decay_t<decltype(exponential)>> own{row, terms.exponential};
-                T* const kept = row.terms;
-                const T* const operand = row.operand;
-                const auto add = [&](const V& e, const V& given) BODY {
-                    sum.add(e);
-                    products.add_product(e, select(faint < e, given, all(T(0))));
-                };
-                Index i = begin;
-                for (; i + STEP <= end; i += STEP) {
-                    const SeveralOf<T> e = own.several_computed(i);
-                    if (kept != nullptr) store(kept + i, e);
-                    for (int j = 0; j < SEVERAL; ++j) add(one_of(e, j), load(operand + i + j * Lanes<T>::count));
-                }
-                each_vector_once<T>(i, end, [&](Index at, int count) BODY {
-                    const V e = own.computed(at, count);
-                    if (kept != nullptr) put<T>(kept + at, e, count);
-                    add(e, take<T>(operand + at, count, T(0)));
-                });
-                return Totals{sum.total(), products.total(), {}};
-            });
-            sums.first.add(sink_term(row));
-            const V mean = all(static_cast<T>(sums.second.value() / sums.first.value()));
-            const Scale scale(sums.first, row.outer());
-            team.each_block(row.n, [&](Index begin, Index end) APART {
-                write<T>(row, begin, end, [&](Index i, int count) BODY {
-                    const V e = terms.kept(i, count);
-                    const V g = take<T>(row.operand + i, count, T(0));
-                    return select(faint < e, scale(e) * (g - mean), all(T(0)));
-                });
+        with_terms(row, [&](const auto& exponential) BODY {
+            differentiated(row, team, exponential, walked(row, team, exponential, Products(row)));
+        });
+    }
+    static INLINE bool vjp_at_once(Row<T>& row, Team& team) {
+        if (row.terms == row.x || row.terms == row.operand) return false;
+        return at_once(
+            row, [&](const Powers<T>& powers) APART { return walked(row, team, powers, Products(row)); },
+            [&](const Powers<T>& powers, const Totals& sums) BODY { differentiated(row, team, powers, sums); });
+    }
+    template <class Exponential>
+    static INLINE void differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
+        const Terms<Exponential> terms{row, exponential};
+        const V mean = all(static_cast<T>(sums.second.value() / sums.first.value()));
+        const V faint = all(static_cast<T>(FAINTEST));
+        const Scale scale(sums.first, row.outer());
+        team.each_block(row.n, [&](Index begin, Index end) APART {
+            write<T>(row, begin, end, [&](Index i, int count) BODY {
+                const V e = terms.kept(i, count);
+                const V g = take<T>(row.operand + i, count, T(0));
+                return select(faint < e, scale(e) * (g - mean), all(T(0)));
             });
         });
     }
@@ -257,22 +347,28 @@ struct Softmax {
     // Below it the sum less 1 has lost digits.
     static constexpr double CLEAR = sizeof(T) == 4 ? 0x1p-16 : 0x1p-40;
 
-    // The sum of the exponentials less one of the leading 1s, unbiased: these are exact, so that they can be taken away.
+    // log sum exp(x - top), which is log1p of the sum over all but one of the leading entries. A leading term is taken from
+    // the sum as it was rounded.
     template <class Exponential>
-    static INLINE double tail(Row<T>& row, Team& team, const Exponential& exponential) {
-        Row<T> unkept = row;
-        unkept.terms = nullptr;
-        const double clear = less_one(sum_of_terms(unkept, team, exponential));
-        return clear >= CLEAR ? clear : confident_tail(row, team, exponential);
-    }
-    static INLINE double less_one(Total sum) {
-        sum.add(-1.0 / UNBIASED<T>);
-        return sum.value() * UNBIASED<T>;
+    static INLINE double log_sum(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
+        const bool sink_leads = row.has_sink && row.sink == row.top;
+        const double leading = sink_leads ? sink_term(row, exponential) : first_of(exponential(all(static_cast<T>(row.top))));
+        Total rest = sum;
+        rest.add(-leading);
+        const double clear = rest.value() * UNBIASED<T> / unit_of(exponential);
+        return log1p_of(clear >= CLEAR ? clear : confident_tail(row, team, exponential));
     }
 
-    // The same with the leading terms left out of the sum, where the others are next to nothing.
+    // What the exact term of a score at the top would be, unbiased.
     template <class Exponential>
-    static APART double confident_tail(Row<T>& row, Team& team, const Exponential& exponential) {
+    static INLINE double unit_of(const Exponential& exponential) {
+        if constexpr (Exponential::FINDS_TOP) return exp_of(exponential.residue);
+        return 1.0;
+    }
+
+    // The sum of exp(x - top) less one, where all but the leading terms are next to nothing.
+    template <class Exponential>
+    static APART double confident_tail(const Row<T>& row, Team& team, const Exponential& exponential) {
         const Terms<Exponential> terms{row, exponential};
         const V top = all(static_cast<T>(row.top));
         const Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
@@ -286,16 +382,24 @@ struct Softmax {
             });
             return Totals{sum.total(), {static_cast<double>(ties), 0.0}, {}};
         });
-        const double ties = sums.second.value();
+        const double ties = sums.second.value(), unit = unit_of(exponential) / UNBIASED<T>;
         Total rest = sums.first;
         // The sink may be the one that leads.
-        if (ties == 0.0) return rest.value() * UNBIASED<T>;
-        rest.add(sink_term(row));
-        return (ties - 1.0) + rest.value() * UNBIASED<T>;
+        if (ties == 0.0) return rest.value() / unit;
+        rest.add(sink_term(row, exponential));
+        return (ties - 1.0) + rest.value() / unit;
     }
 
+    static INLINE Row<T> without_terms(const Row<T>& row) {
+        Row<T> unkept = row;
+        unkept.terms = nullptr;
+        return unkept;
+    }
     static INLINE double conjugate(Row<T>& row, Team& team) {
-        return with_exponential(row, [&](const auto& exponential) BODY { return log1p_of(tail(row, team, exponential)); });
+        const Row<T> unkept = without_terms(row);
+        return with_gaps(row, [&](const auto& exponential) BODY {
+            return log_sum(row, team, exponential, walked(unkept, team, exponential, TermsAlone(row)).first);
+        });
     }
 
     // gap - shift, both in more digits than the type has.
@@ -310,13 +414,25 @@ struct Softmax {
     };
 
     static INLINE void log_value(Row<T>& row, Team& team) {
-        with_exponential(row, [&](const auto& exponential) BODY {
-            const Shift shift(log1p_of(tail(row, team, exponential)));
-            const auto sign = row.sign();
-            team.each_block(row.n, [&](Index begin, Index end) APART {
-                write<T>(row, begin, end, [&](Index i, int count) BODY {
-                    return shift(exponential.gap(scores(row, sign, i, count)));
-                });
+        const Row<T> unkept = without_terms(row);
+        with_gaps(row, [&](const auto& exponential) BODY {
+            shifted(row, team, exponential, walked(unkept, team, exponential, TermsAlone(row)).first);
+        });
+    }
+    static INLINE bool log_value_at_once(Row<T>& row, Team& team) {
+        if constexpr (sizeof(T) == 8) return false;  // the gaps of doubles need the top
+        const Row<T> unkept = without_terms(row);
+        return at_once(
+            row, [&](const Powers<T>& powers) APART { return walked(unkept, team, powers, TermsAlone(row)); },
+            [&](const Powers<T>& powers, const Totals& sums) BODY { shifted(row, team, powers, sums.first); });
+    }
+    template <class Exponential>
+    static INLINE void shifted(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
+        const Shift shift(log_sum(row, team, exponential, sum));
+        const auto sign = row.sign();
+        team.each_block(row.n, [&](Index begin, Index end) APART {
+            write<T>(row, begin, end, [&](Index i, int count) BODY {
+                return shift(exponential.gap(scores(row, sign, i, count)));
             });
         });
     }
@@ -324,7 +440,7 @@ struct Softmax {
     // g - p sum g, or for a tangent t - <p, t>; 0 where no entry takes part.
     template <bool TANGENT>
     static INLINE void log_derivative(Row<T>& row, Team& team) {
-        with_exponential(row, [&](const auto& exponential) BODY {
+        with_terms(row, [&](const auto& exponential) BODY {
             const Terms<std::decay_t<decltype(exponential)>> terms{row, exponential};
             const V dead = all(-INFINITE<T>), zero = all(T(0));
             const auto operand = [&](Index i, int count) BODY {
@@ -343,7 +459,7 @@ struct Softmax {
                 });
                 return Totals{sum.total(), second.total(), {}};
             });
-            sums.first.add(sink_term(row));
+            sums.first.add(sink_term(row, exponential));
             const V outer = all(static_cast<T>(row.outer()));
             const double mean = sums.second.value() / sums.first.value();
             const Scale scale(sums.first, TANGENT ? 1.0 : sums.second.value());
@@ -379,7 +495,7 @@ struct Softmax {
 
     template <bool LOG, int VECTORS>
     static APART bool short_row(const Row<T>& row) {
-        using W = std::conditional_t<sizeof(T) == 4, Pack<NativeFloats, VECTORS * PARTS>, Pack<NativeDoubles, VECTORS * PARTS>>;
+        using W = SeveralOf<T, VECTORS>;
         constexpr int LANES = Lanes<T>::count;
         const int left = static_cast<int>(row.n) - (VECTORS - 1) * LANES;
         const auto count_of = [&](int j) BODY { return j + 1 < VECTORS ? LANES : left; };
@@ -397,22 +513,25 @@ struct Softmax {
         topped.top = static_cast<double>(largest_of(top)) + 0.0;
         const bool is_finite = topped.top > -__builtin_inf() && topped.top < __builtin_inf();
         if (any(bad) || !is_finite) return false;
-        return with_exponential(topped, [&](const auto& exponential) BODY {
+        Team team;
+        const auto compute = [&](const auto& exponential) BODY {
             const W e = exponential(x);
             Sum<T> sum;
             for (int j = 0; j < VECTORS; ++j) sum.add(one_of(e, j));
-            if constexpr (!LOG) {
+            if constexpr (LOG) {
+                const Shift shift(log_sum(topped, team, exponential, sum.total()));
+                for (int j = 0; j < VECTORS; ++j)
+                    put<T>(row.result + j * LANES, shift(exponential.gap(one_of(x, j))), count_of(j));
+            } else {
                 const Scale scale(sum.total());
                 for (int j = 0; j < VECTORS; ++j) put<T>(row.result + j * LANES, scale(one_of(e, j)), count_of(j));
-                return true;
             }
-            const double rest = less_one(sum.total());
-            if (!(rest >= CLEAR)) return false;
-            const Shift shift(log1p_of(rest));
-            for (int j = 0; j < VECTORS; ++j)
-                put<T>(row.result + j * LANES, shift(exponential.gap(one_of(x, j))), count_of(j));
-            return true;
-        });
+        };
+        if constexpr (LOG)
+            with_gaps(topped, compute);
+        else
+            with_terms(topped, compute);
+        return true;
     }
 
     static INLINE Doubles omega(const Doubles& p) {

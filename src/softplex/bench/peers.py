@@ -268,7 +268,7 @@ def torch_copy() -> Callable[[Inputs], Callable[[], Any]]:
 
 def streaming_copy() -> Callable[[Inputs], Callable[[], Any]]:
     """Streaming stores, softplex's threads; only where the kernels are compiled."""
-    copy = importlib.import_module("softplex.native.cpu").streaming_copy
+    copy = importlib.import_module("softplex.native._cpu").streaming_copy
     return lambda inputs: partial(copy, inputs.out, inputs.x, sx.get_num_threads())
 
 

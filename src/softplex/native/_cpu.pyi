@@ -34,6 +34,9 @@ def run(
 def quick(map: int, negated: bool, x: object, axis: object, out: object) -> _Array | None:
     """The value of a map with all defaults along the last axis of a dense array; None for anything else."""
 
+def streaming_copy(to: _Array, from_: _Array, threads: int) -> None:
+    """Copy a dense float32 array past the caches: what the benchmark measures kernels by."""
+
 def set_threads(n: int) -> None:
     """How many threads `quick` may use, for the whole process."""
 

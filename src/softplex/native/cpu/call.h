@@ -71,6 +71,9 @@ struct Call {
 // Computes a call on the best instruction set that there is, or the one that was chosen.
 Outcome run(const Call& call);
 
+// Copies floats past the caches: what kernels are measured by.
+void copy(float* to, const float* from, Index count, int threads);
+
 // "x86-64-v4", "x86-64-v3", "x86-64-v2", "neon" or "portable"; choosing one that this machine lacks changes nothing.
 const char* instruction_set();
 bool choose_instruction_set(const char* name);

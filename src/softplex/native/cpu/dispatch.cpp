@@ -17,6 +17,7 @@ namespace softplex {
 #define SOFTPLEX_DECLARE(isa) \
     namespace isa {           \
     Outcome run(const Call&); \
+    void copy(float*, const float*, Index, int); \
     }
 #if defined(SOFTPLEX_HAS_v4)
 SOFTPLEX_DECLARE(v4)
@@ -34,6 +35,7 @@ namespace {
 struct InstructionSet {
     const char* name;
     Outcome (*run)(const Call&);
+    void (*copy)(float*, const float*, Index, int);
     bool (*is_usable)();
 };
 
@@ -66,12 +68,12 @@ bool has_v4() {
 }
 
 constexpr InstructionSet BEST_FIRST[] = {
-    {"x86-64-v4", v4::run, has_v4}, {"x86-64-v3", v3::run, has_v3}, {"x86-64-v2", v2::run, has_v2}};
+    {"x86-64-v4", v4::run, v4::copy, has_v4}, {"x86-64-v3", v3::run, v3::copy, has_v3}, {"x86-64-v2", v2::run, v2::copy, has_v2}};
 
 #elif defined(SOFTPLEX_HAS_neon)
-constexpr InstructionSet BEST_FIRST[] = {{"neon", neon::run, [] { return true; }}};
+constexpr InstructionSet BEST_FIRST[] = {{"neon", neon::run, neon::copy, [] { return true; }}};
 #else
-constexpr InstructionSet BEST_FIRST[] = {{"portable", portable::run, [] { return true; }}};
+constexpr InstructionSet BEST_FIRST[] = {{"portable", portable::run, portable::copy, [] { return true; }}};
 #endif
 
 std::atomic<const InstructionSet*> chosen{nullptr};
@@ -112,6 +114,8 @@ const InstructionSet* current() {
 }  // namespace
 
 Outcome run(const Call& call) { return current()->run(call); }
+
+void copy(float* to, const float* from, Index count, int threads) { current()->copy(to, from, count, threads); }
 
 const char* instruction_set() { return current()->name; }
 

@@ -309,6 +309,7 @@ struct Driver {
         const Index rows_a_piece = plan.groups * plan.group;
         const Index begin = piece * rows_a_piece, end = begin + rows_a_piece < plan.rows ? begin + rows_a_piece : plan.rows;
         for (Index row = begin; row < end && !team.is_stopped;) row += run_group(row, end, scratch, team);
+        finish_streaming();
     }
 
   private:

@@ -104,4 +104,20 @@ Outcome run(const Call& call) {
     return call.type == Type::float64 ? run_rows<Maps, double>(call) : run_rows<Maps, float>(call);
 }
 
+void copy(float* to, const float* from, Index count, int threads);
+
+void copy(float* to, const float* from, Index count, int threads) {
+    Row<float> row;
+    row.x = from;
+    row.result = to;
+    row.n = count;
+    row.streams = true;
+    Team team;
+    team.threads = threads;
+    team.shares = threads > 1;
+    team.each_block(count, [&](Index begin, Index end) {
+        write<float>(row, begin, end, [&](Index i, int lanes) BODY { return take<float>(row.x + i, lanes, 0.0f); });
+    });
+}
+
 }  // namespace softplex::SOFTPLEX_ISA

@@ -380,6 +380,22 @@ PyObject* quick(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
 PyMethodDef QUICK = {"quick", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&quick)), METH_FASTCALL,
                      "quick(map, negated, x, axis, out): the commonest call, or None if this is not it."};
 
+// --- A measure of memory ----------------------------------------------------------------------------------------------
+
+void streaming_copy(nb::handle to, nb::handle from, int threads) {
+    if (!PyArray_Check(to.ptr()) || !PyArray_Check(from.ptr())) throw nb::type_error("to and from must be ndarrays");
+    PyArrayObject *target = array_of(to.ptr()), *source = array_of(from.ptr());
+    const bool fits = PyArray_CHKFLAGS(target, DENSE | NPY_ARRAY_WRITEABLE) && PyArray_CHKFLAGS(source, DENSE) &&
+                      PyArray_TYPE(target) == NPY_FLOAT && PyArray_TYPE(source) == NPY_FLOAT &&
+                      PyArray_SAMESHAPE(target, source) && is_native(target) && is_native(source);
+    if (!fits) throw nb::value_error("to and from must be dense float32 arrays of one shape");
+    float* data = static_cast<float*>(PyArray_DATA(target));
+    const float* given = static_cast<const float*>(PyArray_DATA(source));
+    const Index count = PyArray_SIZE(target);
+    const nb::gil_scoped_release unlocked;
+    copy(data, given, count, threads);
+}
+
 // --- The module -------------------------------------------------------------------------------------------------------
 
 void register_bfloat16(nb::handle dtype) {
@@ -412,6 +428,7 @@ NB_MODULE(_cpu, module) {
     nb::object quick = nb::steal(PyCFunction_NewEx(&softplex::QUICK, nullptr, nullptr));
     if (!quick.is_valid()) throw nb::python_error();
     module.attr("quick") = quick;
+    module.def("streaming_copy", &softplex::streaming_copy, "to"_a, "from_"_a, "threads"_a);
     module.def("set_threads", [](int n) { softplex::thread_count.store(n < 1 ? 1 : n); }, "n"_a);
     module.def("formulas_only", [] { return softplex::only_formulas; });
     module.def("set_formulas_only", [](bool value) { softplex::only_formulas = value; }, "value"_a);

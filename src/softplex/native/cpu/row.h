@@ -94,7 +94,8 @@ INLINE SeveralOf<T> several_scores(const Row<T>& row, const typename Row<T>::Who
     return flipped(load_as<SeveralOf<T>>(row.x + i), sign);
 }
 
-// Writes body(i, count) to the result.
+// Writes body(i, count) to the result. What is streamed reaches other threads with finish_streaming, once a piece: each
+// call waits until the memory has taken all.
 template <class T, class Body>
 INLINE void write(const Row<T>& row, Index begin, Index end, Body body) {
     constexpr int LANES = Lanes<T>::count;
@@ -113,7 +114,6 @@ INLINE void write(const Row<T>& row, Index begin, Index end, Body body) {
     }
     for (; i + LANES <= end; i += LANES) stream<T>(result + i, body(i, LANES));
     if (i < end) store_some<T>(result + i, body(i, static_cast<int>(end - i)), static_cast<int>(end - i));
-    finish_streaming();
 }
 
 // -- teams -------------------------------------------------------------------------------------------------------------
@@ -180,6 +180,7 @@ struct Team {
             Job& mine = *static_cast<Job*>(state);
             const Index begin = piece * BLOCK;
             mine.body(begin, begin + BLOCK < mine.n ? begin + BLOCK : mine.n);
+            finish_streaming();
         };
         is_stopped = !share((n + BLOCK - 1) / BLOCK, threads, work, &job, interrupt);
     }

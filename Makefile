@@ -15,7 +15,14 @@ PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
 NATIVE_NEEDS := $(if $(filter $(BIN)/python,$(NATIVE_PYTHON)),$(VENV)/.dev)
 STRICTLY := --config-settings=cmake.define.SOFTPLEX_WARNINGS_AS_ERRORS=ON
 SANITIZER_LIBRARIES := $(if $(findstring thread,$(SANITIZE)),libtsan.so,libasan.so libubsan.so) libstdc++.so
-NATIVE := CMakeLists.txt $(wildcard packaging/*.py src/softplex/native/cpu/*)
+BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard packaging/*.py)
+KERNELS := $(wildcard src/softplex/native/cpu/*)
+CONFIGURE = cmake -S . -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$$($(1) -c 'import sys; print(sys.executable)')"
+COMPILE = $(CONFIGURE) -B build/native && \
+    cmake --build build/native --parallel $(WORKERS) && cmake --install build/native --prefix src
+comma := ,
+SANITIZED := build/sanitize-$(firstword $(subst $(comma), ,$(SANITIZE)))
+SANITIZED_TESTS := $(if $(findstring thread,$(SANITIZE)),tests/test_native.py -k threads,tests/test_native.py tests/test_edges.py)
 
 # Where there is a compiler, the tests want the kernels.
 SOFTPLEX_REQUIRE_NATIVE ?= $(if $(shell command -v c++ || command -v $(CXX)),1,0)
@@ -50,24 +57,24 @@ docs-check: $(VENV)/.dev  ## run the examples of the README and of the docstring
 check: test lint types docs-check  ## all that CI checks
 
 native: $(NATIVE_NEEDS)  ## compile the kernels that changed, beside the sources (NATIVE_PYTHON=/other/python for another environment)
-	cmake -S . -B build/native -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$$(command -v $(NATIVE_PYTHON))"
-	cmake --build build/native --parallel $(WORKERS)
-	cmake --install build/native --prefix src
+	$(if $(NATIVE_NEEDS),,$(call COMPILE,$(NATIVE_PYTHON)))
 
-# The package is copied, and the environment read by the interpreter that it was made from: no editable install gets in
-# the way of the extension under test. C++ exceptions are seen only where libstdc++ is loaded with the sanitizers.
+# The team of threads alone, then the kernels. The package is copied, and the environment read by the interpreter that it was
+# made from: no editable install gets in the way of the extension under test. C++ exceptions are seen only where libstdc++ is
+# loaded with the sanitizers. NumPy and Python are not compiled for the thread sanitizer, which is told so.
 sanitize: $(NATIVE_NEEDS)  ## run the kernels' tests under sanitizers (SANITIZE=thread for the other one)
-	cmake -S . -B build/sanitize -DCMAKE_BUILD_TYPE=RelWithDebInfo -DSOFTPLEX_SANITIZE="$(SANITIZE)" \
-	    -DPython_EXECUTABLE="$$(command -v $(NATIVE_PYTHON))"
-	cmake --build build/sanitize --parallel $(WORKERS)
-	rm -rf build/sanitize/site && mkdir -p build/sanitize/site
-	cp -R src/softplex build/sanitize/site && rm -f build/sanitize/site/softplex/native/*.so
-	cmake --install build/sanitize --prefix build/sanitize/site
+	$(call CONFIGURE,$(NATIVE_PYTHON)) -B $(SANITIZED) -DSOFTPLEX_SANITIZE="$(SANITIZE)"
+	cmake --build $(SANITIZED) --parallel $(WORKERS)
+	$(SANITIZED)/threads_test
+	rm -rf $(SANITIZED)/site && mkdir -p $(SANITIZED)/site
+	cp -R src/softplex $(SANITIZED)/site && rm -f $(SANITIZED)/site/softplex/native/*.so
+	cmake --install $(SANITIZED) --prefix $(SANITIZED)/site
 	LD_PRELOAD="$(foreach name,$(SANITIZER_LIBRARIES),$(shell $(CXX) -print-file-name=$(name)))" \
-	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONDONTWRITEBYTECODE=1 \
-	PYTHONPATH="build/sanitize/site:$$($(NATIVE_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 TSAN_OPTIONS="halt_on_error=1 ignore_noninstrumented_modules=1" \
+	PYTHONDONTWRITEBYTECODE=1 \
+	PYTHONPATH="$(SANITIZED)/site:$$($(NATIVE_PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" \
 	    "$$($(NATIVE_PYTHON) -c 'import sys; print(sys._base_executable)')" \
-	    -m pytest -p no:cacheprovider $(wildcard tests/test_native.py) tests/test_edges.py $(PYTEST_ARGS)
+	    -m pytest -p no:cacheprovider $(SANITIZED_TESTS) $(PYTEST_ARGS)
 
 clean:  ## remove the environment and everything that was made
 	rm -rf "$(VENV)" build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -80,11 +87,16 @@ $(VENV)/.python:
 	$(PYTHON) -m venv --clear "$(VENV)"
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.python pyproject.toml constraints.txt $(NATIVE)
+$(VENV)/.demo: $(VENV)/.python $(BUILD) $(KERNELS)
 	$(PIP) --editable '.[demo]'
 	@touch $@
 
 # The test environment holds all that the demo needs.
-$(VENV)/.dev: $(VENV)/.python pyproject.toml constraints.txt $(NATIVE)
+$(VENV)/.packages: $(VENV)/.python $(BUILD)
 	SOFTPLEX_REQUIRE_NATIVE=$(SOFTPLEX_REQUIRE_NATIVE) $(PIP) $(STRICTLY) --editable '.[dev]'
+	@touch $(VENV)/.demo $@
+
+# pip compiles all of the kernels; those that changed since are compiled here.
+$(VENV)/.dev: $(VENV)/.packages $(KERNELS)
+	@[ "$(SOFTPLEX_REQUIRE_NATIVE)" = 0 ] || [ -z "$$(find $(KERNELS) -newer $(VENV)/.packages)" ] || { $(call COMPILE,$(BIN)/python); }
 	@touch $(VENV)/.demo $@

@@ -10,10 +10,12 @@ as with any package. scikit-build-core would put a finder of its own before all 
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import zipfile
 from base64 import urlsafe_b64encode
 from hashlib import sha256
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ __all__ = [
 Settings = dict[str, Any] | None
 
 PURE_PYTHON = {"wheel.cmake": "false", "wheel.py-api": "py3"}
+REQUIRED = "softplex: the kernels could not be built, see above; SOFTPLEX_REQUIRE_NATIVE allows no install without them"
 
 
 def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata_directory: str | None = None) -> str:
@@ -45,10 +48,19 @@ def build_wheel(wheel_directory: str, config_settings: Settings = None, metadata
     try:
         return build.build_wheel(wheel_directory, config_settings, metadata_directory)
     except NotFoundError as error:
-        if os.environ.get("SOFTPLEX_REQUIRE_NATIVE", "0") not in ("", "0"):
-            raise
+        if is_native_required():
+            raise SystemExit(f"{error}\n{REQUIRED}") from None
         print(f"softplex is built without its compiled kernels: {error}")
         return build.build_wheel(wheel_directory, {**(config_settings or {}), **PURE_PYTHON}, metadata_directory)
+    except SystemExit:
+        if is_native_required():
+            print(REQUIRED, file=sys.stderr)
+        raise
+
+
+def is_native_required() -> bool:
+    """Whether SOFTPLEX_REQUIRE_NATIVE is set, as scikit-build-core reads it."""
+    return os.environ.get("SOFTPLEX_REQUIRE_NATIVE", "").lower() not in {"", "0", "n", "no", "off", "false", "f"}
 
 
 def build_editable(
@@ -63,12 +75,13 @@ def build_editable(
 
 
 def extract_extension(wheel: Path) -> None:
-    """Put the extension of a wheel beside its sources, as a new file: a process may be using the old one."""
+    """Put a wheel's extension, or its absence, beside the sources; as a new file: a process may use the old one."""
     with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.endswith(".so"):
-                Path("src", name).unlink(missing_ok=True)
-                archive.extract(name, "src")
+        names = [name for name in archive.namelist() if name.endswith(".so")]
+        for name in names or [f"softplex/native/_cpu{suffix}" for suffix in EXTENSION_SUFFIXES]:
+            Path("src", name).unlink(missing_ok=True)
+        for name in names:
+            archive.extract(name, "src")
 
 
 def write_reference(wheel: Path, to: Path) -> None:

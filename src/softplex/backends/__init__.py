@@ -17,6 +17,8 @@ UNSUPPORTED = ("torch", "tensorflow", "keras", "jax", "jaxlib")
 
 def backend_of(x: Any, name: str) -> Backend:
     """The backend for an array, by the module of its type."""
+    if type(x) is np.ndarray:
+        return NUMPY
     root = type(x).__module__.partition(".")[0]
     if root in UNSUPPORTED:
         raise TypeError(

@@ -32,11 +32,18 @@ SHARED_FROM = 4 * SHARED_ENTRIES
 """Smaller calls do not wake threads."""
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
+NUMPY_FLOATS = frozenset({np.float64, np.float32, np.float16})
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype is one of the four that results may have."""
-    return dtype.name in FLOATS and (dtype.kind == "f" or dtype.type.__module__.startswith("ml_dtypes"))
+    kind = dtype.type
+    return kind in NUMPY_FLOATS or (kind.__name__ == "bfloat16" and kind.__module__.startswith("ml_dtypes"))
+
+
+def native(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype in the byte order of the machine."""
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 def described(value: Any) -> str:
@@ -54,7 +61,7 @@ def real_array(value: Any, what: str) -> NDArray:
         array = np.asarray(value)
     except ValueError as error:
         raise TypeError(f"{what} is {described(value)}, which is not an array of real numbers: {error}") from None
-    if not (is_float(array.dtype) or array.dtype.kind in "iub"):
+    if not (array.dtype.kind in "iub" or is_float(array.dtype)):
         raise TypeError(
             f"{what} is {described(array if array.dtype != object else value)} (dtype {array.dtype}); give "
             f"{', '.join(FLOATS)}, integers or booleans"
@@ -75,15 +82,14 @@ class NumpyBackend:
     def result_dtype(self, x: NDArray, dtype: Any, name: str) -> np.dtype[Any]:
         """The dtype asked for, else that of floating scores, else float64."""
         if dtype is None:
-            return x.dtype.newbyteorder("=") if is_float(x.dtype) else np.dtype(np.float64)
+            return native(x.dtype) if is_float(x.dtype) else np.dtype(np.float64)
         try:
             wanted = np.dtype(dtype)
         except TypeError:
             raise TypeError(f"{name}: dtype={dtype!r} is not a NumPy dtype; give one of {', '.join(FLOATS)}") from None
         if not is_float(wanted):
             raise TypeError(f"{name}: dtype={wanted.name} is not taken; give one of {', '.join(FLOATS)}")
-        native: np.dtype[Any] = wanted.newbyteorder("=")
-        return native
+        return native(wanted)
 
     def as_parameter(self, value: Any, what: str) -> Number:
         """A Python float, or a float64 array."""
@@ -114,7 +120,7 @@ class NumpyBackend:
 
     def look(self, flags: Any) -> bool:
         """Whether all flags are set."""
-        return bool(np.all(flags))
+        return bool(flags if isinstance(flags, bool) else flags.all())
 
     def first_where(self, values: NDArray, flags: NDArray) -> Any:
         """The first flagged value."""
@@ -123,7 +129,7 @@ class NumpyBackend:
     def sum_to(self, rows: NDArray, call: Call, given: Any) -> NDArray:
         """One number a row, summed to the shape of the parameter that was given."""
         given = np.asarray(given)
-        dtype = given.dtype.newbyteorder("=") if is_float(given.dtype) else np.dtype(np.float64)
+        dtype = native(given.dtype) if is_float(given.dtype) else np.dtype(np.float64)
         rows = np.expand_dims(rows, call.axes)
         shape = (1,) * (rows.ndim - given.ndim) + given.shape
         summed = [axis for axis, size in enumerate(shape) if size == 1]
@@ -137,11 +143,11 @@ class NumpyBackend:
         """None, the sum or the mean of the rows' losses."""
         with np.errstate(all="ignore"):
             if reduction == "none":
-                return values.astype(dtype)
-            result = np.sum(values)
-            nothing_counts = values.size == 0 if counted is None else not np.any(counted)
+                return np.asarray(values).astype(dtype)
+            result = values.sum()
+            nothing_counts = values.size == 0 if counted is None else not counted.any()
             if reduction == "mean" and not nothing_counts:
-                result = result / (values.size if weights is None else np.sum(weights))
+                result = result / (values.size if weights is None else weights.sum())
             return np.asarray(result).astype(dtype)
 
     def copied_into(self, out: Any, result: NDArray, name: str) -> NDArray:
@@ -258,7 +264,7 @@ def checked_out(out: Any, shape: tuple[int, ...], dtype: Any, name: str) -> NDAr
         raise TypeError(f"{name}: out is {described(out)}; give a NumPy array of the result's shape and dtype")
     if out.shape != shape:
         raise ValueError(f"{name}: out has shape {out.shape}; it must have the result's shape {shape}")
-    if out.dtype.newbyteorder("=") != dtype:
+    if native(out.dtype) != dtype:
         raise TypeError(f"{name}: out has dtype {out.dtype}; it must have the result's dtype {dtype}")
     if not out.flags.writeable:
         raise ValueError(f"{name}: out is read-only; give an array that can be written to")

@@ -6,16 +6,16 @@ numbers of an array are like (a temperature of 0, say) is asked of the backend, 
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from softplex.backends import backend_of
 from softplex.core.arrays import Array, Number
-from softplex.core.call import Backend, Call
+from softplex.core.call import Backend, Call, length_of
 from softplex.core.formula import Formula, Parameter
 
 AxisError = np.exceptions.AxisError
@@ -54,37 +54,36 @@ def read(
     axes = read_axes(axis, dim, len(array.shape), name)
     if not isinstance(empty, str) or empty not in ("zero", "nan"):
         raise ValueError(f"{name}: empty={empty!r} is not known; give 'zero' or 'nan'")
-    call = Call(
+    mask = None if where is None else read_mask(backend, where, array.shape, name)
+    parameters = formula.parameters
+    given = read_hyper(name, parameters, hyper)
+    given["temperature"] = temperature
+    if sink is not None:
+        given["sink"] = sink
+    values = {key: read_parameter(backend, name, key, value, array, axes) for key, value in given.items()}
+    length = length_of(array, axes) + (sink is not None)
+    numbers = [(rule, values[rule.name], given[rule.name]) for rule in (*parameters, TEMPERATURE)]
+    numbers += [(rule, value, value) for rule, value in formula.bound]
+    invalid = None
+    for rule, value, as_given in numbers:
+        unseen = check_range(backend, name, rule, value, as_given, length)
+        if unseen is not None:
+            invalid = unseen if invalid is None else invalid | unseen
+    return Call(
         name,
         backend,
         array,
         is_scalar,
         axes,
         result_dtype,
-        where=None if where is None else read_mask(backend, where, array.shape, name),
-        empty_value=0.0 if empty == "zero" else float("nan"),
-    )
-    length = call.length + (sink is not None)
-    parameters = formula.parameters
-    given = {**read_hyper(name, parameters, hyper), "temperature": temperature}
-    rules = {parameter.name: parameter for parameter in parameters} | {"temperature": TEMPERATURE}
-    values = {key: read_parameter(call, key, value) for key, value in given.items()}
-    if sink is not None:
-        given["sink"] = sink
-        values["sink"] = read_parameter(call, "sink", sink)
-    call = replace(
-        call,
         temperature=values["temperature"],
+        where=mask,
         sink=values.get("sink"),
+        empty_value=0.0 if empty == "zero" else math.nan,
         hyper={parameter.name: values[parameter.name] for parameter in parameters},
         given=given,
+        invalid=invalid,
     )
-    numbers = [(rule, values[key], given[key]) for key, rule in rules.items()]
-    numbers += [(rule, value, value) for rule, value in formula.bound]
-    for rule, value, as_given in numbers:
-        unseen = check_range(call, rule, value, as_given, length)
-        call = call if unseen is None else call.with_invalid(unseen)
-    return call
 
 
 TEMPERATURE = Parameter("temperature", 1.0, 0.0, float("inf"), includes_low=False, includes_high=False)
@@ -99,7 +98,7 @@ def read_axes(axis: Any, dim: Any, ndim: int, name: str) -> tuple[int, ...]:
     if axis is None:
         return tuple(range(ndim))
     try:
-        wanted = [operator.index(axis)] if not isinstance(axis, (tuple, list)) else [operator.index(a) for a in axis]
+        wanted = [operator.index(a) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))]
     except TypeError:
         raise TypeError(f"{name}: axis={axis!r} is not an axis; give an integer, a tuple of integers or None") from None
     if not wanted:
@@ -107,10 +106,10 @@ def read_axes(axis: Any, dim: Any, ndim: int, name: str) -> tuple[int, ...]:
     for a in wanted:
         if not -ndim <= a < ndim:
             raise AxisError(f"{name}: axis {a} is out of bounds for an array with {ndim} dimension{'s' * (ndim != 1)}")
-    axes = sorted(a % ndim for a in wanted)
-    if len(set(axes)) < len(axes):
+    axes = tuple(sorted({a % ndim for a in wanted}))
+    if len(axes) < len(wanted):
         raise ValueError(f"{name}: axis={axis!r} names an axis twice; name each once")
-    return tuple(axes)
+    return axes
 
 
 def read_mask(backend: Backend, where: Any, shape: tuple[int, ...], name: str) -> Array:
@@ -123,6 +122,8 @@ def read_mask(backend: Backend, where: Any, shape: tuple[int, ...], name: str) -
 
 def broadcasts(small: Sequence[int], large: Sequence[int]) -> bool:
     """Whether an array of one shape can be broadcast to the other."""
+    if small == large:
+        return True
     if len(small) > len(large):
         return False
     return all(s in (1, size) for s, size in zip(reversed(small), reversed(large), strict=False))
@@ -144,35 +145,36 @@ def read_hyper(name: str, parameters: tuple[Parameter, ...], hyper: Mapping[str,
     return given
 
 
-def read_parameter(call: Call, key: str, value: Any) -> Number:
+def read_parameter(backend: Backend, name: str, key: str, value: Any, x: Array, axes: tuple[int, ...]) -> Number:
     """A Python float, or an array as deep as x with size 1 along the normalised axes."""
-    parameter = call.backend.as_parameter(value, f"{call.name}: {key}")
+    parameter = value if type(value) is float else backend.as_parameter(value, f"{name}: {key}")
     if isinstance(parameter, float):
         return parameter
-    shape, allowed = tuple(parameter.shape), list(call.x.shape)
-    for axis in call.axes:
-        allowed[axis] = 1
+    shape = tuple(parameter.shape)
+    allowed = tuple([1 if axis in axes else size for axis, size in enumerate(x.shape)])
     if not broadcasts(shape, allowed):
         raise ValueError(
-            f"{call.name}: {key} has shape {shape}; it must be a scalar or broadcast to {tuple(allowed)}, x's shape "
-            "with size 1 along the normalised axis"
+            f"{name}: {key} has shape {shape}; it must be a scalar or broadcast to {allowed}, x's shape with size 1 "
+            "along the normalised axis"
         )
-    return call.backend.xp.reshape(parameter, (1,) * (len(allowed) - len(shape)) + shape)
+    return backend.xp.reshape(parameter, (1,) * (len(allowed) - len(shape)) + shape)
 
 
-def check_range(call: Call, parameter: Parameter, value: Number, given: Any, length: int) -> Array | None:
+def check_range(
+    backend: Backend, name: str, parameter: Parameter, value: Number, given: Any, length: int
+) -> Array | None:
     """Refuse a number that is not allowed; where it cannot be looked at, say where it is not."""
-    visible = call.backend.visible(value, given)
+    visible = value if isinstance(value, float) else backend.visible(value, given)
     allowed = parameter.allowed(visible, length)
-    seen = call.backend.look(allowed)
+    seen = allowed if isinstance(allowed, bool) else backend.look(allowed)
     if seen is None:
         return ~allowed
     if seen:
         return None
     what = repr(visible)
     if not isinstance(visible, float):
-        what = f"an array with {call.backend.first_where(visible, ~allowed)}"
-    raise ValueError(f"{call.name}: {parameter.name} is {what}; it must be {parameter.rule(length)}")
+        what = f"an array with {backend.first_where(visible, ~allowed)}"
+    raise ValueError(f"{name}: {parameter.name} is {what}; it must be {parameter.rule(length)}")
 
 
 def read_like(call: Call, value: Any, what: str) -> Array:
@@ -181,7 +183,7 @@ def read_like(call: Call, value: Any, what: str) -> Array:
     shape = () if call.is_scalar else tuple(call.x.shape)
     if tuple(array.shape) != shape:
         raise ValueError(f"{call.name}: {what} has shape {tuple(array.shape)}; it must have x's shape {shape}")
-    return call.backend.xp.reshape(array, call.x.shape)
+    return call.backend.xp.reshape(array, call.x.shape) if call.is_scalar else array
 
 
 def read_wrt(call: Call, wrt: str | tuple[str, ...]) -> tuple[str, ...]:

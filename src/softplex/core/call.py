@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple, Protocol
 
 from softplex.core.arrays import Array, Number
 
 Kind = Literal["entries", "row", "matrix", "classes"]
 """The shape of x; that without the normalised axes; batch + (n, n); (n,), the same for all rows."""
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -86,9 +89,8 @@ class Backend(Protocol):
         """Values in a result's dtype."""
 
 
-@dataclass(frozen=True)
-class Call:
-    """One call of a map, checked."""
+class Call(NamedTuple):
+    """One call of a map, checked. A tuple, which is made in a third of the time of a frozen dataclass."""
 
     name: str
     backend: Backend
@@ -102,22 +104,33 @@ class Call:
     where: Array | None = None
     sink: Number | None = None
     empty_value: float = 0.0
-    hyper: Mapping[str, Number] = field(default_factory=dict)
-    given: Mapping[str, Any] = field(default_factory=dict)
+    hyper: Mapping[str, Number] = NOTHING
+    given: Mapping[str, Any] = NOTHING
     """The parameters as the caller gave them, for the shape and dtype of their derivatives."""
     invalid: Array | None = None
     """Where a parameter that cannot be looked at is not allowed."""
 
     def with_invalid(self, flags: Array) -> Call:
         """This call with more rows to become NaN."""
-        return replace(self, invalid=flags if self.invalid is None else self.invalid | flags)
+        return self._replace(invalid=flags if self.invalid is None else self.invalid | flags)
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The axes, the normalised ones last."""
+        return (*[axis for axis in range(len(self.x.shape)) if axis not in self.axes], *self.axes)
 
     @property
     def batch(self) -> tuple[int, ...]:
         """The shape of x without the normalised axes."""
-        return tuple(size for axis, size in enumerate(self.x.shape) if axis not in self.axes)
+        axes = self.axes
+        return tuple([size for axis, size in enumerate(self.x.shape) if axis not in axes])
 
     @property
     def length(self) -> int:
         """How many entries a row has."""
-        return math.prod(self.x.shape[axis] for axis in self.axes)
+        return length_of(self.x, self.axes)
+
+
+def length_of(x: Array, axes: tuple[int, ...]) -> int:
+    """How many entries a row has that is normalised along these axes."""
+    return math.prod([x.shape[axis] for axis in axes])

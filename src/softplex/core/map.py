@@ -14,15 +14,14 @@ import numpy as np
 from softplex.core import targets as losses
 from softplex.core.arguments import DEFAULT_AXIS, Axis, read, read_hyper, read_like, read_wrt
 from softplex.core.arrays import Array, Terms
-from softplex.core.call import Asked, Call
+from softplex.core.call import Asked, Call, Kind
 from softplex.core.compose import Bound
 from softplex.core.describe import call_signature, docstring
 from softplex.core.formula import Formula, Hyper, Parameter
 from softplex.core.rows import Rows
 
-
-USUAL_TEMPERATURE = 1.0
-USUAL_EMPTY = "zero"
+SCORES = "x"
+"""What a vjp is with respect to if nothing is said."""
 
 
 @dataclass(frozen=True)
@@ -56,32 +55,19 @@ class Map:
         x: Any,
         axis: Axis = DEFAULT_AXIS,
         *,
-        temperature: Any = USUAL_TEMPERATURE,
-        where: Any = None,
-        sink: Any = None,
-        empty: str = USUAL_EMPTY,
-        dtype: Any = None,
         out: Any = None,
-        **hyper: Any,
+        **options: Any,
     ) -> Array:
         """The weights, shape of x."""
-        # The short cut for the commonest call, all defaults on one array: whatever it does not know it declines.
-        if (
-            temperature is USUAL_TEMPERATURE
-            and where is None
-            and sink is None
-            and empty is USUAL_EMPTY
-            and dtype is None
-            and not hyper
-            and (found := self._quick(x, axis, out)) is not None
-        ):
+        found = self._quick("value", x, None, axis, out, options)
+        if found is not None:
             return found
-        call = self._read(x, axis, temperature=temperature, where=where, sink=sink, empty=empty, dtype=dtype, **hyper)
+        call = self._read(x, axis, **options)
         asked = Asked("value", self.formula)
         return call.backend.run(call, self._value, [], [("entries", call.dtype)], out, asked)[0]
 
     def vjp(
-        self, x: Any, g: Any, axis: Axis = DEFAULT_AXIS, *, wrt: str | tuple[str, ...] = "x", **options: Any
+        self, x: Any, g: Any, axis: Axis = DEFAULT_AXIS, *, wrt: str | tuple[str, ...] = SCORES, **options: Any
     ) -> Any:
         """The vector-Jacobian product of a cotangent.
 
@@ -108,6 +94,8 @@ class Map:
 
         Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
         """
+        if wrt is SCORES and (quick := self._quick("vjp", x, g, axis, None, options)) is not None:
+            return quick
         call = self._read(x, axis, **options)
         names = read_wrt(call, wrt)
 
@@ -147,12 +135,16 @@ class Map:
 
         Source: Blondel, Martins & Niculae 2020, arXiv:1901.02324.
         """
+        found = self._quick("jvp", x, t, axis, None, options)
+        if found is not None:
+            return found
         call = self._read(x, axis, **options)
 
         def function(rows: Rows, hyper: Hyper, t: Array) -> tuple[Array]:
             return (self.formula.solve(rows, hyper).jvp(rows.xp.astype(t, rows.xp.working)),)
 
-        operands, asked = [("entries", read_like(call, t, "t"))], Asked("jvp", self.formula)
+        operands: list[tuple[Kind, Array]] = [("entries", read_like(call, t, "t"))]
+        asked = Asked("jvp", self.formula)
         return call.backend.run(call, function, operands, [("entries", call.dtype)], asked=asked)[0]
 
     def jacobian(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
@@ -427,13 +419,16 @@ class Map:
             self.example,
         )
 
-    def _quick(self, x: Any, axis: Axis, out: Any) -> Any:
-        """The short cut's answer, found at the first call: the instance's own attribute hides this method then."""
-        from softplex.native.calls import quick_call
+    def _quick(self, method: str, x: Any, operand: Any, axis: Axis, out: Any, options: dict[str, Any]) -> Any:
+        """The result of one of the commonest calls, or None: what this does not know for certain it declines.
 
-        quick = quick_call(self.formula) or declined
+        It is found at the first call: the instance's own attribute hides this method then.
+        """
+        from softplex.native.calls import short_cut
+
+        quick = short_cut(self.formula) or declined
         object.__setattr__(self, "_quick", quick)
-        return quick(x, axis, out)
+        return quick(method, x, operand, axis, out, options)
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key != "_quick"}
@@ -470,7 +465,7 @@ class Map:
             )
 
 
-def declined(x: Any, axis: Axis, out: Any) -> None:
+def declined(*call: Any) -> None:
     """No short cut."""
 
 

@@ -73,9 +73,11 @@ def read_targets(
 def check_indices(call: Call, y: Array, ignore_index: int | None) -> None:
     """Refuse an index out of range, where it can be seen."""
     fits = is_class(y, call.length)
-    if ignore_index is not None:
+    seen = call.backend.look(fits)
+    if seen is False and ignore_index is not None:
         fits = fits | (y == ignore_index)
-    if call.backend.look(fits) is False:
+        seen = call.backend.look(fits)
+    if seen is False:
         ignored = "" if ignore_index is None else f", or {ignore_index} to be ignored"
         raise IndexError(
             f"{call.name}: y holds the index {call.backend.first_where(y, ~fits)}; of {call.length} classes it must "
@@ -190,4 +192,6 @@ def reduced_loss(call: Call, asked: Asked, rows_of: Callable[..., tuple[Array, A
     counted = None
     if targets.is_index and targets.ignore_index is not None:
         counted = targets.y != targets.ignore_index
-    return backend.reduced(losses, weights if targets.is_index else None, counted, call.dtype, reduction)
+    elif not targets.is_index or targets.weight is None:
+        weights = None
+    return backend.reduced(losses, weights, counted, call.dtype, reduction)

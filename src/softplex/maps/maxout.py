@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from softplex.core.arguments import DEFAULT_AXIS, Axis, read
 from softplex.core.arrays import Array, Namespace
-from softplex.core.call import Asked, Call
+from softplex.core.call import Asked, Call, Kind
 from softplex.core.formula import Formula
 from softplex.core.rows import Rows
 
@@ -268,7 +268,7 @@ class Maxout:
         if not groups.keeps_axis:
             return groups.call
         axis = groups.axis + (1 if groups.layout == "contiguous" else 0)
-        return replace(groups.call, x=self._grouped(groups, groups.call.x), axes=(axis,))
+        return groups.call._replace(x=self._grouped(groups, groups.call.x), axes=(axis,))
 
     def _reduce(
         self, groups: Groups, reduce: Callable[[Namespace, Array], Array], dtype: Any, method: str, out: Any = None
@@ -289,7 +289,8 @@ class Maxout:
         call = self._split_call(groups)
         xp = call.backend.xp
         shape = () if call.is_scalar else tuple(groups.call.x.shape)
-        operands, asked = [("row", xp.reshape(g, call.batch))], Asked("vjp", self)
+        operands: list[tuple[Kind, Array]] = [("row", xp.reshape(g, call.batch))]
+        asked = Asked("vjp", self)
         found = call.backend.run(call, function, operands, [("entries", call.dtype)], asked=asked)[0]
         return xp.reshape(found, shape)
 

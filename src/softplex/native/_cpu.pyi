@@ -3,11 +3,13 @@
 Maps, methods and types are the numbers of the enums in cpu/call.h.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 _Array = np.ndarray[Any, Any]
+_ShortCut = Callable[[str, object, object, object, object, dict[str, object]], _Array | None]
 
 def run(
     map: int,
@@ -31,20 +33,24 @@ def run(
     ValueError for arrays that do not fit, MemoryError for want of scratch memory, and what Ctrl-C raises.
     """
 
-def quick(map: int, negated: bool, x: object, axis: object, out: object) -> _Array | None:
-    """The value of a map with all defaults along the last axis of a dense array; None for anything else."""
+def short_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _ShortCut:
+    """What computes the commonest calls of a map, `alpha` being taken where a call gives none (or may give none).
+
+    Called with the method ("value", "vjp" or "jvp"), x, the operand, axis, out and a dict of the other keywords, it
+    gives the result, or None for anything but plain arrays of one shape, one axis, and numbers that are allowed.
+    """
 
 def streaming_copy(to: _Array, from_: _Array, threads: int) -> None:
     """Copy a dense float32 array past the caches: what the benchmark measures kernels by."""
 
 def set_threads(n: int) -> None:
-    """How many threads `quick` may use, for the whole process."""
+    """How many threads short cuts may use, for the whole process."""
 
 def formulas_only() -> bool:
-    """Whether `quick` declines every call of this thread."""
+    """Whether short cuts decline every call of this thread."""
 
 def set_formulas_only(value: bool) -> None:
-    """Let `quick` decline every call of this thread, or not."""
+    """Let short cuts decline every call of this thread, or not."""
 
 def instruction_set() -> str:
     """The one in use: "x86-64-v4", "x86-64-v3", "x86-64-v2", "neon" or "portable"."""

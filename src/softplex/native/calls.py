@@ -11,13 +11,18 @@ from typing import Any
 import numpy as np
 
 from softplex.core.call import Asked, Call
+from softplex.core.formula import Formula
 from softplex.core.threads import get_num_threads
 from softplex.native import cpu
 from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
 
 NDArray = np.ndarray[Any, Any]
 
-TYPES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
+TYPES = {np.float64: 0, np.float32: 1, np.float16: 2}
+BFLOAT16 = 3
+UNUSED = 1.5
+"""What maps without an alpha are given."""
+
 ENTRIES = {"value": 0, "vjp": 1, "jvp": 2, "residual": 4}
 RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, SUPPORT_SIZE, WINNER = 3, 5, 6, 7, 8
 
@@ -27,13 +32,13 @@ def is_on() -> bool:
     return cpu is not None and not cpu.formulas_only()
 
 
-def quick_call(formula: Any) -> Any:
-    """What computes the value of a map with all defaults: quick(x, axis, out), or None where it declines."""
+def short_cut(formula: Formula) -> Any:
+    """What computes a map's commonest calls: cut(method, x, operand, axis, out, options), or None where it declines."""
     kernel = None if cpu is None else kernel_of(formula)
-    if cpu is None or kernel is None or kernel.fixed:
+    if cpu is None or kernel is None:
         return None
-    quick, number, negated = cpu.quick, kernel.number, kernel.negated
-    return lambda x, axis, out: quick(number, negated, x, axis, out)
+    free = {parameter.name: parameter.default for parameter in formula.parameters}
+    return cpu.short_cut(kernel.number, kernel.negated, "alpha" in free, {**free, **kernel.fixed}.get("alpha", UNUSED))
 
 
 def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | None) -> list[NDArray] | None:
@@ -54,32 +59,48 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
         method, index = RESIDUAL_OF_INDEX, operands[0]
     elif operands:
         operand = operands[0]
-        if operand.dtype.newbyteorder("=") != call.dtype:
+        if not _is_of(call, operand):
             return None
     return [_entries(call, kernel, method, operand, index, out)]
+
+
+def _is_of(call: Call, operand: NDArray) -> bool:
+    """Whether an operand has the dtype of the result, in any byte order."""
+    dtype = operand.dtype
+    return bool(dtype == call.dtype or dtype.newbyteorder("=") == call.dtype)
 
 
 def _entries(
     call: Call, kernel: Kernel, method: int, operand: NDArray | None, index: NDArray | None, out: NDArray | None
 ) -> NDArray:
     """A result of the shape of x."""
-    is_foreign = out is not None and out.dtype != call.dtype
-    result = np.empty(call.x.shape, call.dtype) if out is None or is_foreign else out
-    keeps_x = operand is not None and method == ENTRIES["residual"] or index is not None
-    _run(call, kernel, method, _as_scores(call, None if keeps_x else result, result), operand, index, result)
-    if is_foreign:
-        assert out is not None
-        out[...] = result
+    if out is not None and out.dtype != call.dtype:
+        out[...] = _entries(call, kernel, method, operand, index, None)
         return out
+    if out is None:
+        result = np.empty(call.x.shape, call.dtype)
+    else:
+        result, call = out, _apart(call, out)
+    keeps_x = (operand is not None and method == ENTRIES["residual"]) or index is not None
+    _run(call, kernel, method, _as_scores(call, None if keeps_x else result), operand, index, result)
     return result
 
 
-def _as_scores(call: Call, place: NDArray | None, result: NDArray) -> NDArray:
-    """The scores in the call's dtype: as they are, else cast into the place of the result, which may overlap them."""
-    x = call.x
+def _apart(call: Call, out: NDArray) -> Call:
+    """The call with copies of what writing the result would change before it is read."""
+    x, where = call.x, call.where
+    if x.dtype == call.dtype and np.may_share_memory(x, out) and not _is_same(x, out):
+        call = call._replace(x=x.copy())
+    if where is not None and np.may_share_memory(where, out):
+        call = call._replace(where=where.copy())
+    return call
+
+
+def _as_scores(call: Call, place: NDArray | None = None) -> NDArray:
+    """The scores in the call's dtype: as they are, else cast, into the place of the result if it is given."""
+    x: NDArray = call.x
     if x.dtype == call.dtype:
-        overlaps = np.may_share_memory(x, result) and not _is_same(x, result)
-        return x.copy() if overlaps else x
+        return x
     with np.errstate(all="ignore"):
         if place is None:
             return x.astype(call.dtype)
@@ -102,14 +123,8 @@ def _numbers(
 ) -> NDArray:
     """A result of one number a row."""
     result = np.empty(call.batch, dtype)
-    _run(call, kernel, method, _cast(call), operand, index, result)
+    _run(call, kernel, method, _as_scores(call), operand, index, result)
     return result
-
-
-def _cast(call: Call) -> NDArray:
-    """The scores in the call's dtype."""
-    with np.errstate(all="ignore"):
-        return call.x.astype(call.dtype, copy=False)
 
 
 def _maxout(call: Call, kernel: Kernel, method: str, operands: list[NDArray]) -> list[NDArray] | None:
@@ -123,7 +138,7 @@ def _maxout(call: Call, kernel: Kernel, method: str, operands: list[NDArray]) ->
         return [_numbers(call, kernel, ENTRIES[method], call.dtype, operand)]
     # The kernel writes to the winners alone.
     result = np.zeros(call.x.shape, call.dtype)
-    _run(call, kernel, ENTRIES[method], _cast(call), operand, None, result)
+    _run(call, kernel, ENTRIES[method], _as_scores(call), operand, None, result)
     return [result]
 
 
@@ -138,15 +153,25 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -
         kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)
     y = operands[0]
     if not targets.is_index:
-        if y.dtype.newbyteorder("=") != call.dtype:
+        if not _is_of(call, y):
             return None
         losses = _numbers(call, kernel, LOSS, np.float64, operand=y)
         return [losses, np.ones_like(losses)]
-    ignored = np.zeros(call.batch, bool) if targets.ignore_index is None else y == targets.ignore_index
-    classes = np.where(ignored, 0, y).astype(np.int64)
+    is_counted = None if targets.ignore_index is None else y != targets.ignore_index
+    if is_counted is None or is_counted.all():
+        is_counted, classes = None, y
+    else:
+        classes = np.where(is_counted, y, 0)
+    classes = classes.astype(np.int64, copy=False)
     losses = _numbers(call, kernel, LOSS_OF_INDEX, np.float64, index=classes)
-    weights = np.ones(call.batch) if targets.weight is None else targets.weight.astype(np.float64)[classes]
-    weights = np.where(ignored, 0.0, weights)
+    if targets.weight is None:
+        weights = np.ones(call.batch)
+    else:
+        weights = np.asarray(targets.weight.astype(np.float64)[classes])
+    if is_counted is not None:
+        weights[~is_counted] = 0.0
+    elif targets.weight is None:
+        return [losses, weights]
     with np.errstate(all="ignore"):
         return [np.where(weights == 0.0, 0.0, losses) * weights, weights]
 
@@ -162,15 +187,14 @@ def _run(
 ) -> None:
     """Run the extension on arrays with the normalised axes last."""
     assert cpu is not None
-    if call.dtype.name == "bfloat16":
+    number = TYPES.get(call.dtype.type, BFLOAT16)
+    if number == BFLOAT16:
         cpu.set_bfloat16(call.dtype)
-    mask = None if call.where is None else _rows_last(call, np.broadcast_to(call.where, call.x.shape))
     hyper = {**kernel.fixed, **call.hyper}
-    entries = result.ndim == x.ndim and method in (*ENTRIES.values(), RESIDUAL_OF_INDEX)
     cpu.run(
         kernel.number,
         method,
-        TYPES[call.dtype.name],
+        number,
         kernel.negated,
         len(call.axes),
         get_num_threads(),
@@ -178,24 +202,25 @@ def _run(
         _rows_last(call, x),
         None if operand is None else _rows_last(call, operand.astype(call.dtype, copy=False)),
         None if index is None else index.astype(np.int64, copy=False),
-        mask,
-        _rows_last(call, result) if entries else result,
+        None if call.where is None else _rows_last(call, broadcast(call.where, call.x.shape)),
+        _rows_last(call, result),
         _parameter(call, call.temperature),
         None if call.sink is None else _parameter(call, call.sink),
-        _parameter(call, hyper.get("alpha", 1.5)),
+        _parameter(call, hyper.get("alpha", UNUSED)),
     )
 
 
 def _rows_last(call: Call, array: NDArray) -> NDArray:
-    """A view with the normalised axes last, in their order."""
-    first = array.ndim - len(call.axes)
-    if call.axes == tuple(range(first, array.ndim)):
-        return array
-    return np.moveaxis(array, call.axes, range(first, array.ndim))
+    """A view with the normalised axes last, in their order; an array of a number a row has none."""
+    axes, count = call.axes, call.x.ndim
+    return array if axes[0] == count - len(axes) or array.ndim < count else array.transpose(call.order)
 
 
 def _parameter(call: Call, value: Any) -> Any:
     """A number, or an array of one a row."""
-    if isinstance(value, float):
-        return value
-    return np.broadcast_to(np.squeeze(value, axis=call.axes), call.batch)
+    return value if isinstance(value, float) else broadcast(value.squeeze(call.axes), call.batch)
+
+
+def broadcast(array: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """The array in a shape that it broadcasts to."""
+    return array if array.shape == shape else np.broadcast_to(array, shape)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from softplex.core.compose import Bound, Negated
@@ -31,11 +31,13 @@ class Kernel:
 def _numbers() -> dict[Any, int]:
     """The maps of cpu/call.h."""
     from softplex import maps
+    from softplex.maps.maxout import maxout
 
     known = (maps.softmax, maps.log_softmax, maps.sparsemax, maps.entmax15, maps.entmax)
-    return {**{map_.formula: number for number, map_ in enumerate(known)}, maps.maxout: MAXOUT}
+    return {**{map_.formula: number for number, map_ in enumerate(known)}, maxout: MAXOUT}
 
 
+@lru_cache(maxsize=256)
 def kernel_of(formula: Formula) -> Kernel | None:
     """The kernel of a formula, if there is one."""
     if isinstance(formula, Negated):

@@ -12,6 +12,7 @@
 #include "maxout.h"
 #include "memory.h"
 #include "row.h"
+#include "short_rows.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
@@ -20,7 +21,6 @@ constexpr Index SHARED_FROM = 1 << 15;
 constexpr Index PIECE = 1 << 15;
 // Rows from here on are shared by the threads block by block.
 constexpr Index HUGE_ROW = 1 << 18;
-constexpr Index TILE = 16;
 constexpr Index SCRATCH = 1 << 20;
 constexpr double NOT_A_NUMBER = __builtin_nan("");
 
@@ -72,13 +72,14 @@ struct Plan {
     bool x_packed, operand_packed, result_packed, streams, is_tiled = false;
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
+    bool is_short;  // rows are taken several at a time, by ShortRows
     bool is_apart;  // weights are kept apart from the scores
     Index group = 1;   // rows that are brought in together
     Index groups = 1;  // per piece
     Index pieces = 1;
     Index bytes = 0;  // of scratch a thread
 
-    Plan(const Call& call, bool lists, bool is_widened) {
+    Plan(const Call& call, bool lists, bool is_widened, bool is_short_map) {
         for (int axis = 0; axis < call.batch_axes; ++axis) rows *= call.shape[axis];
         for (int axis = 0; axis < call.row_axes; ++axis) n *= call.shape[call.batch_axes + axis];
         pitch = (n + 31) / 16 * 16;
@@ -90,6 +91,9 @@ struct Plan {
         widens = is_widened && sizeof(T) == 4 && (is_tempered || call.has_sink);
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
+        is_short = is_short_map && call.method == Method::value && !is_tempered && !call.has_sink &&
+                   n <= Softmax<float>::SHORT;
+        if (is_short) group = ShortRows::ROWS;
         choose_tiles(call);
         bytes = scratch_bytes(lists);
         const Index per_piece = PIECE / n > 1 ? PIECE / n : 1;
@@ -98,18 +102,22 @@ struct Plan {
     }
 
     INLINE bool needs_x() const { return !x_packed || !result_packed; }
-    INLINE bool keeps_terms() const { return streams && pitch * static_cast<Index>(sizeof(T)) <= SCRATCH; }
+    // Whether the exponentials of a row have a place of their own: that of the result is not to be read again, or holds x.
+    INLINE bool keeps_terms() const {
+        const Index row = pitch * static_cast<Index>(sizeof(T));
+        return streams ? row <= SCRATCH : !x_packed && !result_packed && row <= SCRATCH / 4;
+    }
 
   private:
     void choose_tiles(const Call& call) {
-        if (sizeof(T) != 4 || call.type != Type::float32 || call.row_axes != 1 || call.batch_axes == 0) return;
+        if (x_packed || call.row_axes != 1 || call.batch_axes == 0) return;
         const int last = call.batch_axes - 1;
-        const auto is_strided = [&](const Array& array) { return array.strides[last] == 4; };
-        is_tiled = !x_packed && call.mask.data == nullptr && is_strided(call.x) && call.shape[last] >= 4;
-        if (!is_tiled) return;
-        const Index room = SCRATCH / (2 * pitch * 4);
-        group = room < 4 ? 1 : room < TILE ? room / 4 * 4 : TILE;
-        is_tiled = group > 1;
+        const Index size = size_of(call.type), line = 64 / size;
+        const bool lies_across = call.x.strides[last] == size && call.x.strides[call.batch_axes] != size;
+        const Index room = SCRATCH / (2 * pitch * static_cast<Index>(sizeof(T)));
+        if (!lies_across || call.shape[last] < 4 || room < 4) return;
+        group = room < line ? room / 4 * 4 : line;
+        is_tiled = true;
     }
     Index scratch_bytes(bool lists) const {
         const Index row = pitch * static_cast<Index>(sizeof(T));
@@ -315,35 +323,66 @@ struct Driver {
   private:
     // Rows from `first` on that are brought in together; returns how many.
     INLINE Index run_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
-        if (!plan.is_tiled) {
-            if (!plan.x_packed) read_x(first, scratch.x, team);
-            if (!plan.operand_packed) read_row<T>(call, call.operand, call.type, first, scratch.operand);
-            run_row(first, 0, scratch, team);
-            if (has_entries(call.method) && !plan.result_packed) write_result(first, scratch.x);
-            return 1;
-        }
-        const Index neighbours = call.shape[call.batch_axes - 1];
-        Index count = plan.group < end - first ? plan.group : end - first;
-        if (count > neighbours - first % neighbours) count = neighbours - first % neighbours;
-        const int axis = call.batch_axes;
-        read_tile(row_of(call, call.x, first), call.x.strides[axis], as_floats(scratch.x), plan.pitch, count, plan.n);
+        const Index count = group_size(first, end);
+        if (!plan.x_packed) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
-        for (Index r = 0; r < count; ++r) run_row(first + r, r, scratch, team);
-        if (!has_entries(call.method) || plan.result_packed) return count;
-        if (call.result.strides[axis - 1] == 4)
-            write_tile(as_floats(scratch.x), plan.pitch, row_of(call, call.result, first), call.result.strides[axis], count, plan.n);
-        else
-            for (Index r = 0; r < count; ++r) write_result(first + r, scratch.x + r * plan.pitch);
+        for (Index r = 0; r < count;) {
+            const Index done = plan.is_short ? run_short_rows(first, r, count, scratch) : 0;
+            if (done == 0) run_row(first + r, r, scratch, team);
+            r += done > 0 ? done : 1;
+        }
+        if (has_entries(call.method) && !plan.result_packed) write_results(first, count, scratch);
         return count;
     }
 
-    INLINE void read_operands(Index first, Index count, const Scratch<T>& scratch) const {
-        const int axis = call.batch_axes;
-        if (call.operand.strides[axis - 1] == 4) {
-            read_tile(row_of(call, call.operand, first), call.operand.strides[axis], as_floats(scratch.operand), plan.pitch,
-                      count, plan.n);
+    // The neighbours of a tile do not go on past the end of their axis.
+    INLINE Index group_size(Index first, Index end) const {
+        Index count = plan.group < end - first ? plan.group : end - first;
+        if (!plan.is_tiled) return count;
+        const Index neighbours = call.shape[call.batch_axes - 1];
+        return count > neighbours - first % neighbours ? neighbours - first % neighbours : count;
+    }
+
+    // A few rows of a group; returns how many, 0 if one of them needs more care.
+    INLINE Index run_short_rows(Index first, Index begin, Index end, const Scratch<T>& scratch) const {
+        if constexpr (sizeof(T) == 8) return 0;
+        ShortRows rows;
+        rows.count = static_cast<int>(end - begin < ShortRows::ROWS ? end - begin : ShortRows::ROWS);
+        rows.n = plan.n;
+        rows.is_negated = call.negated;
+        rows.streams = plan.streams;
+        for (int r = 0; r < rows.count; ++r) {
+            T* const own = place_of_x(begin + r, scratch);
+            const T* const x = plan.x_packed ? reinterpret_cast<const T*>(row_of(call, call.x, first + begin + r)) : own;
+            T* const result = plan.result_packed ? reinterpret_cast<T*>(row_of(call, call.result, first + begin + r)) : own;
+            rows.x[r] = reinterpret_cast<const float*>(x);
+            rows.result[r] = reinterpret_cast<float*>(result);
+        }
+        return Maps<T>::short_rows(call.map, rows) ? rows.count : 0;
+    }
+    INLINE T* place_of_x(Index place, const Scratch<T>& scratch) const {
+        return scratch.x + (plan.needs_x() ? place * plan.pitch : 0);
+    }
+
+    INLINE void read_scores(Index first, Index count, const Scratch<T>& scratch, Team& team) const {
+        if (!plan.is_tiled) {
+            for (Index r = 0; r < count; ++r) read_x(first + r, scratch.x + r * plan.pitch, team);
             return;
         }
+        const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
+        read_tile<T>(call.type, place_of(call.x, first), mask, dead(), scratch.x, plan.pitch, count, plan.n);
+    }
+    INLINE bool lies_across(const Array& array) const {
+        return plan.is_tiled && array.strides[call.batch_axes - 1] == size_of(call.type);
+    }
+    INLINE void write_results(Index first, Index count, const Scratch<T>& scratch) const {
+        if (lies_across(call.result))
+            return write_tile<T>(call.type, scratch.x, plan.pitch, place_of(call.result, first), count, plan.n);
+        for (Index r = 0; r < count; ++r) write_result(first + r, scratch.x + r * plan.pitch);
+    }
+    INLINE void read_operands(Index first, Index count, const Scratch<T>& scratch) const {
+        if (lies_across(call.operand))
+            return read_tile<T>(call.type, place_of(call.operand, first), {}, T(0), scratch.operand, plan.pitch, count, plan.n);
         for (Index r = 0; r < count; ++r)
             read_row<T>(call, call.operand, call.type, first + r, scratch.operand + r * plan.pitch);
     }
@@ -354,22 +393,33 @@ struct Driver {
             const char* const mask = call.mask.data != nullptr ? row_of(call, call.mask, row) : nullptr;
             const Index stride = run_stride(call, call.x), step = run_stride(call, call.mask);
             team.each_block(plan.n, [&](Index begin, Index end) {
-                read_run<T>(call.type, from + begin * stride, stride, to + begin, end - begin);
-                if (mask != nullptr) mask_run<T>(mask + begin * step, step, dead(), to + begin, end - begin);
+                read_part(from + begin * stride, stride, mask != nullptr ? mask + begin * step : nullptr, step, to + begin, end - begin);
             });
             return;
+        }
+        if (call.row_axes == 1) {
+            const char* const mask = call.mask.data != nullptr ? row_of(call, call.mask, row) : nullptr;
+            return read_part(row_of(call, call.x, row), run_stride(call, call.x), mask, run_stride(call, call.mask), to, plan.n);
         }
         read_row<T>(call, call.x, call.type, row, to);
         if (call.mask.data != nullptr) mask_row<T>(call, row, dead(), to);
     }
+    INLINE void read_part(const char* from, Index stride, const char* mask, Index step, T* to, Index n) const {
+        if (mask == nullptr)
+            read_run<T>(call.type, from, stride, to, n);
+        else
+            read_masked_run<T>(call.type, from, stride, mask, step, dead(), to, n);
+    }
     INLINE void write_result(Index row, const T* from) const { write_row<T>(call, call.result, call.type, row, from); }
     // A score that weighs nothing.
     INLINE T dead() const { return call.negated ? INFINITE<T> : -INFINITE<T>; }
-    static INLINE float* as_floats(T* row) { return reinterpret_cast<float*>(row); }
+    INLINE TilePlace place_of(const Array& array, Index row) const {
+        return {row_of(call, array, row), array.strides[call.batch_axes], array.strides[call.batch_axes - 1]};
+    }
 
     INLINE void run_row(Index index, Index place, const Scratch<T>& scratch, Team& team) const {
         Row<T> row;
-        T* const own = scratch.x + (plan.needs_x() ? place * plan.pitch : 0);
+        T* const own = place_of_x(place, scratch);
         row.n = plan.n;
         row.x = plan.x_packed ? reinterpret_cast<const T*>(row_of(call, call.x, index)) : own;
         row.result = plan.result_packed ? reinterpret_cast<T*>(row_of(call, call.result, index)) : own;
@@ -377,7 +427,7 @@ struct Driver {
             row.operand = plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))
                                               : scratch.operand + place * plan.pitch;
         row.streams = plan.streams;
-        row.terms = !plan.streams ? row.result : scratch.terms;
+        row.terms = plan.keeps_terms() ? scratch.terms : plan.streams ? nullptr : row.result;
         row.list = scratch.list;
         row.list_low = scratch.list_low;
         set_parameters(row, index);
@@ -472,7 +522,7 @@ struct Driver {
 template <template <class> class Maps, class T>
 Outcome run_rows(const Call& call) {
     const bool lists = Maps<T>::lists(call.map);
-    const Plan<T> plan(call, lists, Maps<T>::widens(call.map));
+    const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::has_short_rows(call.map));
     if (plan.rows == 0 || plan.n == 0) return Outcome::done;
     const bool is_worth_it = plan.rows * plan.n >= SHARED_FROM;
     const Index wanted = is_worth_it && !plan.is_huge ? (call.threads < plan.pieces ? call.threads : plan.pieces) : 1;
@@ -488,13 +538,14 @@ Outcome run_rows(const Call& call) {
         memory = static_cast<char*>(allocated) + (64 - reinterpret_cast<std::uintptr_t>(allocated) % 64);
     }
     const Driver<Maps, T> driver{call, plan, lists};
-    const Interrupt interrupt{call.is_interrupted, call.interrupt_state};
+    const Interrupt interrupt{call.is_interrupted, call.interrupt_state, nullptr};
     bool is_done = true;
     if (plan.is_huge) {
         Team team;
         team.threads = call.threads;
         team.shares = true;
-        team.interrupt = interrupt;
+        std::int64_t asked = 0;
+        team.interrupt = {call.is_interrupted, call.interrupt_state, &asked};
         for (Index piece = 0; piece < plan.pieces && !team.is_stopped; ++piece) driver.run_piece(piece, memory, team);
         is_done = !team.is_stopped;
     } else if (!is_worth_it) {

@@ -1,6 +1,6 @@
 // exp, log and their kin on vectors, sums that keep their digits, and the pairs that these are made of.
 //
-// Range reduction in two steps and polynomials fitted at Chebyshev nodes (exp: off by 2^-30 and 2^-61 at most) or those
+// Range reduction in two steps and polynomials of least error (exp: off by 2^-28 and 2^-61 at most) or those
 // of fdlibm (log, Sun Microsystems 1993). No map lives here.
 #pragma once
 
@@ -69,12 +69,12 @@ struct ExpOf<float> {
     static constexpr float log2e = 0x1.715476p+0f, magic = 12582912.0f;
     static constexpr float ln2 = 0x1.62e43p-1f, ln2_first = 0x1.62ep-1f, ln2_second = ln2 - ln2_first, ln2_rest = -0x1.05c61p-29f;
     static constexpr int mantissa_bits = 23;
-    // Added to the exponents of a row so that none of its terms is subnormal; terms below 2^-bias times the top vanish.
-    static constexpr float bias = 64.0f;
-    static constexpr float faint = -131.0f;
-    static constexpr double reach = 26.0;
-    static constexpr float terms[6] = {0x1.0p-1f,      0x1.555556p-3f,  0x1.5554eap-5f,
-                                       0x1.1110ep-7f, 0x1.6d4324p-10f, 0x1.a124f2p-13f};
+    // Added to the exponents of a row so that no term that a weight may come from is subnormal. Gaps below `faint` vanish;
+    // tops may be off by `reach` for that.
+    static constexpr float bias = 50.0f;
+    static constexpr float faint = -121.5f;
+    static constexpr double reach = 17.0;
+    static constexpr float terms[5] = {0x1.fffffcp-2f, 0x1.55548ep-3f, 0x1.5558a6p-5f, 0x1.123bdep-7f, 0x1.6a592ap-10f};
 };
 template <>
 struct ExpOf<double> {
@@ -217,6 +217,9 @@ INLINE double log_of(double x) { return first_of(log(all(x), all(0.0))); }
 INLINE double exp_of(double x) { return first_of(exp(all(x))); }
 INLINE double expm1_of(double x) { return first_of(expm1(all(x))); }
 
+// 2^k for -1022 <= k <= 1023.
+INLINE double power_of_two(std::int64_t k) { return bits_of<double>((k + 1023) << 52); }
+
 // -- sums --------------------------------------------------------------------------------------------------------------
 
 // A sum and what rounding took from it.
@@ -231,6 +234,11 @@ struct Total {
     INLINE void add(const Total& other) {
         add(other.hi);
         lo += other.lo;
+    }
+    // By a power of 2.
+    INLINE void multiply(double factor) {
+        hi *= factor;
+        lo *= factor;
     }
     INLINE double value() const { return hi + lo; }
 };

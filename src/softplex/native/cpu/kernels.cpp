@@ -4,6 +4,7 @@
 #include "entmax.h"
 #include "entmax15.h"
 #include "maxout.h"
+#include "short_rows.h"
 #include "softmax.h"
 #include "sparsemax.h"
 
@@ -32,13 +33,19 @@ struct Maps {
 
     // What a row that needs no care is asked for, without a look at it first; false if it does, and nothing is done.
     static bool at_once(Map map, Method method, Row<T>& row, Team& team) {
-        if (!is_softmax(map, row) || row.is_tempered || (row.has_sink && row.sink != -__builtin_inf())) return false;
-        const bool is_log = map == Map::log_softmax, is_value = method == Method::value;
-        if (is_value && row.n <= Softmax<T>::SHORT)
-            return is_log ? Softmax<T>::template short_row<true>(row) : Softmax<T>::template short_row<false>(row);
-        if (is_value) return is_log ? Softmax<T>::log_value_at_once(row, team) : Softmax<T>::value_at_once(row, team);
-        if (method == Method::vjp || method == Method::jvp) return !is_log && Softmax<T>::vjp_at_once(row, team);
+        if constexpr (sizeof(T) == 4) {
+            if (!is_softmax(map, row) || !Softmax<T>::is_plain(row)) return false;
+            const bool is_log = map == Map::log_softmax;
+            if (method == Method::value) return is_log ? Softmax<T>::log_value_at_once(row, team) : Softmax<T>::value_at_once(row, team);
+            return !is_log && (method == Method::vjp || method == Method::jvp) && Softmax<T>::vjp_at_once(row, team);
+        }
         return false;
+    }
+
+    // Whether the values of a map come from ShortRows, where the rows are short.
+    static bool has_short_rows(Map map) { return sizeof(T) == 4 && (map == Map::softmax || map == Map::log_softmax); }
+    static bool short_rows(Map map, const ShortRows& rows) {
+        return map == Map::log_softmax ? rows.compute<true>() : rows.compute<false>();
     }
 
     static void derivative(Map map, bool is_tangent, Row<T>& row, Team& team) {

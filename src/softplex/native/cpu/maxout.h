@@ -217,7 +217,7 @@ class Maxout {
             for (Index place = 0; place < tiles(); ++place) finish(place, tile);
             return Outcome::done;
         }
-        const Interrupt interrupt{call_.is_interrupted, call_.interrupt_state};
+        const Interrupt interrupt{call_.is_interrupted, call_.interrupt_state, nullptr};
         if (chunks_ == 1) {
             const Work work = [](void* state, Index job, int) {
                 const Maxout& mine = *static_cast<const Maxout*>(state);

@@ -69,16 +69,11 @@ template <class T>
 inline void read_run(Type type, const char* from, Index stride, T* to, Index n) {
     const bool is_whole = reinterpret_cast<std::uintptr_t>(from) % static_cast<std::uintptr_t>(size_of(type)) == 0;
     const bool is_packed = stride == size_of(type) && is_whole;
-    if constexpr (sizeof(T) == 8) {
-        if (is_packed && type == Type::float64) {
-            std::memcpy(to, from, static_cast<std::size_t>(n) * 8);
-            return;
-        }
-    } else {
-        if (is_packed && type == Type::float32) {
-            std::memcpy(to, from, static_cast<std::size_t>(n) * 4);
-            return;
-        }
+    if (is_packed && size_of(type) == static_cast<Index>(sizeof(T))) {
+        std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+        return;
+    }
+    if constexpr (sizeof(T) == 4) {
         if (is_packed && type == Type::float16) {
             floats_from_float16(reinterpret_cast<const std::uint16_t*>(from), to, n);
             return;
@@ -111,6 +106,10 @@ template <class T>
 inline void write_run(Type type, const T* from, char* to, Index stride, Index n) {
     const bool is_whole = reinterpret_cast<std::uintptr_t>(to) % static_cast<std::uintptr_t>(size_of(type)) == 0;
     const bool is_packed = stride == size_of(type) && is_whole;
+    if (is_packed && size_of(type) == static_cast<Index>(sizeof(T))) {
+        std::memcpy(to, from, static_cast<std::size_t>(n) * sizeof(T));
+        return;
+    }
     if constexpr (sizeof(T) == 4) {
         if (is_packed && type == Type::float16) {
             float16_from_floats(from, reinterpret_cast<std::uint16_t*>(to), n);
@@ -138,13 +137,23 @@ inline void write_run(Type type, const T* from, char* to, Index stride, Index n)
     }
 }
 
+// n numbers, or `dead` where the mask has a 0; `to` may be where they are.
 template <class T>
-inline void mask_run(const char* mask, Index stride, T dead, T* to, Index n) {
-    if (stride == 1) {
-        for (Index i = 0; i < n; ++i) to[i] = mask[i] != 0 ? to[i] : dead;
-        return;
-    }
-    for (Index i = 0; i < n; ++i) to[i] = mask[i * stride] != 0 ? to[i] : dead;
+inline void mask_run(const char* mask, Index stride, T dead, const T* from, T* to, Index n) {
+    constexpr int LANES = Lanes<T>::count;
+    Index i = 0;
+    if (stride == 1)
+        for (; i + LANES <= n; i += LANES) store(to + i, select(marked<T>(mask + i), load(from + i), all(dead)));
+    for (; i < n; ++i) to[i] = mask[i * stride] != 0 ? from[i] : dead;
+}
+
+// The same of n entries of any type that lie `step` bytes apart.
+template <class T>
+inline void read_masked_run(Type type, const char* from, Index step, const char* mask, Index stride, T dead, T* to, Index n) {
+    const bool is_direct = step == static_cast<Index>(sizeof(T)) && size_of(type) == step &&
+                           reinterpret_cast<std::uintptr_t>(from) % sizeof(T) == 0;
+    if (!is_direct) read_run<T>(type, from, step, to, n);
+    mask_run<T>(mask, stride, dead, is_direct ? reinterpret_cast<const T*>(from) : to, to, n);
 }
 
 // -- rows of an array -------------------------------------------------------------------------------------------------------
@@ -198,7 +207,7 @@ template <class T>
 inline void mask_row(const Call& call, Index row, T value, T* to) {
     const char* const place = row_of(call, call.mask, row);
     each_run(call, call.mask, [&](Index offset, Index position) {
-        mask_run<T>(place + offset, run_stride(call, call.mask), value, to + position, run_length(call));
+        mask_run<T>(place + offset, run_stride(call, call.mask), value, to + position, to + position, run_length(call));
     });
 }
 
@@ -216,38 +225,81 @@ INLINE void transpose(Four& a, Four& b, Four& c, Four& d) {
     d = __builtin_shuffle(ab_high, cd_high, FourPlaces{2, 3, 6, 7});
 }
 
-// A tile of `rows` by n floats whose rows are neighbours and whose entries lie `stride` bytes apart.
-inline void read_tile(const char* from, Index stride, float* to, Index pitch, Index rows, Index n) {
-    Index i = 0;
-    for (; i + 4 <= n; i += 4) {
-        Index r = 0;
+// Neighbouring rows that are brought in together: at most so many, so that they fill a cache line.
+constexpr Index TILE = 32;
+// Entries of each row that are turned at a time.
+constexpr int TURNED = 4;
+
+// Lines of a tile, each one entry of every row, into rows, or back.
+template <class T>
+INLINE void rows_from_lines(const T* const (&lines)[TURNED], T* to, Index pitch, Index rows) {
+    Index r = 0;
+    if constexpr (sizeof(T) == 4) {
         for (; r + 4 <= rows; r += 4) {
             Four part[4];
-            for (int k = 0; k < 4; ++k) std::memcpy(&part[k], from + (i + k) * stride + r * 4, 16);
+            for (int k = 0; k < 4; ++k) std::memcpy(&part[k], lines[k] + r, 16);
             transpose(part[0], part[1], part[2], part[3]);
-            for (int k = 0; k < 4; ++k) std::memcpy(to + (r + k) * pitch + i, &part[k], 16);
+            for (int k = 0; k < 4; ++k) std::memcpy(to + (r + k) * pitch, &part[k], 16);
         }
-        for (; r < rows; ++r)
-            for (int k = 0; k < 4; ++k) std::memcpy(to + r * pitch + i + k, from + (i + k) * stride + r * 4, 4);
     }
-    for (; i < n; ++i)
-        for (Index r = 0; r < rows; ++r) std::memcpy(to + r * pitch + i, from + i * stride + r * 4, 4);
+    for (; r < rows; ++r)
+        for (int k = 0; k < TURNED; ++k) to[r * pitch + k] = lines[k][r];
 }
-inline void write_tile(const float* from, Index pitch, char* to, Index stride, Index rows, Index n) {
-    Index i = 0;
-    for (; i + 4 <= n; i += 4) {
-        Index r = 0;
+template <class T>
+INLINE void lines_from_rows(const T* from, Index pitch, T* const (&lines)[TURNED], Index rows) {
+    Index r = 0;
+    if constexpr (sizeof(T) == 4) {
         for (; r + 4 <= rows; r += 4) {
             Four part[4];
-            for (int k = 0; k < 4; ++k) std::memcpy(&part[k], from + (r + k) * pitch + i, 16);
+            for (int k = 0; k < 4; ++k) std::memcpy(&part[k], from + (r + k) * pitch, 16);
             transpose(part[0], part[1], part[2], part[3]);
-            for (int k = 0; k < 4; ++k) std::memcpy(to + (i + k) * stride + r * 4, &part[k], 16);
+            for (int k = 0; k < 4; ++k) std::memcpy(lines[k] + r, &part[k], 16);
         }
-        for (; r < rows; ++r)
-            for (int k = 0; k < 4; ++k) std::memcpy(to + (i + k) * stride + r * 4, from + r * pitch + i + k, 4);
     }
-    for (; i < n; ++i)
-        for (Index r = 0; r < rows; ++r) std::memcpy(to + i * stride + r * 4, from + r * pitch + i, 4);
+    for (; r < rows; ++r)
+        for (int k = 0; k < TURNED; ++k) lines[k][r] = from[r * pitch + k];
+}
+
+// Where a tile lies: its first entry, the bytes between two entries of a row and between two rows.
+struct TilePlace {
+    char* first;
+    Index stride, step;
+};
+
+// A tile of `rows` by n entries that are neighbours across rows; `dead` where the mask, if there is one, says so.
+template <class T>
+inline void read_tile(Type type, const TilePlace& place, const TilePlace& mask, T dead, T* to, Index pitch, Index rows, Index n) {
+    const Index size = size_of(type);
+    const bool is_direct = size == static_cast<Index>(sizeof(T)) && mask.first == nullptr &&
+                           reinterpret_cast<std::uintptr_t>(place.first) % sizeof(T) == 0 && place.stride % size == 0;
+    T turned[TURNED][TILE];
+    for (Index i = 0; i < n; i += TURNED) {
+        const T* lines[TURNED];
+        for (int k = 0; k < TURNED; ++k) {
+            // Past the end the last line is taken again; the rows have room for it.
+            const Index at = i + k < n ? i + k : n - 1;
+            const char* const line = place.first + at * place.stride;
+            __builtin_prefetch(line + 4 * TURNED * place.stride);
+            lines[k] = is_direct ? reinterpret_cast<const T*>(line) : turned[k];
+            if (is_direct) continue;
+            if (mask.first == nullptr)
+                read_run<T>(type, line, size, turned[k], rows);
+            else
+                read_masked_run<T>(type, line, size, mask.first + at * mask.stride, mask.step, dead, turned[k], rows);
+        }
+        rows_from_lines<T>(lines, to + i, pitch, rows);
+    }
+}
+template <class T>
+inline void write_tile(Type type, const T* from, Index pitch, const TilePlace& place, Index rows, Index n) {
+    const Index size = size_of(type);
+    T turned[TURNED][TILE];
+    T* const lines[TURNED] = {turned[0], turned[1], turned[2], turned[3]};
+    for (Index i = 0; i < n; i += TURNED) {
+        lines_from_rows<T>(from + i, pitch, lines, rows);
+        for (int k = 0; k < TURNED && i + k < n; ++k)
+            write_run<T>(type, turned[k], place.first + (i + k) * place.stride, size, rows);
+    }
 }
 
 }  // namespace softplex::SOFTPLEX_ISA

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <new>
 #include <stdexcept>
 #include <string>
@@ -269,122 +270,259 @@ void run_any(int map, int method, int type, bool negated, int row_axes, int thre
 }
 
 // --- The short cut ----------------------------------------------------------------------------------------------------
+// The commonest calls, read without nanobind and without Python, since here each 10 ns count. What is not certainly
+// right is declined, and is Python's to judge: a reader gives false for it and raises nothing.
 
-constexpr int DENSE = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
+// What a short cut knows of its map.
+struct ShortCut {
+    Map map;
+    bool negated;
+    bool takes_alpha;
+    double alpha;  // where a call gives none
+};
+
+// Interned, as literals and keywords are: told by their address, and one that is not among them is declined.
+struct Names {
+    PyObject *value, *vjp, *jvp, *temperature, *where, *sink, *empty, *zero, *nan, *dtype, *alpha;
+} names;
+
+// The arrays of a call that is being read.
+struct Given {
+    PyArrayObject* x = nullptr;
+    PyArrayObject* where = nullptr;
+    PyArrayObject* out = nullptr;
+    int axis = 0;
+};
+
+PyArrayObject* plain_array(PyObject* object) {
+    if (!PyArray_CheckExact(object)) return nullptr;
+    PyArrayObject* array = array_of(object);
+    return PyArray_ISALIGNED(array) && is_native(array) ? array : nullptr;
+}
+
+// A plain array of a dtype and of the shape of x.
+PyArrayObject* array_like(PyArrayObject* x, int type, PyObject* object) {
+    PyArrayObject* array = plain_array(object);
+    return array != nullptr && PyArray_TYPE(array) == type && PyArray_SAMESHAPE(array, x) ? array : nullptr;
+}
 
 bool read_type(PyArrayObject* array, Type& type) {
-    const int number = PyArray_TYPE(array);
-    if (number == NPY_FLOAT) {
-        type = Type::float32;
-    } else if (number == NPY_DOUBLE) {
-        type = Type::float64;
-    } else if (number == NPY_HALF) {
-        type = Type::float16;
-    } else if (number == bfloat16_number.load(std::memory_order_relaxed) && number >= 0) {
-        type = Type::bfloat16;
+    for (const Type each : {Type::float32, Type::float64, Type::float16, Type::bfloat16}) {
+        type = each;
+        if (is_of_type(array, each)) return true;
+    }
+    return false;
+}
+
+bool read_axis(PyObject* object, int axes, int& axis) {
+    if (!PyLong_Check(object)) return false;
+    int overflow = 0;
+    const long given = PyLong_AsLongAndOverflow(object, &overflow);
+    if (overflow != 0 || given < -axes || given >= axes) return false;
+    axis = static_cast<int>(given < 0 ? given + axes : given);
+    return true;
+}
+
+bool read_number(PyObject* object, double& number) {
+    if (PyFloat_CheckExact(object) || Py_TYPE(object) == &PyDoubleArrType_Type) {
+        number = PyFloat_AsDouble(object);
+        return true;
+    }
+    if (!PyLong_CheckExact(object)) return false;
+    int overflow = 0;
+    number = static_cast<double>(PyLong_AsLongAndOverflow(object, &overflow));
+    return overflow == 0;
+}
+
+bool read_method(PyObject* object, Method& method) {
+    if (object == names.value) {
+        method = Method::value;
+    } else if (object == names.vjp) {
+        method = Method::vjp;
+    } else if (object == names.jvp) {
+        method = Method::jvp;
     } else {
         return false;
     }
-    return is_native(array);
+    return true;
 }
 
-bool is_last_axis(PyObject* object, int axes) {
-    if (!PyLong_Check(object)) return false;
-    int overflow = 0;
-    const long axis = PyLong_AsLongAndOverflow(object, &overflow);
-    return overflow == 0 && (axis == -1 || axis == axes - 1);
+bool read_empty(PyObject* object, double& empty) {
+    empty = object == names.nan ? std::numeric_limits<double>::quiet_NaN() : 0.0;
+    return object == names.nan || object == names.zero;
+}
+
+// Points `array` at one of the shape of x, the normalised axis last.
+void point_along(Array& array, const Given& given, PyArrayObject* object) {
+    int to = 0;
+    for (int axis = 0; axis < PyArray_NDIM(object); ++axis) {
+        if (axis != given.axis) array.strides[to++] = PyArray_STRIDE(object, axis);
+    }
+    array.strides[to] = PyArray_STRIDE(object, given.axis);
+    array.data = PyArray_BYTES(object);
+}
+
+bool read_scores(Call& call, Given& given, PyObject* object, PyObject* axis) {
+    given.x = plain_array(object);
+    if (given.x == nullptr || !read_type(given.x, call.type) || PyArray_SIZE(given.x) == 0) return false;
+    const int axes = PyArray_NDIM(given.x);
+    if (axes > MAX_AXES || !read_axis(axis, axes, given.axis)) return false;
+    for (int from = 0; from < axes; ++from) {
+        if (from != given.axis) call.shape[call.batch_axes++] = PyArray_DIM(given.x, from);
+    }
+    call.shape[call.batch_axes] = PyArray_DIM(given.x, given.axis);
+    point_along(call.x, given, given.x);
+    return true;
+}
+
+bool read_operand(Call& call, const Given& given, PyObject* object) {
+    if (call.method == Method::value) return object == Py_None;
+    PyArrayObject* operand = array_like(given.x, PyArray_TYPE(given.x), object);
+    if (operand != nullptr) point_along(call.operand, given, operand);
+    return operand != nullptr;
+}
+
+bool read_where(Call& call, Given& given, PyObject* object) {
+    if (object == Py_None) return true;
+    given.where = array_like(given.x, NPY_BOOL, object);
+    if (given.where != nullptr) point_along(call.mask, given, given.where);
+    return given.where != nullptr;
+}
+
+bool read_option(Call& call, Given& given, const ShortCut& known, PyObject* name, PyObject* value) {
+    if (name == names.temperature) {
+        return read_number(value, call.temperature.fixed) && call.temperature.fixed > 0.0 &&
+               call.temperature.fixed < std::numeric_limits<double>::infinity();
+    }
+    if (name == names.where) return read_where(call, given, value);
+    if (name == names.alpha) return known.takes_alpha && read_number(value, call.alpha.fixed);
+    if (name == names.sink) {
+        call.has_sink = value != Py_None;
+        return !call.has_sink || read_number(value, call.sink.fixed);
+    }
+    if (name == names.empty) return read_empty(value, call.empty);
+    return name == names.dtype && value == Py_None;
+}
+
+bool read_options(Call& call, Given& given, const ShortCut& known, PyObject* options) {
+    if (!PyDict_CheckExact(options)) return false;
+    call.alpha.fixed = known.alpha;
+    PyObject *name = nullptr, *value = nullptr;
+    Py_ssize_t position = 0;
+    while (PyDict_Next(options, &position, &name, &value)) {
+        if (!read_option(call, given, known, name, value)) return false;
+    }
+    return call.alpha.fixed >= 1.0;
+}
+
+// The bytes among which the entries of an array lie.
+struct Extent {
+    std::uintptr_t begin, end;
+};
+
+Extent extent_of(PyArrayObject* array) {
+    const auto data = reinterpret_cast<std::uintptr_t>(PyArray_DATA(array));
+    Extent extent{data, data + static_cast<std::uintptr_t>(PyArray_ITEMSIZE(array))};
+    for (int axis = 0; axis < PyArray_NDIM(array); ++axis) {
+        const Index reach = PyArray_STRIDE(array, axis) * (PyArray_DIM(array, axis) - 1);
+        (reach < 0 ? extent.begin : extent.end) += static_cast<std::uintptr_t>(reach);
+    }
+    return extent;
+}
+
+bool are_apart(PyArrayObject* one, PyArrayObject* other) {
+    const Extent a = extent_of(one), b = extent_of(other);
+    return a.end <= b.begin || b.end <= a.begin;
+}
+
+bool lie_alike(PyArrayObject* one, PyArrayObject* other) {
+    return PyArray_DATA(one) == PyArray_DATA(other) &&
+           PyArray_CompareLists(PyArray_STRIDES(one), PyArray_STRIDES(other), PyArray_NDIM(one));
 }
 
 // Whether the result may be written to `out` while x is read row by row.
-bool can_take_result(PyObject* object, PyArrayObject* x) {
-    if (!PyArray_CheckExact(object)) return false;
-    PyArrayObject* out = array_of(object);
-    if (!PyArray_CHKFLAGS(out, DENSE | NPY_ARRAY_WRITEABLE) || PyArray_TYPE(out) != PyArray_TYPE(x) ||
-        !is_native(out) || !PyArray_SAMESHAPE(out, x)) {
-        return false;
-    }
-    const auto from = reinterpret_cast<std::uintptr_t>(PyArray_DATA(x));
-    const auto to = reinterpret_cast<std::uintptr_t>(PyArray_DATA(out));
-    const auto bytes = static_cast<std::uintptr_t>(PyArray_NBYTES(x));
-    return from == to || from + bytes <= to || to + bytes <= from;
+bool read_out(Given& given, PyObject* object) {
+    if (object == Py_None) return true;
+    given.out = array_like(given.x, PyArray_TYPE(given.x), object);
+    if (given.out == nullptr || !PyArray_ISWRITEABLE(given.out)) return false;
+    return (lie_alike(given.out, given.x) || are_apart(given.out, given.x)) &&
+           (given.where == nullptr || are_apart(given.out, given.where));
 }
 
-PyObject* empty_like(PyArrayObject* x) {
+PyArrayObject* new_like(PyArrayObject* x) {
     PyArray_Descr* descr = PyArray_DESCR(x);
     Py_INCREF(reinterpret_cast<PyObject*>(descr));
-    return PyArray_NewFromDescr(&PyArray_Type, descr, PyArray_NDIM(x), PyArray_DIMS(x), nullptr, nullptr, 0, nullptr);
+    return array_of(PyArray_NewFromDescr(&PyArray_Type, descr, PyArray_NDIM(x), PyArray_DIMS(x), nullptr, nullptr, 0,
+                                         nullptr));
 }
 
-// Dense rows: one batch axis, one row axis.
-void point_at_rows(Call& call, PyArrayObject* x, PyArrayObject* result) {
-    const int axes = PyArray_NDIM(x);
-    const Index length = PyArray_DIM(x, axes - 1), size = PyArray_ITEMSIZE(x);
-    call.batch_axes = 1;
-    call.shape[0] = product(PyArray_DIMS(x), axes - 1);
-    call.shape[1] = length;
-    call.x.data = PyArray_BYTES(x);
-    call.result.data = PyArray_BYTES(result);
-    call.x.strides[0] = call.result.strides[0] = length * size;
-    call.x.strides[1] = call.result.strides[1] = size;
-}
-
-PyObject* raised(Outcome outcome) {
+// A new reference to the result, or null with an exception set.
+PyObject* run_into(Call& call, const Given& given) {
+    const Index entries = PyArray_SIZE(given.x);
+    PyArrayObject* result = given.out == nullptr ? new_like(given.x) : given.out;
+    if (result == nullptr) return nullptr;
+    if (given.out != nullptr) Py_INCREF(reinterpret_cast<PyObject*>(result));
+    point_along(call.result, given, result);
+    merge_axes(call);
+    const Outcome outcome = run_unlocked_if_long(call, entries);
+    if (outcome == Outcome::done) return reinterpret_cast<PyObject*>(result);
+    Py_DECREF(reinterpret_cast<PyObject*>(result));
     if (outcome == Outcome::out_of_memory) PyErr_NoMemory();
     return nullptr;
 }
 
-PyObject* not_taken() {
+// quick(method, x, operand, axis, out, options) of a map, which is `self`.
+PyObject* quick(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    if (count != 6) {
+        PyErr_SetString(PyExc_TypeError, "quick takes method, x, operand, axis, out and options");
+        return nullptr;
+    }
+    const auto* known = static_cast<const ShortCut*>(PyCapsule_GetPointer(self, nullptr));
+    if (known == nullptr) return nullptr;
+    Call call;
+    Given given;
+    call.map = known->map;
+    call.negated = known->negated;
+    call.threads = thread_count.load(std::memory_order_relaxed);
+    if (!only_formulas && read_method(arguments[0], call.method) &&
+        read_scores(call, given, arguments[1], arguments[3]) && read_operand(call, given, arguments[2]) &&
+        read_options(call, given, *known, arguments[5]) && read_out(given, arguments[4])) {
+        return run_into(call, given);
+    }
     Py_INCREF(Py_None);
     return Py_None;
 }
 
-// quick(map, negated, x, axis, out): called directly, not through nanobind, since here each 10 ns count.
-PyObject* quick(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
-    if (count != 5) {
-        PyErr_SetString(PyExc_TypeError, "quick takes map, negated, x, axis and out");
-        return nullptr;
-    }
-    PyObject* out = arguments[4];
-    if (only_formulas || !PyArray_CheckExact(arguments[2])) return not_taken();
-    PyArrayObject* x = array_of(arguments[2]);
-    const int axes = PyArray_NDIM(x);
-    Type type = Type::float32;
-    if (axes < 1 || !PyArray_CHKFLAGS(x, DENSE) || !read_type(x, type) || !is_last_axis(arguments[3], axes)) {
-        return not_taken();
-    }
-    const Index entries = PyArray_SIZE(x);
-    const long map = PyLong_AsLong(arguments[0]);
-    if (map == -1 && PyErr_Occurred()) return nullptr;
-    if (entries == 0 || map < 0 || map > static_cast<long>(Map::entmax)) return not_taken();
-    if (out != Py_None && !can_take_result(out, x)) return not_taken();
+PyMethodDef QUICK = {"quick", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&quick)), METH_FASTCALL,
+                     "quick(method, x, operand, axis, out, options): the commonest calls, or None for any other."};
 
-    PyObject* result = out;
-    if (out == Py_None) {
-        result = empty_like(x);
-        if (result == nullptr) return nullptr;
-    } else {
-        Py_INCREF(out);
-    }
-    Call call;
-    call.map = static_cast<Map>(map);
-    call.type = type;
-    call.negated = arguments[1] == Py_True;
-    call.threads = thread_count.load(std::memory_order_relaxed);
-    point_at_rows(call, x, array_of(result));
-    const Outcome outcome = run_unlocked_if_long(call, entries);
-    if (outcome == Outcome::done) return result;
-    Py_DECREF(result);
-    return raised(outcome);
+nb::object short_cut(int map, bool negated, bool takes_alpha, double alpha) {
+    const Map known = read_enum(map, Map::entmax, "map");
+    const nb::capsule self(new ShortCut{known, negated, takes_alpha, alpha},
+                           [](void* each) noexcept { delete static_cast<ShortCut*>(each); });
+    nb::object function = nb::steal(PyCFunction_NewEx(&QUICK, self.ptr(), nullptr));
+    if (!function.is_valid()) throw nb::python_error();
+    return function;
 }
 
-PyMethodDef QUICK = {"quick", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&quick)), METH_FASTCALL,
-                     "quick(map, negated, x, axis, out): the commonest call, or None if this is not it."};
+PyObject* interned(const char* name) {
+    PyObject* string = PyUnicode_InternFromString(name);
+    if (string == nullptr) throw nb::python_error();
+    return string;
+}
+
+void intern_names() {
+    names = {interned("value"), interned("vjp"),  interned("jvp"), interned("temperature"),
+             interned("where"), interned("sink"), interned("empty"), interned("zero"),
+             interned("nan"),   interned("dtype"), interned("alpha")};
+}
 
 // --- A measure of memory ----------------------------------------------------------------------------------------------
 
 void streaming_copy(nb::handle to, nb::handle from, int threads) {
     if (!PyArray_Check(to.ptr()) || !PyArray_Check(from.ptr())) throw nb::type_error("to and from must be ndarrays");
     PyArrayObject *target = array_of(to.ptr()), *source = array_of(from.ptr());
+    constexpr int DENSE = NPY_ARRAY_C_CONTIGUOUS | NPY_ARRAY_ALIGNED;
     const bool fits = PyArray_CHKFLAGS(target, DENSE | NPY_ARRAY_WRITEABLE) && PyArray_CHKFLAGS(source, DENSE) &&
                       PyArray_TYPE(target) == NPY_FLOAT && PyArray_TYPE(source) == NPY_FLOAT &&
                       PyArray_SAMESHAPE(target, source) && is_native(target) && is_native(source);
@@ -420,14 +558,13 @@ void refuse_unknown_instructions() {
 NB_MODULE(_cpu, module) {
     if (PyArray_ImportNumPyAPI() < 0) throw nb::python_error();
     softplex::refuse_unknown_instructions();
+    softplex::intern_names();
 
     using namespace nb::literals;
     module.def("run", &softplex::run_any, "map"_a, "method"_a, "type"_a, "negated"_a, "row_axes"_a, "threads"_a,
                "empty"_a, "x"_a, "operand"_a.none(), "index"_a.none(), "mask"_a.none(), "result"_a, "temperature"_a,
                "sink"_a.none(), "alpha"_a);
-    nb::object quick = nb::steal(PyCFunction_NewEx(&softplex::QUICK, nullptr, nullptr));
-    if (!quick.is_valid()) throw nb::python_error();
-    module.attr("quick") = quick;
+    module.def("short_cut", &softplex::short_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("streaming_copy", &softplex::streaming_copy, "to"_a, "from_"_a, "threads"_a);
     module.def("set_threads", [](int n) { softplex::thread_count.store(n < 1 ? 1 : n); }, "n"_a);
     module.def("formulas_only", [] { return softplex::only_formulas; });

@@ -13,24 +13,67 @@ namespace softplex::SOFTPLEX_ISA {
 
 // -- 2^bias exp((x - top) / temperature) --------------------------------------------------------------------------------
 
-// Scores near 0, untempered: 2^bias exp(x) / 2^origin. The origin, an integer not far from the top's, cancels from the
-// weights and changes no bit of them, so that it may be guessed before the top is known.
-template <class T>
+// Float scores near 0: the multiples of ln 2 are taken from x and from the top, what is left is subtracted exactly. The
+// term of the top is 2^bias exactly.
+struct NearExponential {
+    using C = ExpOf<float>;
+    static constexpr bool FINDS_TOP = false;
+    static constexpr double residue = 0.0;
+    // One for all entries, or for each entry its own.
+    template <class V>
+    struct Constants {
+        V top, floor, top_multiple, top_rest;
+
+        explicit INLINE Constants(const V& scores) : top(scores) {
+            const V magic = every<V>(C::magic);
+            floor = top + every<V>(C::faint);
+            top_multiple = fma(top, every<V>(C::log2e), magic) - magic;
+            top_rest = less_ln2_times(top_multiple, top);
+        }
+        INLINE Constants(const V& a, const V& b, const V& c, const V& d) : top(a), floor(b), top_multiple(c), top_rest(d) {}
+    };
+    const Constants<Floats> own;
+
+    explicit INLINE NearExponential(const Row<float>& row) : own(all(static_cast<float>(row.top))) {}
+    template <class W>
+    static INLINE W terms(const W& x, const Constants<W>& at) {
+        const W magic = every<W>(C::magic + C::bias);
+        const W near = larger(at.floor, x);
+        const W shifted = fma(near - at.top, every<W>(C::log2e), magic);
+        const W k = shifted - magic;
+        const W r = less_ln2_times(k + at.top_multiple, near) - at.top_rest;
+        const W reduced = reduced_expm1(fma(-k, every<W>(C::ln2_rest), r));
+        // Zeros, since products that underflow take long.
+        return where_above(at.floor, x, times_power_of_two(every<W>(1) + reduced, shifted));
+    }
+    template <class W>
+    INLINE W operator()(const W& x) const {
+        constexpr int COUNT = sizeof(W) / WIDTH;
+        return terms(x, Constants<W>(spread<COUNT>(own.top), spread<COUNT>(own.floor), spread<COUNT>(own.top_multiple),
+                                     spread<COUNT>(own.top_rest)));
+    }
+    INLINE Pair<Floats> gap(const Floats& x) const { return {x - own.top, all(0.0f)}; }
+};
+
+// The same where the top is not yet known: 2^bias exp(x) / 2^origin. The origin, an integer not far from the top's, changes
+// no bit of what the power of 2 multiplies, so that it may be guessed. The term of the top is rounded as others are.
 struct Powers {
-    using C = ExpOf<T>;
+    using C = ExpOf<float>;
     static constexpr bool FINDS_TOP = true;
     double origin, residue = 0.0;
-    Vector<T> magic, floor, top;
+    Floats magic, floor, top;
 
     explicit INLINE Powers(double score) : origin(__builtin_rint(score * C::log2e)) {
-        magic = all(static_cast<T>((C::magic + C::bias) - origin));
-        floor = all(static_cast<T>(origin * C::ln2 + C::faint));
+        magic = all(static_cast<float>((C::magic + C::bias) - origin));
+        floor = all(static_cast<float>(origin * C::ln2 + C::faint));
     }
     // Whether no term gets out of range.
     INLINE bool reaches(double score) const { return __builtin_fabs(score - origin * C::ln2) <= C::reach; }
-    INLINE void set_top(double score) {
-        top = all(static_cast<T>(score));
-        residue = (score - origin * LN2_HEAD) - origin * LN2_REST;
+    static INLINE Powers at_top(double score) {
+        Powers powers(score);
+        powers.top = all(static_cast<float>(score));
+        powers.residue = (score - powers.origin * LN2_HEAD) - powers.origin * LN2_REST;
+        return powers;
     }
     template <class W>
     INLINE W operator()(const W& x) const {
@@ -39,17 +82,10 @@ struct Powers {
         const W near = larger(low, x);
         const W shifted = fma(near, every<W>(C::log2e), shift);
         const W k = shifted - shift;
-        const W r = less_ln2_times(k, near);
-        W reduced;
-        if constexpr (sizeof(T) == 4) {
-            reduced = reduced_expm1(fma(-k, every<W>(C::ln2_rest), r));
-        } else {
-            const W rest = -k * every<W>(C::ln2_rest), whole = r + rest;
-            reduced = reduced_expm1(whole, (r - whole) + rest);
-        }
-        return times_power_of_two(every<W>(1) + reduced, shifted);
+        const W reduced = reduced_expm1(fma(-k, every<W>(C::ln2_rest), less_ln2_times(k, near)));
+        return where_above(low, x, times_power_of_two(every<W>(1) + reduced, shifted));
     }
-    INLINE Pair<Vector<T>> gap(const Vector<T>& x) const { return {x - top, all(T(0))}; }
+    INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
 
 // Float scores whose top is far from 0: where exp does not vanish x - top is exact.
@@ -64,11 +100,11 @@ struct FarExponential {
     INLINE Pack<NativeFloats, COUNT> operator()(const Pack<NativeFloats, COUNT>& x) const {
         using V = Pack<NativeFloats, COUNT>;
         const V magic = every<V>(C::magic + C::bias);
-        const V near = larger(every<V>(C::faint), x - spread<COUNT>(top));
+        const V gap = x - spread<COUNT>(top), near = larger(every<V>(C::faint), gap);
         const V shifted = fma(near, every<V>(C::log2e), magic);
         const V k = shifted - magic;
         const V reduced = fma(-k, every<V>(C::ln2_rest), less_ln2_times(k, near));
-        return times_power_of_two(every<V>(1.0f) + reduced_expm1(reduced), shifted);
+        return where_above(every<V>(C::faint), gap, times_power_of_two(every<V>(1.0f) + reduced_expm1(reduced), shifted));
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
@@ -105,12 +141,12 @@ struct DoubleExponential {
         using V = Pack<NativeDoubles, COUNT>;
         if constexpr (!TEMPERED) {
             const Pair<V> d = two_sum(larger(spread<COUNT>(floor), x), spread<COUNT>(-top));
-            return biased_exp(larger(every<V>(C::faint), d.hi), d.lo);
+            return where_above(every<V>(C::faint), d.hi, biased_exp(larger(every<V>(C::faint), d.hi), d.lo));
         }
         V e;
         for (int j = 0; j < COUNT / PARTS; ++j) {
             const Pair<Doubles> d = gap(one_of(x, j));
-            const Doubles one = biased_exp(larger(all(C::faint), d.hi), d.lo);
+            const Doubles one = where_above(all(C::faint), d.hi, biased_exp(larger(all(C::faint), d.hi), d.lo));
             set_one_of(e, j, one);
         }
         return e;
@@ -119,34 +155,26 @@ struct DoubleExponential {
 
 INLINE bool is_near(double top) { return -512.0 < top && top < 512.0; }
 
-template <class T>
-INLINE Powers<T> powers_of(double top) {
-    Powers<T> powers(top);
-    powers.set_top(top);
-    return powers;
-}
-
-// body(exponential) with one that keeps the gaps from the top.
+// body(exponential) with one whose leading term is exact.
 template <class Body>
-INLINE auto with_gaps(const Row<float>& row, Body body) {
-    return is_near(row.top) ? body(powers_of<float>(row.top)) : body(FarExponential(row));
+INLINE auto with_exponential(const Row<float>& row, Body body) {
+    return is_near(row.top) ? body(NearExponential(row)) : body(FarExponential(row));
 }
 template <class Body>
-INLINE auto with_gaps(const Row<double>& row, Body body) {
+INLINE auto with_exponential(const Row<double>& row, Body body) {
     // Below some tops there is no room for the floor.
     const bool is_simple = !row.is_tempered && row.top > -0x1p1000;
     return is_simple ? body(DoubleExponential<false>(row)) : body(DoubleExponential<true>(row));
 }
 
-// The same where weights alone are wanted.
+// The same with Powers where they serve: what at_once computes without a look at the row.
 template <class Body>
-INLINE auto with_terms(const Row<float>& row, Body body) {
-    return with_gaps(row, body);
+INLINE auto with_powers(const Row<float>& row, Body body) {
+    return is_near(row.top) ? body(Powers::at_top(row.top)) : body(FarExponential(row));
 }
 template <class Body>
-INLINE auto with_terms(const Row<double>& row, Body body) {
-    const bool is_simple = !row.is_tempered && !row.has_sink && is_near(row.top);
-    return is_simple ? body(powers_of<double>(row.top)) : with_gaps(row, body);
+INLINE auto with_powers(const Row<double>& row, Body body) {
+    return with_exponential(row, body);
 }
 
 // (score - top) / temperature of one score in double precision, with its error.
@@ -159,7 +187,7 @@ INLINE Pair<Doubles> gap_of(const Row<T>& row, double score) {
 }
 
 template <class T>
-constexpr double UNBIASED = sizeof(T) == 4 ? 0x1p-64 : 0x1p-512;
+constexpr double UNBIASED = sizeof(T) == 4 ? 0x1p-50 : 0x1p-512;
 
 // The term of the sink among those of the entries.
 template <class T, class Exponential>
@@ -176,22 +204,29 @@ INLINE double sink_term(const Row<T>& row, const Exponential& exponential) {
 template <class T>
 struct Softmax {
     using V = Vector<T>;
+    // Rows up to it are computed by ShortRows, where nothing else is asked for.
+    static constexpr Index SHORT = 8 * Lanes<T>::count;
     static constexpr Index STEP = SEVERAL * Lanes<T>::count;
 
     // 1 / sum as two numbers of the type: the product with either is exact enough.
     struct Scale {
         V hi, lo;
         explicit INLINE Scale(const Total& sum, double factor = 1.0) {
-            const double whole = factor / sum.value();
-            const double head = static_cast<double>(static_cast<T>(whole));
-            double rest = whole - head;
-            if constexpr (sizeof(T) == 8) {
+            const Pair<Doubles> quotient = quotients(all(factor), {all(sum.hi), all(sum.lo)});
+            hi = all(static_cast<T>(first_of(quotient.hi)));
+            lo = all(static_cast<T>(first_of(quotient.lo)));
+        }
+        // factor / sum, the first rounded to the type.
+        static INLINE Pair<Doubles> quotients(const Doubles& factor, const Pair<Doubles>& sum) {
+            const Doubles whole = factor / (sum.hi + sum.lo);
+            if constexpr (sizeof(T) == 4) {
+                const Doubles head = widened(narrowed(whole, whole)).low;
+                return {head, whole - head};
+            } else {
                 // factor - whole * sum, exactly, over the sum.
-                const Pair<Doubles> back = two_product(all(whole), all(sum.hi));
-                rest = (((factor - first_of(back.hi)) - first_of(back.lo)) - whole * sum.lo) / sum.hi;
+                const Pair<Doubles> back = two_product(whole, sum.hi);
+                return {whole, (((factor - back.hi) - back.lo) - whole * sum.lo) / sum.hi};
             }
-            hi = all(static_cast<T>(head));
-            lo = all(static_cast<T>(rest));
         }
         INLINE V operator()(const V& e) const { return fma(e, hi, e * lo); }
     };
@@ -265,79 +300,129 @@ struct Softmax {
 
         explicit INLINE Products(const Row<T>& row) : operand(row.operand) {}
         INLINE void add(const V& e, Index i, int count) {
-            const V faint = all(static_cast<T>(FAINTEST));
-            sum.add_product(e, select(faint < e, take<T>(operand + i, count, T(0)), all(T(0))));
+            sum.add_product(e, select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0))));
         }
         INLINE Total total() const { return sum.total(); }
     };
 
-    // walk(powers) and finish(powers, what it found) for a near row whose top is found on the way; false, and nothing
-    // written that matters, if the row must be looked at first.
+    // walk(powers) and finish(powers, what it found, factor) for a near row whose top is found on the way; false, and
+    // nothing written that matters, if the row must be looked at first. The factor is what terms that were kept lack, the
+    // guess having been another power of 2 than the top gives: all is multiplied exactly.
     template <class Walk, class Finish>
     static INLINE bool at_once(Row<T>& row, Walk walk, Finish finish) {
         const V first = scores(row, row.sign(), 0, static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count));
         const double guess = static_cast<double>(largest_of(first));
-        if (guess >= 512.0) return false;
-        Powers<T> powers(is_near(guess) ? guess : 0.0);
-        Totals sums = walk(powers);
+        if (guess >= 512.0 || row.n > LONGEST) return false;
+        const Powers guessed(is_near(guess) ? guess : 0.0);
+        Totals sums = walk(guessed);
         if (!is_near(sums.top) || sums.third.hi != 0.0) return false;
         row.top = sums.top + 0.0;
-        if (!powers.reaches(row.top)) {
-            powers = Powers<T>(row.top);
-            sums = walk(powers);
+        const Powers powers = Powers::at_top(row.top);
+        if (!guessed.reaches(row.top)) {
+            finish(powers, walk(powers), 1.0);
+            return true;
         }
-        powers.set_top(row.top);
-        finish(powers, sums);
+        const double factor = power_of_two(static_cast<std::int64_t>(guessed.origin - powers.origin));
+        sums.first.multiply(factor);
+        sums.second.multiply(factor);
+        finish(powers, sums, row.terms != nullptr ? factor : 1.0);
         return true;
     }
+    // Beyond it the sum may be so large that a weight's factor gets subnormal.
+    static constexpr Index LONGEST = Index(1) << 24;
 
     // -- weights -----------------------------------------------------------------------------------------------------
 
     // Returns what the sink weighs.
     static INLINE double value(Row<T>& row, Team& team) {
-        return with_terms(row, [&](const auto& exponential) BODY {
-            return weighed(row, team, exponential, walked(row, team, exponential, TermsAlone(row)));
+        if constexpr (sizeof(T) == 4)
+            if (is_plain(row) && row.n >= LONG && is_near(row.top)) {
+                const Powers powers = Powers::at_top(row.top);
+                weighed(row, team, powers, walked(row, team, powers, TermsAlone(row)).first, 1.0);
+                return 0.0;
+            }
+        return with_exponential(row, [&](const auto& exponential) BODY {
+            const Total sum = walked(row, team, exponential, TermsAlone(row)).first;
+            scaled(row, team, exponential, Scale(sum));
+            return sink_term(row, exponential) / sum.value();
         });
     }
     static INLINE bool value_at_once(Row<T>& row, Team& team) {
-        if (row.terms == row.x) return false;
+        if (row.n < LONG || row.terms == row.x || row.terms == nullptr) return false;
         return at_once(
-            row, [&](const Powers<T>& powers) APART { return walked(row, team, powers, TermsAlone(row)); },
-            [&](const Powers<T>& powers, const Totals& sums) BODY { weighed(row, team, powers, sums); });
+            row, [&](const Powers& powers) APART { return walked(row, team, powers, TermsAlone(row)); },
+            [&](const Powers& powers, const Totals& sums, double factor) BODY {
+                weighed(row, team, powers, sums.first, factor);
+            });
     }
+    // Whether a row may be computed by Powers.
+    static INLINE bool is_plain(const Row<T>& row) {
+        return sizeof(T) == 4 && row.n > SHORT && !row.is_tempered && !(row.has_sink && row.sink != -__builtin_inf());
+    }
+
+    // The leading term was rounded as all others; where it is a large part of the sum all weights would bear its error, so
+    // that it is taken as it is: in the sum, as often as it is there, and among the weights.
+    static INLINE void weighed(const Row<T>& row, Team& team, const Powers& powers, const Total& sum, double factor) {
+        if (sum.value() * UNBIASED<T> >= CROWDED) return scaled(row, team, powers, Scale(sum, factor));
+        weighed_exactly(row, team, powers, sum, factor);
+    }
+    static APART void weighed_exactly(const Row<T>& row, Team& team, const Powers& powers, Total sum, double factor) {
+        const Terms<Powers> terms{row, powers};
+        const double unit = unit_of(powers) / UNBIASED<T>;
+        const double leading = static_cast<double>(first_of(powers(all(static_cast<float>(row.top)))));
+        const V kept = all(static_cast<T>(leading / factor));
+        const Totals found = team.sum(row.n, [&](Index begin, Index end) APART {
+            Index ties = 0;
+            each_vector<T>(begin, end, [&](Index i, int count) BODY { ties += __builtin_popcount(bits(terms.kept(i, count) == kept)); });
+            return Totals{{static_cast<double>(ties), 0.0}, {}, {}};
+        });
+        sum.add(found.first.hi * (unit - leading));
+        const Scale scale(sum, factor);
+        const V top = all(static_cast<T>(unit / sum.value()));
+        team.each_block(row.n, [&](Index begin, Index end) APART {
+            write<T>(row, begin, end, [&](Index i, int count) BODY {
+                const V e = terms.kept(i, count);
+                return select(e == kept, top, scale(e));
+            });
+        });
+    }
+    static constexpr double CROWDED = 24.0;
+    // Shorter rows stay near enough to be looked at twice: their weights come from an exponential with an exact top.
+    static constexpr Index LONG = 32768;
+
     template <class Exponential>
-    static INLINE double weighed(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
-        const Scale scale(sums.first);
+    static INLINE void scaled(const Row<T>& row, Team& team, const Exponential& exponential, const Scale& scale) {
         const Terms<Exponential> terms{row, exponential};
         team.each_block(row.n, [&](Index begin, Index end) APART {
             write<T>(row, begin, end, [&](Index i, int count) BODY { return scale(terms.kept(i, count)); });
         });
-        return sink_term(row, exponential) / sums.first.value();
     }
 
     // s (g - <s, g> / sum s) with s = p.
     static INLINE void vjp(Row<T>& row, Team& team) {
-        with_terms(row, [&](const auto& exponential) BODY {
+        with_powers(row, [&](const auto& exponential) BODY {
             differentiated(row, team, exponential, walked(row, team, exponential, Products(row)));
         });
     }
     static INLINE bool vjp_at_once(Row<T>& row, Team& team) {
         if (row.terms == row.x || row.terms == row.operand) return false;
         return at_once(
-            row, [&](const Powers<T>& powers) APART { return walked(row, team, powers, Products(row)); },
-            [&](const Powers<T>& powers, const Totals& sums) BODY { differentiated(row, team, powers, sums); });
+            row, [&](const Powers& powers) APART { return walked(row, team, powers, Products(row)); },
+            [&](const Powers& powers, const Totals& sums, double factor) BODY {
+                differentiated(row, team, powers, sums, factor);
+            });
     }
     template <class Exponential>
-    static INLINE void differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
+    static INLINE void differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums,
+                                      double factor = 1.0) {
         const Terms<Exponential> terms{row, exponential};
         const V mean = all(static_cast<T>(sums.second.value() / sums.first.value()));
-        const V faint = all(static_cast<T>(FAINTEST));
-        const Scale scale(sums.first, row.outer());
+        const Scale scale(sums.first, row.outer() * factor);
         team.each_block(row.n, [&](Index begin, Index end) APART {
             write<T>(row, begin, end, [&](Index i, int count) BODY {
                 const V e = terms.kept(i, count);
                 const V g = take<T>(row.operand + i, count, T(0));
-                return select(faint < e, scale(e) * (g - mean), all(T(0)));
+                return select(all(T(0)) < e, scale(e) * (g - mean), all(T(0)));
             });
         });
     }
@@ -352,7 +437,8 @@ struct Softmax {
     template <class Exponential>
     static INLINE double log_sum(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
         const bool sink_leads = row.has_sink && row.sink == row.top;
-        const double leading = sink_leads ? sink_term(row, exponential) : first_of(exponential(all(static_cast<T>(row.top))));
+        const double leading =
+            sink_leads ? sink_term(row, exponential) : static_cast<double>(first_of(exponential(all(static_cast<T>(row.top)))));
         Total rest = sum;
         rest.add(-leading);
         const double clear = rest.value() * UNBIASED<T> / unit_of(exponential);
@@ -397,7 +483,7 @@ struct Softmax {
     }
     static INLINE double conjugate(Row<T>& row, Team& team) {
         const Row<T> unkept = without_terms(row);
-        return with_gaps(row, [&](const auto& exponential) BODY {
+        return with_exponential(row, [&](const auto& exponential) BODY {
             return log_sum(row, team, exponential, walked(unkept, team, exponential, TermsAlone(row)).first);
         });
     }
@@ -415,16 +501,19 @@ struct Softmax {
 
     static INLINE void log_value(Row<T>& row, Team& team) {
         const Row<T> unkept = without_terms(row);
-        with_gaps(row, [&](const auto& exponential) BODY {
+        const auto compute = [&](const auto& exponential) BODY {
             shifted(row, team, exponential, walked(unkept, team, exponential, TermsAlone(row)).first);
-        });
+        };
+        if (row.n > SHORT)
+            with_powers(row, compute);
+        else
+            with_exponential(row, compute);
     }
     static INLINE bool log_value_at_once(Row<T>& row, Team& team) {
-        if constexpr (sizeof(T) == 8) return false;  // the gaps of doubles need the top
         const Row<T> unkept = without_terms(row);
         return at_once(
-            row, [&](const Powers<T>& powers) APART { return walked(unkept, team, powers, TermsAlone(row)); },
-            [&](const Powers<T>& powers, const Totals& sums) BODY { shifted(row, team, powers, sums.first); });
+            row, [&](const Powers& powers) APART { return walked(unkept, team, powers, TermsAlone(row)); },
+            [&](const Powers& powers, const Totals& sums, double) BODY { shifted(row, team, powers, sums.first); });
     }
     template <class Exponential>
     static INLINE void shifted(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
@@ -440,7 +529,7 @@ struct Softmax {
     // g - p sum g, or for a tangent t - <p, t>; 0 where no entry takes part.
     template <bool TANGENT>
     static INLINE void log_derivative(Row<T>& row, Team& team) {
-        with_terms(row, [&](const auto& exponential) BODY {
+        with_powers(row, [&](const auto& exponential) BODY {
             const Terms<std::decay_t<decltype(exponential)>> terms{row, exponential};
             const V dead = all(-INFINITE<T>), zero = all(T(0));
             const auto operand = [&](Index i, int count) BODY {
@@ -478,62 +567,6 @@ struct Softmax {
         });
     }
 
-    // -- short rows --------------------------------------------------------------------------------------------------
-
-    // Rows that fit into a few vectors, untempered and without a sink, never leave the registers. The same operations in
-    // the same order as above; false, and nothing done, for rows that need more care.
-    static constexpr Index SHORT = 4 * Lanes<T>::count;
-
-    template <bool LOG>
-    static INLINE bool short_row(const Row<T>& row) {
-        const Index vectors = (row.n + Lanes<T>::count - 1) / Lanes<T>::count;
-        if (vectors == 1) return short_row<LOG, 1>(row);
-        if (vectors == 2) return short_row<LOG, 2>(row);
-        if (vectors == 3) return short_row<LOG, 3>(row);
-        return short_row<LOG, 4>(row);
-    }
-
-    template <bool LOG, int VECTORS>
-    static APART bool short_row(const Row<T>& row) {
-        using W = SeveralOf<T, VECTORS>;
-        constexpr int LANES = Lanes<T>::count;
-        const int left = static_cast<int>(row.n) - (VECTORS - 1) * LANES;
-        const auto count_of = [&](int j) BODY { return j + 1 < VECTORS ? LANES : left; };
-        const auto sign = row.sign();
-        W x;
-        V top = all(-INFINITE<T>);
-        auto bad = unordered(top, top);
-        for (int j = 0; j < VECTORS; ++j) {
-            const V one = scores(row, sign, j * LANES, count_of(j));
-            bad = bad | unordered(one, one);
-            top = larger(one, top);
-            set_one_of(x, j, one);
-        }
-        Row<T> topped = row;
-        topped.top = static_cast<double>(largest_of(top)) + 0.0;
-        const bool is_finite = topped.top > -__builtin_inf() && topped.top < __builtin_inf();
-        if (any(bad) || !is_finite) return false;
-        Team team;
-        const auto compute = [&](const auto& exponential) BODY {
-            const W e = exponential(x);
-            Sum<T> sum;
-            for (int j = 0; j < VECTORS; ++j) sum.add(one_of(e, j));
-            if constexpr (LOG) {
-                const Shift shift(log_sum(topped, team, exponential, sum.total()));
-                for (int j = 0; j < VECTORS; ++j)
-                    put<T>(row.result + j * LANES, shift(exponential.gap(one_of(x, j))), count_of(j));
-            } else {
-                const Scale scale(sum.total());
-                for (int j = 0; j < VECTORS; ++j) put<T>(row.result + j * LANES, scale(one_of(e, j)), count_of(j));
-            }
-        };
-        if constexpr (LOG)
-            with_gaps(topped, compute);
-        else
-            with_terms(topped, compute);
-        return true;
-    }
-
     static INLINE Doubles omega(const Doubles& p) {
         const Doubles floor = all(0x1p-1022);
         // Subnormal weights are brought into range; their logarithm is what it is times 2^54.
@@ -541,10 +574,6 @@ struct Softmax {
                                          log(larger(p * all(0x1p54), floor), all(0.0)) - all(37.429947750237048));
         return select(all(0.0) < p, p * logarithm, all(0.0));
     }
-
-  private:
-    // A term at or below it belongs to an entry without weight.
-    static constexpr double FAINTEST = sizeof(T) == 4 ? 0x1p-124 : 0x1p-987;
 };
 
 }  // namespace softplex::SOFTPLEX_ISA

@@ -209,14 +209,19 @@ bool spin_until(Ready ready) {
 class Watch {
 public:
     explicit Watch(const Interrupt& interrupt) : interrupt_(interrupt) {
-        if (interrupt_.ask != nullptr) asked_ = Clock::now();
+        if (interrupt_.ask == nullptr) return;
+        const bool goes_on = interrupt_.asked != nullptr && *interrupt_.asked != 0;
+        if (goes_on)
+            asked_ = Clock::time_point(std::chrono::duration_cast<Clock::duration>(std::chrono::nanoseconds(*interrupt_.asked)));
+        else
+            remember(Clock::now());
     }
 
     bool says_stop() {
         if (stopped_ || interrupt_.ask == nullptr) return stopped_;
         const auto now = Clock::now();
         if (now - asked_ < ASK_EVERY) return false;
-        asked_ = now;
+        remember(now);
         stopped_ = interrupt_.ask(interrupt_.state);
         return stopped_;
     }
@@ -224,6 +229,12 @@ public:
     bool stopped() const { return stopped_; }
 
 private:
+    void remember(Clock::time_point now) {
+        asked_ = now;
+        if (interrupt_.asked == nullptr) return;
+        *interrupt_.asked = std::chrono::duration_cast<std::chrono::nanoseconds>(now.time_since_epoch()).count();
+    }
+
     const Interrupt& interrupt_;
     Clock::time_point asked_{};
     bool stopped_ = false;
@@ -280,7 +291,7 @@ bool do_next_piece(int slot) noexcept {
 }
 
 bool do_all_alone(Index count, Work work, void* state, const Interrupt& interrupt) noexcept {
-    if (count == 1) {
+    if (count == 1 && interrupt.asked == nullptr) {
         work(state, 0, 0);
         return true;
     }

@@ -7,13 +7,15 @@
 
 namespace softplex {
 
-// work(state, piece, slot): does one piece; slot < threads tells concurrent pieces apart (their scratch memory).
+// work(state, piece, slot): does one piece, and neither throws nor forks; slot < threads tells concurrent pieces apart (their scratch memory).
 using Work = void (*)(void* state, Index piece, int slot);
 
 // Asked between pieces by the calling thread only, at most every 20 ms: true stops the call.
 struct Interrupt {
     bool (*ask)(void*) = nullptr;
     void* state = nullptr;
+    // When it was last asked, in nanoseconds, for a call that shares work many times over; 0: not yet.
+    std::int64_t* asked = nullptr;
 };
 
 // Does all pieces 0 .. count - 1 on at most `threads` threads, the calling one among them, and returns when all are

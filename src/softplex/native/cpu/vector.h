@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -416,6 +417,27 @@ INLINE bool any(const Mask& m) {
     return bits(m) != 0;
 }
 
+// The lanes whose byte is not 0.
+template <class T>
+INLINE auto marked(const char* bytes) {
+#if defined(__AVX512F__)
+    if constexpr (sizeof(T) == 4) {
+        const __m128i all_bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(bytes));
+        return FloatMask{_mm_test_epi8_mask(all_bytes, all_bytes)};
+    } else {
+        const __m128i all_bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(bytes));
+        return DoubleMask{static_cast<__mmask8>(_mm_test_epi8_mask(all_bytes, all_bytes))};
+    }
+#else
+    typename Lanes<T>::Integers wide;
+    for (int i = 0; i < PARTS; ++i)
+        for (int j = 0; j < Lanes<T>::count / PARTS; ++j) wide.part[i][j] = bytes[i * (Lanes<T>::count / PARTS) + j];
+    std::conditional_t<sizeof(T) == 4, FloatMask, DoubleMask> r;
+    EACH_PART r.part[i] = wide.part[i] != 0;
+    return r;
+#endif
+}
+
 // a > b ? a : b, so b where one of them is NaN.
 template <int COUNT>
 INLINE Pack<NativeFloats, COUNT> larger(const Pack<NativeFloats, COUNT>& a, const Pack<NativeFloats, COUNT>& b) {
@@ -442,6 +464,30 @@ INLINE Pack<NativeDoubles, COUNT> larger(const Pack<NativeDoubles, COUNT>& a, co
     EACH_OF(COUNT) r.part[i] = _mm_max_pd(a.part[i], b.part[i]);
 #else
     EACH_OF(COUNT) r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];
+#endif
+    return r;
+}
+
+// a where low < x, elsewhere 0.
+template <int COUNT>
+INLINE Pack<NativeFloats, COUNT> where_above(const Pack<NativeFloats, COUNT>& low, const Pack<NativeFloats, COUNT>& x,
+                                             const Pack<NativeFloats, COUNT>& a) {
+    Pack<NativeFloats, COUNT> r;
+#if defined(__AVX512F__)
+    EACH_OF(COUNT) r.part[i] = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(low.part[i], x.part[i], _CMP_LT_OQ), a.part[i]);
+#else
+    EACH_OF(COUNT) r.part[i] = (NativeFloats)((NativeInts)a.part[i] & (low.part[i] < x.part[i]));
+#endif
+    return r;
+}
+template <int COUNT>
+INLINE Pack<NativeDoubles, COUNT> where_above(const Pack<NativeDoubles, COUNT>& low, const Pack<NativeDoubles, COUNT>& x,
+                                              const Pack<NativeDoubles, COUNT>& a) {
+    Pack<NativeDoubles, COUNT> r;
+#if defined(__AVX512F__)
+    EACH_OF(COUNT) r.part[i] = _mm512_maskz_mov_pd(_mm512_cmp_pd_mask(low.part[i], x.part[i], _CMP_LT_OQ), a.part[i]);
+#else
+    EACH_OF(COUNT) r.part[i] = (NativeDoubles)((NativeLongs)a.part[i] & (low.part[i] < x.part[i]));
 #endif
     return r;
 }

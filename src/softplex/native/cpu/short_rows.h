@@ -1,0 +1,123 @@
+// Softmax and its logarithm on float rows that fit into a few vectors, eight rows at a time: what is one number a row (the top,
+// the sum, its logarithm) is computed for all eight at once. The operations are those of softmax.h, in the same order.
+#pragma once
+
+#include "softmax.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+struct ShortRows {
+    using Eight = double[8];
+    static constexpr int ROWS = 8, VECTORS = Softmax<float>::SHORT / 16, LANES = 16;
+
+    const float* x[ROWS];
+    float* result[ROWS];
+    int count;
+    Index n;
+    bool is_negated;
+    bool streams;
+
+    // False, and nothing done, if one of the rows needs more care.
+    template <bool LOG>
+    APART bool compute() const {
+        const int vectors = static_cast<int>((n + LANES - 1) / LANES);
+        alignas(64) float terms[(ROWS + 1) * VECTORS * LANES];
+        float tops[ROWS];
+        Eight high = {1, 1, 1, 1, 1, 1, 1, 1};
+        if (!find_tops(vectors, terms, tops)) return false;
+        exponentiate(vectors, terms, tops);
+        sum(vectors, terms, high);
+        if constexpr (LOG) return put_logarithms(vectors, tops, load(high));
+        put_weights(vectors, terms, load(high));
+        return true;
+    }
+
+  private:
+    INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }
+    INLINE Floats scores_of(int r, int v) const {
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+        const float beyond = is_negated ? INFINITE<float> : -INFINITE<float>;
+        return flipped(take<float>(x[r] + v * LANES, lanes_of(v), beyond), sign);
+    }
+
+    // Copies the scores, -inf past their end.
+    INLINE bool find_tops(int vectors, float* scores, float (&tops)[ROWS]) const {
+        auto bad = unordered(all(0.0f), all(0.0f));
+        for (int r = 0; r < count; ++r) {
+            Floats top = all(-INFINITE<float>);
+            for (int v = 0; v < vectors; ++v) {
+                const Floats one = scores_of(r, v);
+                bad = bad | unordered(one, one);
+                top = larger(one, top);
+                store(scores + (r * vectors + v) * LANES, one);
+            }
+            tops[r] = largest_of(top) + 0.0f;
+            if (!is_near(static_cast<double>(tops[r]))) return false;
+        }
+        for (int v = count * vectors; v % SEVERAL != 0; ++v) store(scores + v * LANES, all(0.0f));
+        return !any(bad);
+    }
+
+    // The vectors of all rows in one line, several at a time.
+    INLINE void exponentiate(int vectors, float* terms, const float (&tops)[ROWS]) const {
+        using W = SeveralOf<float>;
+        int r = 0, v = 0;
+        for (int i = 0; i < count * vectors; i += SEVERAL) {
+            W top;
+            for (int j = 0; j < SEVERAL; ++j) {
+                set_one_of(top, j, all(tops[r]));
+                if (++v == vectors && r + 1 < count) v = 0, ++r;
+            }
+            const NearExponential::Constants<W> constants(top);
+            store(terms + i * LANES, NearExponential::terms(load_as<W>(terms + i * LANES), constants));
+        }
+    }
+
+    INLINE void sum(int vectors, const float* terms, Eight& high) const {
+        for (int r = 0; r < count; ++r) {
+            Sum<float> sum;
+            for (int v = 0; v < vectors; ++v) sum.add(load(terms + (r * vectors + v) * LANES));
+            high[r] = sum.total().hi;
+        }
+    }
+
+    INLINE void put(int r, int v, const Floats& part) const {
+        float* const to = result[r] + v * LANES;
+        if (streams && lanes_of(v) == LANES && reinterpret_cast<std::uintptr_t>(to) % 64 == 0)
+            stream<float>(to, part);
+        else
+            softplex::SOFTPLEX_ISA::put<float>(to, part, lanes_of(v));
+    }
+
+    INLINE void put_weights(int vectors, const float* terms, const Doubles& sums) const {
+        Eight head, rest;
+        const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums, all(0.0)});
+        store(head, scales.hi);
+        store(rest, scales.lo);
+        for (int r = 0; r < count; ++r) {
+            const Floats hi = all(static_cast<float>(head[r])), lo = all(static_cast<float>(rest[r]));
+            for (int v = 0; v < vectors; ++v) {
+                const Floats e = load(terms + (r * vectors + v) * LANES);
+                put(r, v, fma(e, hi, e * lo));
+            }
+        }
+    }
+
+    // The leading terms are exact, so that one can be taken away.
+    INLINE bool put_logarithms(int vectors, const float (&tops)[ROWS], const Doubles& sums) const {
+        const Pair<Doubles> less = two_sum(sums, all(-1.0 / UNBIASED<float>));
+        const Doubles clear = (less.hi + less.lo) * all(UNBIASED<float>);
+        const unsigned rows = (1u << count) - 1u;
+        if ((bits(all(Softmax<float>::CLEAR) <= clear) & rows) != rows) return false;
+        Eight shifts;
+        store(shifts, log1p(clear));
+        for (int r = 0; r < count; ++r) {
+            const Softmax<float>::Shift shift(shifts[r]);
+            const Floats top = all(tops[r]);
+            for (int v = 0; v < vectors; ++v) put(r, v, shift({scores_of(r, v) - top, all(0.0f)}));
+        }
+        return true;
+    }
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

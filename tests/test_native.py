@@ -1,0 +1,480 @@
+"""The kernels of the CPU: held to the formulas, to the bits of a row alone, and to being called wrongly.
+
+Under the sanitizers of `make sanitize` fewer calls are drawn. What needs a process of its own is in
+test_native_processes.py.
+"""
+
+import gc
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+
+import native_samples
+import softplex as sx
+from frameworks import numpy_dtype
+from lawbook import same_bits
+from native_bounds import judged
+from native_mutants import MUTANTS, WrongKernel
+from native_samples import CALLS, LAYOUTS, PLACES, drawn, drawn_maxout
+from softplex.backends.numpy import NumpyBackend
+from softplex.native import calls, cpu, reason
+
+pytestmark = pytest.mark.skipif(cpu is None, reason=reason)
+
+IS_SANITIZED = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
+MANY, SOME, FEW = (4, 2, 1) if IS_SANITIZED else (100, 30, 12)
+EACH = [pytest.param(*call, id=f"{call[0].__name__} {call[1]}") for call in CALLS]
+MAXOUT_TASKS = ("value", "winner", "vjp", "jvp")
+HUGE = (1 << 18, (1 << 18) + 1, 300_001)  # rows that threads share
+
+
+def samples(map_, task, count, **how):
+    place = CALLS.index((map_, task))
+    return [drawn((place, seed), map_, task, **how) for seed in range(count)]
+
+
+@contextmanager
+def threads(n):
+    before = sx.get_num_threads()
+    sx.set_num_threads(n)
+    try:
+        yield
+    finally:
+        sx.set_num_threads(before)
+
+
+@contextmanager
+def instructions(name):
+    """Another instruction set, if this machine has it."""
+    before = cpu.instruction_set()
+    if not cpu.choose_instruction_set(name):
+        pytest.skip(f"this machine has no {name}")
+    try:
+        yield
+    finally:
+        cpu.choose_instruction_set(before)
+
+
+def assert_bits(got, wanted, note):
+    """The same bits, or where they first differ."""
+    if not same_bits(got, wanted):
+        assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape), note
+        one, other = (np.frombuffer(part.tobytes(), f"V{part.itemsize}") for part in (got, wanted))
+        place = int(np.argmax(one != other))
+        raise AssertionError(f"{note}: {got.flat[place]!r}, not {wanted.flat[place]!r} at {place} in C order")
+
+
+# -- kernels and formulas ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_kernels_agree_with_formulas(map_, task):
+    for sample in samples(map_, task, MANY):
+        judged(sample)
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="half a minute without sanitizers")
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_a_huge_row_agrees_with_formulas(map_, task):
+    with threads(3):
+        for sample in samples(map_, task, 1, lengths=HUGE, rows=1):
+            judged(sample)
+
+
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_the_instruction_set_without_fma_agrees_with_formulas(map_, task):
+    with instructions("x86-64-v2"):
+        for sample in samples(map_, task, FEW):
+            judged(sample)
+
+
+def test_samples_are_of_every_kind():
+    every = [sample for call in CALLS for sample in samples(*call, 60)]
+    assert {sample.dtype for sample in every} == {"float64", "float32", "float16", "bfloat16"}
+    assert {sample.out for sample in every} == {None, *PLACES}
+    assert {sample.note.partition(",")[0] for sample in every} == {"broadcast", *LAYOUTS}
+    assert {type(sample.axis) for sample in every} == {int, tuple, type(None)}
+    lengths = {sample.length for sample in every}
+    assert {*range(1, 6), 16, 17, 64, 65, 100, 1000, 16_383, 16_384, 16_385, 40_000} <= lengths
+    assert {sample.bound_alpha for sample in every} >= {1.0, 1 + 1e-9, 1.3, 1.5, 2.0, 3.0, 50.0, np.inf}
+    for name in native_samples.PARAMETERS:
+        forms = {np.size(sample.arguments[name]) > 1 for sample in every if name in sample.arguments}
+        assert forms == {False, True}, name
+
+
+# -- bits -------------------------------------------------------------------------------------------------------------
+
+
+def bits_by_row(sample):
+    """A result in native byte order, row by row."""
+    got = sample.result(**({"reduction": "none"} if sample.task in native_samples.LOSSES else {}))
+    got = got.reshape(-1) if sample.task in native_samples.BY_ROW else sample.rows(got)
+    return np.array(got, got.dtype.newbyteorder("="))
+
+
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_a_row_has_its_bits_wherever_it_lies(map_, task):
+    """In any layout, along any axis, in any batch, alone."""
+    for sample in samples(map_, task, SOME):
+        rows = sample.as_rows()
+        together = bits_by_row(rows)
+        assert_bits(bits_by_row(sample), together, sample)
+        for place in {0, len(together) // 2, len(together) - 1}:
+            alone = np.asarray(rows.row(place).result())
+            assert_bits(alone, together[place], f"row {place} alone of {sample}")
+
+
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_the_bits_are_those_of_any_number_of_threads(map_, task):
+    large = [
+        *samples(map_, task, 1, lengths=HUGE[1:], rows=1, dtype="float32"),
+        *samples(map_, task, 2, lengths=(16_385, 40_000), rows=3),
+        *samples(map_, task, 2, lengths=(17, 64), rows=3000),
+    ]
+    for sample in large[-1:] if IS_SANITIZED else large:
+        rows, found = sample.as_rows(), []
+        for n in (1, 2, 3):
+            with threads(n):
+                found.append(bits_by_row(rows))
+        assert_bits(found[1], found[0], f"2 threads, {sample}")
+        assert_bits(found[2], found[0], f"3 threads, {sample}")
+
+
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_the_bits_are_those_of_both_instruction_sets_with_fma(map_, task):
+    for sample in samples(map_, task, SOME):
+        rows = sample.as_rows()
+        with instructions("x86-64-v4"):
+            wanted = bits_by_row(rows)
+        with instructions("x86-64-v3"):
+            assert_bits(bits_by_row(rows), wanted, sample)
+
+
+def size_of_the_cache():
+    """As the kernels ask for it; 0 where that is not known."""
+    command = shutil.which("getconf")
+    asked = command and subprocess.run([command, "LEVEL3_CACHE_SIZE"], capture_output=True, text=True, check=False)
+    return int(asked.stdout) if asked and asked.stdout.strip().isdecimal() else 0
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="a gigabyte, and a process of its own")
+@pytest.mark.parametrize("map_", [sx.softmax, sx.log_softmax, sx.sparsemax], ids=lambda each: each.name)
+def test_results_beyond_the_cache_have_the_same_bits(map_):
+    few = np.random.default_rng(1).normal(size=(50, 1021)).astype(np.float32) * 3
+    cache = size_of_the_cache()
+    if cache > 1 << 29:
+        pytest.skip(f"a cache of {cache} bytes is too large to go beyond it")
+    times = max(cache, 1 << 25) // (2 * few.nbytes) + 2
+    found = map_(np.broadcast_to(few, (times, *few.shape)).reshape(-1, 1021)).reshape(times, *few.shape)
+    assert np.all(found == map_(few))
+
+
+# -- maxout -----------------------------------------------------------------------------------------------------------
+
+
+def maxout_results(x, g, t, arguments):
+    found = (sx.maxout(x, **arguments), sx.maxout.winner(x, **arguments))
+    found += (sx.maxout.vjp(x, g, **arguments), sx.maxout.jvp(x, t, **arguments))
+    return dict(zip(MAXOUT_TASKS, found, strict=True))
+
+
+def assert_maxout_agrees(call):
+    """Nothing is rounded: the kernels give the bits of the formulas."""
+    *given, note = call
+    with sx.kernels("none"):
+        wanted = maxout_results(*given)
+    for task, found in maxout_results(*given).items():
+        assert_bits(found, wanted[task], f"{task} of {note}")
+
+
+def test_maxout_agrees_with_formulas():
+    for seed in range(5 * MANY):
+        assert_maxout_agrees(drawn_maxout(seed))
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3"])
+def test_maxout_agrees_on_any_instruction_set(name):
+    with instructions(name):
+        for seed in range(MANY):
+            assert_maxout_agrees(drawn_maxout(seed))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("shape", [(3, 70_000), (70_000, 3), (5, 300, 64)])
+def test_large_maxout_agrees_on_any_number_of_threads(shape, dtype):
+    rng = np.random.default_rng(4)
+    for axis in range(len(shape)):
+        x, t = (np.round(rng.normal(size=shape)).astype(numpy_dtype(dtype)) for _ in range(2))
+        x[rng.random(shape) > 0.9999] = np.nan
+        g = rng.normal(size=np.delete(shape, axis)).astype(x.dtype)
+        for n in (1, 3):
+            with threads(n):
+                assert_maxout_agrees((x, g, t, {"axis": axis}, f"axis {axis}, {n} threads"))
+
+
+@pytest.mark.parametrize("layout", PLACES[:5])
+def test_maxout_takes_out(layout):
+    x = np.random.default_rng(5).normal(size=(40, 3, 18))
+    for arguments in ({}, {"axis": 1}, {"pieces": 6}, {"pieces": 5, "axis": 0, "layout": "strided"}):
+        wanted = sx.maxout(x, **arguments)
+        place = native_samples.laid(np.ones_like(wanted), layout)
+        assert sx.maxout(x, out=place, **arguments) is place
+        assert_bits(place, wanted, arguments)
+
+
+# -- wrong kernels ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="says nothing of the true kernels")
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: each.name)
+def test_the_comparison_sees_a_wrong_kernel(mutant, monkeypatch):
+    """The same calls pass with the true kernels above."""
+    monkeypatch.setattr(calls, "cpu", WrongKernel(cpu, mutant.run))
+    given = (mutant.map, mutant.task)
+    compare = partial(test_kernels_agree_with_formulas, *given) if given in CALLS else test_maxout_agrees_with_formulas
+    with pytest.raises(AssertionError):
+        compare()
+
+
+@pytest.fixture
+def no_formulas(monkeypatch):
+    """Calls that kernels decline fail: they would agree with the formulas all too well."""
+
+    def refuse(*_):
+        raise NotImplementedError("a formula where there is a kernel")
+
+    monkeypatch.setattr(NumpyBackend, "_by_formula", refuse)
+
+
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_kernels_compute_every_sample(map_, task, no_formulas):
+    for sample in samples(map_, task, SOME):
+        sample.result()
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
+def test_a_kernel_computes_maxout(dtype, no_formulas):
+    x = np.ones((3, 4, 6), numpy_dtype(dtype))
+    for arguments in (
+        {},
+        {"axis": None},
+        {"axis": (0, 2)},
+        {"pieces": 2},
+        {"pieces": 2, "axis": 1, "layout": "strided"},
+    ):
+        maxout_results(x, np.ones_like(sx.maxout(x, **arguments)), x, arguments)
+
+
+# -- threads of Python, memory ----------------------------------------------------------------------------------------
+
+
+def large_results(seed):
+    """Calls that give up the interpreter's lock and use threads, in few bytes."""
+    rng = np.random.default_rng(seed)
+    x, g = (rng.normal(size=(700, 120)).astype(np.float32) for _ in range(2))
+    many, few = [sx.softmax(x), sx.sparsemax(x.T, 0), sx.entmax(x, alpha=1.3), sx.entmax15.vjp(x, g)], []
+    few += [sx.softmax.loss(x, np.abs(g)), sx.maxout(x), sx.log_softmax(x.reshape(-1))]
+    return b"".join(np.ascontiguousarray(part).tobytes() for part in many + few)
+
+
+def test_many_threads_of_python_call_at_once():
+    """Each gets its own bits, also while the number of threads changes."""
+    wanted, found = [large_results(seed) for seed in range(4)], {}
+
+    def call(place):
+        for turn in range(FEW):
+            sx.set_num_threads(1 + (place + turn) % 3)
+            found[place, turn] = large_results(place % 4) == wanted[place % 4]
+
+    with threads(2):
+        callers = [threading.Thread(target=call, args=(place,)) for place in range(8)]
+        for caller in callers:
+            caller.start()
+        for caller in callers:
+            caller.join()
+    assert len(found) == 8 * FEW and all(found.values())
+
+
+def test_formulas_are_chosen_for_one_thread():
+    seen = []
+    with sx.kernels("none"):
+        other = threading.Thread(target=lambda: seen.append(cpu.formulas_only()))
+        other.start()
+        other.join()
+        assert cpu.formulas_only()
+    assert seen == [False] and not cpu.formulas_only()
+
+
+def test_no_reference_is_kept():
+    x, out = np.ones((2, 500), np.float32), np.empty((2, 500), np.float32)
+    bad, where, sink = np.empty((2, 499), np.float32), np.ones((2, 500), bool), np.zeros((2, 1))
+    watched = (x, out, bad, where, sink, x.dtype, None)
+    cut = cpu.short_cut(0, False, False, 1.5)
+
+    def use():
+        for _ in range(200):
+            sx.softmax(x, out=out)
+            sx.softmax(x[:1])
+            sx.entmax(x, alpha=1.3, where=where, sink=sink, out=out)
+            assert cut("value", x, None, -1, bad, {}) is None
+            with pytest.raises(ValueError, match="result"):
+                run(type=1, x=x, mask=where, result=bad)
+        gc.collect()
+        return [sys.getrefcount(each) for each in watched]
+
+    use()
+    before = use()
+    after = use()
+    assert [max(0, now - then) < 100 for now, then in zip(after, before, strict=True)] == [True] * len(watched)
+
+
+# -- wrong calls of the extension -------------------------------------------------------------------------------------
+
+
+def run(**changed):
+    """cpu.run with arguments that fit, but for those that are given: the softmax of a (2, 3) array in float64."""
+    given = {"map": 0, "method": 0, "type": 0, "negated": False, "row_axes": 1, "threads": 1, "empty": 0.0}
+    given |= {"x": np.zeros((2, 3)), "operand": None, "index": None, "mask": None, "result": np.zeros((2, 3))}
+    given |= {"temperature": 1.0, "sink": None, "alpha": 1.5}
+    result = {**given, **changed}["result"]
+    cpu.run(**{**given, **changed})
+    return result
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+FOREIGN = np.zeros((2, 3), np.dtype(float).newbyteorder())
+VJP, RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, WINNER, MAXOUT, LOG_SOFTMAX = 1, 3, 5, 6, 8, 5, 1
+WRONG = [
+    *({"map": number} for number in (-1, 6, 99, 1 << 40, "softmax", None, 0.5)),
+    *({"method": number} for number in (-1, 8, 9, 1 << 40, None)),
+    *({"type": number} for number in (-1, 1, 2, 3, 4, None)),
+    *({"row_axes": number} for number in (-1, 0, 3, 1 << 40)),
+    *(
+        {"x": other}
+        for other in (None, [[0.0] * 3] * 2, np.float64(1), np.zeros((2, 4)), np.zeros((2, 3), "f4"), FOREIGN)
+    ),
+    *({"x": np.zeros((2, 3), kind)} for kind in ("i8", "c16", "O", "S8", "M8[s]", "V8")),
+    *({"result": other} for other in (None, np.zeros((3, 2)), np.zeros(6), np.zeros((2, 3), int), FOREIGN)),
+    {"result": read_only(np.zeros((2, 3)))},
+    {"x": np.zeros(()), "result": np.zeros(())},
+    {"operand": np.zeros((2, 3))},
+    {"index": np.zeros(2, int)},
+    *(
+        {"method": VJP, "operand": other}
+        for other in (None, np.zeros((2, 4)), np.zeros(3), np.zeros((2, 3), "f4"), 1.0)
+    ),
+    *(
+        {"mask": other}
+        for other in (np.ones((2, 3)), np.ones((2, 3), "u1"), np.ones((2, 4), bool), np.ones(3, bool), True)
+    ),
+    *(
+        {"method": RESIDUAL_OF_INDEX, "index": np.array(index)}
+        for index in ([0, 3], [-1, 0], [0, 1 << 62], [0], [[0], [1]])
+    ),
+    {"method": RESIDUAL_OF_INDEX, "index": np.zeros(2, "i4")},
+    {"method": RESIDUAL_OF_INDEX, "index": np.zeros(2, "u8")},
+    {"method": RESIDUAL_OF_INDEX, "index": np.zeros(2, "m8[s]")},
+    {"method": RESIDUAL_OF_INDEX},
+    {"method": LOSS_OF_INDEX, "index": np.zeros(2, int)},
+    {"method": LOSS, "operand": np.zeros((2, 3)), "result": np.zeros(2, "f4")},
+    {"map": LOG_SOFTMAX, "method": LOSS, "operand": np.zeros((2, 3)), "result": np.zeros(2)},
+    {"method": WINNER, "result": np.zeros(2, int)},
+    {"map": MAXOUT},
+    {"map": MAXOUT, "method": WINNER, "result": np.zeros(2)},
+    {"map": MAXOUT, "method": LOSS, "operand": np.zeros((2, 3)), "result": np.zeros(2)},
+    *({name: other} for name in ("temperature", "alpha") for other in (None, 1, "1", np.float32(1), np.ones(3))),
+    *({name: np.ones(2, "f4")} for name in ("temperature", "sink", "alpha")),
+    *({"sink": other} for other in (1, "0", np.zeros((2, 1)), np.zeros(2, int))),
+    {"threads": 1 << 40},
+    {"empty": "zero"},
+    {"unknown": 1},
+]
+
+
+@pytest.mark.parametrize("changed", WRONG, ids=repr)
+def test_wrong_arguments_are_refused(changed):
+    with pytest.raises((TypeError, ValueError)):
+        run(**changed)
+
+
+def test_odd_arguments_that_fit():
+    x = np.random.default_rng(3).normal(size=(2, 3))
+    wanted = sx.softmax(x)
+    for changed in ({"threads": -5}, {"threads": 2**31 - 1}, {"alpha": np.nan}, {"mask": np.ones((2, 3), bool)}):
+        assert_bits(run(x=x, **changed), wanted, changed)
+    for strided in (x.view(np.ndarray)[::-1, ::-1], np.broadcast_to(x[:1], (2, 3))):
+        assert_bits(run(x=strided), sx.softmax(strided), "strides")
+    deep = np.zeros((1,) * 63 + (3,))
+    assert np.all(run(x=deep, result=np.empty_like(deep)) == 1 / 3)
+    assert run(x=np.zeros((2, 0)), result=np.zeros((2, 0))).size == 0
+    assert run(x=np.zeros((0, 3)), result=np.zeros((0, 3))).size == 0
+
+
+def test_odd_arguments_of_the_short_cut_are_declined():
+    """They are judged by what is not in such haste."""
+    x = np.random.default_rng(3).normal(size=(2, 3))
+    cut = cpu.short_cut(0, False, False, 1.5)
+
+    def declines(method="value", given=x, operand=None, axis=-1, out=None, **options):
+        return cut(method, given, operand, axis, out, options) is None
+
+    assert_bits(cut("value", x, None, -1, None, {}), sx.softmax(x, sink=np.full((2, 1), -np.inf)), "taken")
+    assert all(declines(method) for method in ("loss", "", None, 0))
+    scores = (None, 1.0, [[1.0]], np.zeros((2, 0)), np.zeros(()), x.astype(int), FOREIGN, np.zeros(3, "O"))
+    assert all(declines(given=given) for given in scores)
+    assert all(declines(axis=axis) for axis in (2, -3, 1 << 80, None, 1.0, (1,), "0"))
+    others = (1, FOREIGN, np.zeros((3, 2)), np.zeros((2, 3), "f4"), np.zeros(3), np.zeros((2, 3), "V8"))
+    assert all(declines(out=out) for out in (*others, read_only(np.zeros((2, 3))), x[::-1], x[:, ::-1]))
+    assert all(declines("vjp", operand=operand) for operand in (None, *others))
+    assert declines(operand=x)
+    assert all(declines(temperature=each) for each in (0, -1.0, np.inf, np.nan, "1", None, np.ones(2), 1 << 80))
+    assert all(declines(where=where) for where in (True, x, np.ones(3, bool), np.ones((2, 4), bool)))
+    assert all(declines(sink=sink) for sink in ("0", np.zeros(2), 1j))
+    assert all(declines(empty=empty) for empty in (None, 0.0, "one"))
+    assert all(declines(**{name: 1.5}) for name in ("alpha", "dtype", "unknown"))
+    assert all(
+        cpu.short_cut(4, False, True, 1.5)("value", x, None, -1, None, {"alpha": a}) is None for a in (0.5, np.nan)
+    )
+
+
+def test_wrong_arguments_of_the_short_cut_are_refused():
+    cut = cpu.short_cut(0, False, False, 1.5)
+    for arguments in ((), ("value", np.zeros(3), None, -1, None), ("value", np.zeros(3), None, -1, None, {}, 1)):
+        with pytest.raises(TypeError, match="takes"):
+            cut(*arguments)
+    assert cut("value", np.zeros(3), None, -1, None, None) is None
+    for arguments in ((MAXOUT, False, False, 1.5), (-1, False, False, 1.5), ("0", False, False, 1.5), (0, False)):
+        with pytest.raises((TypeError, ValueError)):
+            cpu.short_cut(*arguments)
+
+
+def test_wrong_settings_of_the_extension():
+    with pytest.raises(TypeError, match="dtype"):
+        cpu.set_bfloat16("bfloat16")
+    for dtype in ("int16", "float64", "V2"):
+        with pytest.raises(ValueError, match="bfloat16"):
+            cpu.set_bfloat16(np.dtype(dtype))
+    before = cpu.instruction_set()
+    assert not cpu.choose_instruction_set("x86-64-v9") and cpu.instruction_set() == before
+    with pytest.raises(TypeError):
+        cpu.set_threads("two")
+
+
+def test_a_call_may_be_declined():
+    """What has no kernel is computed by formulas, unasked."""
+    x = np.random.default_rng(6).normal(size=(3, 4))
+    sample = native_samples.Sample(sx.softmax, "loss", "float64", x, operand=np.full((3, 4), 0.25))
+    for more in ({"label_smoothing": 0.1}, {"weight": np.arange(4.0) + 1}):
+        judged(replace(sample, arguments={"reduction": "none", **more}))

@@ -17,7 +17,9 @@ STRICTLY := --config-settings=cmake.define.SOFTPLEX_WARNINGS_AS_ERRORS=ON
 SANITIZER_LIBRARIES := $(if $(findstring thread,$(SANITIZE)),libtsan.so,libasan.so libubsan.so) libstdc++.so
 BUILD := pyproject.toml constraints.txt CMakeLists.txt $(wildcard packaging/*.py)
 KERNELS := $(wildcard src/softplex/native/cpu/*)
-CONFIGURE = cmake -S . -DCMAKE_BUILD_TYPE=Release -DPython_EXECUTABLE="$$($(1) -c 'import sys; print(sys.executable)')"
+# The cache forgets the Python that it was made for.
+CONFIGURE = cmake -S . -U '*Python*' -U '*nanobind*' -U 'NB_*' -DCMAKE_BUILD_TYPE=Release \
+    -DPython_EXECUTABLE="$$($(1) -c 'import sys; print(sys.executable)')"
 COMPILE = $(CONFIGURE) -B build/native && \
     cmake --build build/native --parallel $(WORKERS) && cmake --install build/native --prefix src
 comma := ,

@@ -23,8 +23,8 @@ def info() -> dict[str, Any]:
 
     Example:
         >>> import softplex as sx
-        >>> print(sx.info()["instruction set"])
-        x86-64-v4
+        >>> list(sx.info())
+        ['version', 'python', 'instruction set', 'threads', 'frameworks']
     """
     import softplex
 

@@ -20,7 +20,7 @@ def load() -> tuple[ModuleType | None, str]:
     except ModuleNotFoundError as error:
         if error.name != EXTENSION:
             raise
-        return None, "softplex was installed without its compiled kernels (no C++ compiler was found)"
+        return None, "softplex was installed without its compiled kernels"
 
 
 cpu, reason = load()

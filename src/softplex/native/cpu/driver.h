@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdlib>
-#include <unistd.h>
 
 #include "maxout.h"
 #include "memory.h"
@@ -35,14 +34,6 @@ INLINE void put_number(const Call& call, Index row, double value) {
 }
 INLINE void put_count(const Call& call, Index row, Index value) {
     std::memcpy(row_of(call, call.result, row), &value, sizeof(value));
-}
-
-INLINE Index cache_size() {
-    static const Index found = [] {
-        const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
-        return size > (1 << 20) ? static_cast<Index>(size) : Index(1) << 25;
-    }();
-    return found;
 }
 
 // -- what a call needs -------------------------------------------------------------------------------------------------
@@ -79,7 +70,7 @@ struct Plan {
     Index pieces = 1;
     Index bytes = 0;  // of scratch a thread
 
-    Plan(const Call& call, bool lists, bool is_widened, bool is_short_map) {
+    Plan(const Call& call, bool lists, bool is_widened, Index longest_short) {
         for (int axis = 0; axis < call.batch_axes; ++axis) rows *= call.shape[axis];
         for (int axis = 0; axis < call.row_axes; ++axis) n *= call.shape[call.batch_axes + axis];
         pitch = (n + 31) / 16 * 16;
@@ -91,8 +82,7 @@ struct Plan {
         widens = is_widened && sizeof(T) == 4 && (is_tempered || call.has_sink);
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
-        is_short = is_short_map && call.method == Method::value && !is_tempered && !call.has_sink &&
-                   n <= Softmax<float>::SHORT;
+        is_short = n <= longest_short && call.method == Method::value && !is_tempered && !call.has_sink;
         if (is_short) group = ShortRows::ROWS;
         choose_tiles(call);
         bytes = scratch_bytes(lists);
@@ -522,7 +512,7 @@ struct Driver {
 template <template <class> class Maps, class T>
 Outcome run_rows(const Call& call) {
     const bool lists = Maps<T>::lists(call.map);
-    const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::has_short_rows(call.map));
+    const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::longest_short_row(call.map));
     if (plan.rows == 0 || plan.n == 0) return Outcome::done;
     const bool is_worth_it = plan.rows * plan.n >= SHARED_FROM;
     const Index wanted = is_worth_it && !plan.is_huge ? (call.threads < plan.pieces ? call.threads : plan.pieces) : 1;

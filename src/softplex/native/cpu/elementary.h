@@ -264,6 +264,10 @@ class Sum<float> {
     }
     INLINE void add(const Doubles& v) { low = low + v; }
     INLINE void add_product(const Doubles& a, const Doubles& b) { low = fma(a, b, low); }
+    INLINE void absorb(const Sum& other) {
+        low = low + other.low;
+        high = high + other.high;
+    }
     INLINE Total total() const { return {sum_of(low + high), 0.0}; }
 };
 
@@ -283,6 +287,7 @@ class Sum<double> {
         rest = rest + v.lo;
     }
     INLINE void add_product(const Doubles& a, const Doubles& b) { add(two_product(a, b)); }
+    INLINE void absorb(const Sum& other) { add(Pair<Doubles>{other.sum, other.rest}); }
     INLINE Total total() const {
         double lanes[8];
         store(lanes, sum);

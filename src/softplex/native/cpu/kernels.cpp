@@ -42,9 +42,15 @@ struct Maps {
         return false;
     }
 
-    // Whether the values of a map come from ShortRows, where the rows are short.
-    static bool has_short_rows(Map map) { return sizeof(T) == 4 && (map == Map::softmax || map == Map::log_softmax); }
+    // Up to which length the values of a map come from ShortRows.
+    static Index longest_short_row(Map map) {
+        if (sizeof(T) == 8) return 0;
+        if (map == Map::softmax || map == Map::log_softmax) return Softmax<float>::SHORT;
+        return map == Map::sparsemax || map == Map::entmax15 ? Sparse<Sparsemax, float>::SHORT : 0;
+    }
     static bool short_rows(Map map, const ShortRows& rows) {
+        if (map == Map::sparsemax) return rows.solve<Sparsemax>();
+        if (map == Map::entmax15) return rows.solve<Entmax15>();
         return map == Map::log_softmax ? rows.compute<true>() : rows.compute<false>();
     }
 

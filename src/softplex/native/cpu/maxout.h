@@ -8,7 +8,6 @@
 #pragma once
 
 #include <cstdlib>
-#include <unistd.h>
 
 #include "memory.h"
 #include "threads.h"
@@ -324,7 +323,7 @@ class Maxout {
         if (chunks_ > 1) chunks_ = (pieces_ + chunk_pieces_ - 1) / chunk_pieces_;
         const Index size = static_cast<Index>(sizeof(T));
         streams_ = call_.method == Method::value && size_of(call_.type) == size && result_step_ == size &&
-                   lines_ * units_ * (pieces_ + 1) * size > sysconf(_SC_LEVEL3_CACHE_SIZE);
+                   lines_ * units_ * (pieces_ + 1) * size > cache_size();
     }
 
     // The first unit of a tile.

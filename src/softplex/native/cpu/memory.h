@@ -1,9 +1,24 @@
 // From arrays of any layout and type to rows of the working type, and back. Nothing is computed but the rounding.
 #pragma once
 
+#include <unistd.h>
+
 #include "row.h"
 
 namespace softplex::SOFTPLEX_ISA {
+
+// Of the last cache, in bytes; a common size where the system does not tell.
+INLINE Index cache_size() {
+    static const Index found = [] {
+#ifdef _SC_LEVEL3_CACHE_SIZE
+        const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
+#else
+        const long size = 0;
+#endif
+        return size > (1 << 20) ? static_cast<Index>(size) : Index(1) << 25;
+    }();
+    return found;
+}
 
 INLINE Index size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
 
@@ -217,12 +232,12 @@ typedef float Four __attribute__((vector_size(16)));
 typedef std::int32_t FourPlaces __attribute__((vector_size(16)));
 
 INLINE void transpose(Four& a, Four& b, Four& c, Four& d) {
-    const Four ab_low = __builtin_shuffle(a, b, FourPlaces{0, 4, 1, 5}), ab_high = __builtin_shuffle(a, b, FourPlaces{2, 6, 3, 7});
-    const Four cd_low = __builtin_shuffle(c, d, FourPlaces{0, 4, 1, 5}), cd_high = __builtin_shuffle(c, d, FourPlaces{2, 6, 3, 7});
-    a = __builtin_shuffle(ab_low, cd_low, FourPlaces{0, 1, 4, 5});
-    b = __builtin_shuffle(ab_low, cd_low, FourPlaces{2, 3, 6, 7});
-    c = __builtin_shuffle(ab_high, cd_high, FourPlaces{0, 1, 4, 5});
-    d = __builtin_shuffle(ab_high, cd_high, FourPlaces{2, 3, 6, 7});
+    const Four ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const Four cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    a = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+    b = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+    c = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+    d = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
 }
 
 // Neighbouring rows that are brought in together: at most so many, so that they fill a cache line.

@@ -1,8 +1,9 @@
-// Softmax and its logarithm on float rows that fit into a few vectors, eight rows at a time: what is one number a row (the top,
-// the sum, its logarithm) is computed for all eight at once. The operations are those of softmax.h, in the same order.
+// Float rows that fit into a few vectors, eight at a time: what is one number a row (a sum, its logarithm) is computed for
+// all eight at once, or in turn. The operations are those of softmax.h and sparse.h, in the same order.
 #pragma once
 
 #include "softmax.h"
+#include "sparse.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
@@ -32,7 +33,47 @@ struct ShortRows {
         return true;
     }
 
+    // The same for a sparse map, whose solver takes its rounds for all rows in turn: none waits for another's sums.
+    template <class Pieces>
+    APART bool solve() const {
+        static constexpr int MOST = static_cast<int>(Sparse<Pieces, float>::SHORT);
+        const int vectors = static_cast<int>((n + LANES - 1) / LANES);
+        double gaps[ROWS][MOST];
+        float terms[ROWS * MOST + SEVERAL * LANES], tops[ROWS];
+        if (!find_tops(vectors, terms, tops)) return false;
+        for (int r = 0; r < count; ++r)
+            for (int v = 0; v < vectors; ++v) {
+                const Halves wide = widened(load(terms + (r * vectors + v) * LANES));
+                store(gaps[r] + v * LANES, wide.low - all(static_cast<double>(tops[r])));
+                store(gaps[r] + v * LANES + 8, wide.high - all(static_cast<double>(tops[r])));
+            }
+        Pieces pieces[ROWS] = {Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0)};
+        for (Pieces& piece : pieces) piece.begin();
+        unsigned left = (1u << count) - 1u;
+        for (int round = 0; round < Sparse<Pieces, float>::ROUNDS && left != 0; ++round)
+            for (int r = 0; r < count; ++r)
+                if ((left >> r & 1u) != 0 && is_last_step(pieces[r], gaps[r], vectors)) left &= ~(1u << r);
+        for (int r = 0; r < count; ++r)
+            for (int v = 0; v < vectors; ++v)
+                put(r, v, narrowed(pieces[r].weight(load(gaps[r] + v * LANES)), pieces[r].weight(load(gaps[r] + v * LANES + 8))));
+        return true;
+    }
+
   private:
+    template <class Pieces>
+    static INLINE bool is_last_step(Pieces& pieces, const double* gaps, int vectors) {
+        Sum<float> sums[2], rates[2];
+        for (int i = 0; i < vectors * LANES; i += LANES)
+            for (int j = 0; j < 2; ++j) {
+                const Doubles gap = load(gaps + i + 8 * j), p = pieces.weight(gap);
+                sums[j].add(p);
+                rates[j].add(pieces.rate(gap, p));
+            }
+        sums[0].absorb(sums[1]);
+        rates[0].absorb(rates[1]);
+        return pieces.template step<float>(sums[0].total().hi, rates[0].total().hi);
+    }
+
     INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }
     INLINE Floats scores_of(int r, int v) const {
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));

@@ -96,6 +96,8 @@ struct Sparse {
     static constexpr int GROUPS = Gaps<T>::GROUPS;
     static constexpr int ROUNDS = 100;
     static constexpr Index SHORT = 64, CHUNK = 1024, CROWD = 128;
+    // Entries that one bit of `marks` stands for; a word is a chunk.
+    static constexpr Index MARK = CHUNK / 64, CHUNKS = 64;
 
     Row<T>& row;
     Team& team;
@@ -108,9 +110,13 @@ struct Sparse {
     // No candidates beside the list.
     bool is_listed = true;
     double sink_weight = 0.0;
+    // Where the candidates of a row lie, so that they are written without a branch for each vector.
+    const bool is_marked;
+    std::uint64_t marks[CHUNKS];
 
     INLINE Sparse(Row<T>& the_row, Team& the_team)
-        : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), is_short(the_row.n <= SHORT) {
+        : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), is_short(the_row.n <= SHORT),
+          is_marked(!is_short && the_row.n <= CHUNKS * CHUNK && !the_row.streams && !the_team.shares) {
         if (is_short)
             list_all();
         else
@@ -177,23 +183,43 @@ struct Sparse {
     struct Totals_of {
         Sum<T> first, second;
     };
+    // Sums of every other eight, so that none waits for the one before.
+    struct Halved {
+        Totals_of even, odd;
+
+        INLINE Totals totals() {
+            even.first.absorb(odd.first);
+            even.second.absorb(odd.second);
+            return {even.first.total(), even.second.total(), {}};
+        }
+    };
+    // body(i, sums) for every eight of the list.
+    template <class Body>
+    INLINE void each_listed(Halved& sums, Body body) {
+        Index i = 0;
+        for (; i + 8 < listed; i += 16) {
+            body(i, sums.even);
+            body(i + 8, sums.odd);
+        }
+        if (i < listed) body(i, sums.even);
+    }
 
     // The sums of body(gap, sums) over the candidates, sink included.
     template <class Body>
     INLINE Totals over_candidates(Body body) {
         if (is_listed) {
-            Totals_of sums;
-            for (Index i = 0; i < listed; i += 8) body(gap_at(i), sums);
-            return {sums.first.total(), sums.second.total(), {}};
+            Halved sums;
+            each_listed(sums, [&](Index i, Totals_of& sum) BODY { body(gap_at(i), sum); });
+            return sums.totals();
         }
         Totals whole = team.sum(row.n, [&](Index begin, Index end) APART {
-            Totals_of sums;
+            Halved sums;
             each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
                 Gap gap[GROUPS];
                 gaps(scores(row, sign, i, count), gap);
-                for (int j = 0; j < GROUPS; ++j) body(gap[j], sums);
+                for (int j = 0; j < GROUPS; ++j) body(gap[j], j == 0 ? sums.even : sums.odd);
             });
-            return Totals{sums.first.total(), sums.second.total(), {}};
+            return sums.totals();
         });
         if (row.has_sink) {
             Totals_of sums;
@@ -294,25 +320,38 @@ struct Sparse {
     }
 
     INLINE void list_chunk(const V& cut, Index begin, Index end) {
-        double* last = row.list + listed;
+        T near[CHUNK + 2 * Lanes<T>::count];
+        T* nearest = near;
+        std::uint64_t mark = 0;
         each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
             const V x = scores(row, sign, i, count);
-            if (!any(cut < x)) return;
-            Gap gap[GROUPS];
-            gaps(x, gap);
-            const Doubles reach = all(-pieces.reach());
-            for (int j = 0; j < GROUPS; ++j) {
-                const DoubleMask near = reach < plain(gap[j]);
-                if constexpr (sizeof(T) == 8) append(row.list_low + (last - row.list), gap[j].lo, near);
-                last = append(last, plain(gap[j]), near);
-            }
+            const auto is_near = cut < x;
+            nearest = append(nearest, x, is_near);
+            mark |= static_cast<std::uint64_t>(any(is_near)) << ((i - begin) / MARK);
         });
-        listed = last - row.list;
+        if (is_marked) marks[begin / CHUNK] = mark;
+        store(nearest, all(-INFINITE<T>));
+        list_near(near, nearest);
         // More than there is room for are not listed at all: the row is walked instead.
         if (listed + CHUNK + 8 > LIST) {
             is_listed = false;
             listed = 0;
         }
+    }
+
+    INLINE void list_near(const T* near, const T* end) {
+        const Doubles reach = all(-pieces.reach());
+        double* last = row.list + listed;
+        for (; near < end; near += Lanes<T>::count) {
+            Gap gap[GROUPS];
+            gaps(load(near), gap);
+            for (int j = 0; j < GROUPS; ++j) {
+                const DoubleMask is_near = reach < plain(gap[j]);
+                if constexpr (sizeof(T) == 8) append(row.list_low + (last - row.list), gap[j].lo, is_near);
+                last = append(last, plain(gap[j]), is_near);
+            }
+        }
+        listed = last - row.list;
     }
 
     // Seven places after the last candidate hold what weighs nothing.
@@ -323,21 +362,21 @@ struct Sparse {
 
     // The sums of weights and rates over the list, which loses those that weigh nothing: the weights only fall from here.
     INLINE Totals shrink_list() {
-        Totals_of sums;
+        Halved sums;
         double* last = row.list;
         end_list(listed);
-        for (Index i = 0; i < listed; i += 8) {
+        each_listed(sums, [&](Index i, Totals_of& sum) BODY {
             const Gap gap = gap_at(i);
             const Doubles p = pieces.weight(plain(gap));
-            sums.first.add(p);
-            sums.second.add(pieces.rate(plain(gap), p));
+            sum.first.add(p);
+            sum.second.add(pieces.rate(plain(gap), p));
             const DoubleMask is_supported = all(0.0) < p;
             if constexpr (sizeof(T) == 8) append(row.list_low + (last - row.list), gap.lo, is_supported);
             last = append(last, plain(gap), is_supported);
-        }
+        });
         listed = last - row.list;
         end_list(listed);
-        return {sums.first.total(), sums.second.total(), {}};
+        return sums.totals();
     }
 
     INLINE void list_sink() {
@@ -390,6 +429,7 @@ struct Sparse {
     // Writes body(gaps, i, count), and 0 where nothing can be supported.
     template <class Body>
     INLINE void write_supported(Body body) {
+        if (is_marked && is_listed) return write_marked(body);
         const V lowest = lowest_supported();
         team.each_block(row.n, [&](Index begin, Index end) APART {
             write<T>(row, begin, end, [&](Index i, int count) BODY {
@@ -398,6 +438,34 @@ struct Sparse {
                 return body(gap, i, count);
             });
         });
+    }
+
+    // The same by the marks. The result may lie where the scores are, so that these are read first.
+    template <class Body>
+    INLINE void write_marked(Body body) {
+        constexpr int LANES = Lanes<T>::count;
+        T found[CHUNK];
+        for (Index begin = 0; begin < row.n; begin += CHUNK) {
+            const Index end = begin + CHUNK < row.n ? begin + CHUNK : row.n;
+            T* place = found;
+            for (std::uint64_t left = marks[begin / CHUNK]; left != 0; left &= left - 1) {
+                const Index first = begin + __builtin_ctzll(left) * MARK;
+                for (Index i = first; i < first + MARK; i += LANES, place += LANES) {
+                    const int count = static_cast<int>(i < end ? (end - i < LANES ? end - i : LANES) : 0);
+                    Gap gap[GROUPS];
+                    gaps(scores(row, sign, i, count), gap);
+                    store(place, body(gap, i, count));
+                }
+            }
+            each_vector<T>(begin, end, [&](Index i, int count) BODY { put<T>(row.result + i, all(T(0)), count); });
+            place = found;
+            for (std::uint64_t left = marks[begin / CHUNK]; left != 0; left &= left - 1) {
+                const Index first = begin + __builtin_ctzll(left) * MARK;
+                const Index last = first + MARK < end ? first + MARK : end;
+                each_vector_once<T>(first, last, [&](Index i, int count) BODY { put<T>(row.result + i, load(place + (i - first)), count); });
+                place += MARK;
+            }
+        }
     }
 
     static INLINE void split(const Floats& v, Doubles (&parts)[2]) {

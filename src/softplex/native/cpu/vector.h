@@ -429,7 +429,7 @@ INLINE auto marked(const char* bytes) {
         return DoubleMask{static_cast<__mmask8>(_mm_test_epi8_mask(all_bytes, all_bytes))};
     }
 #else
-    typename Lanes<T>::Integers wide;
+    typename Lanes<T>::Integers wide{};
     for (int i = 0; i < PARTS; ++i)
         for (int j = 0; j < Lanes<T>::count / PARTS; ++j) wide.part[i][j] = bytes[i * (Lanes<T>::count / PARTS) + j];
     std::conditional_t<sizeof(T) == 4, FloatMask, DoubleMask> r;
@@ -556,7 +556,20 @@ INLINE void finish_streaming() {
 #endif
 }
 
-// Appends the marked lanes to a list that has room for eight more; returns where it ends now.
+// Appends the marked lanes to a list that has room for a vector more; returns where it ends now.
+INLINE float* append(float* end, const Floats& v, const FloatMask& m) {
+    const unsigned marked = bits(m);
+#if defined(__AVX512F__)
+    _mm512_storeu_ps(end, _mm512_maskz_compress_ps(m.bits, v.part[0]));
+    return end + __builtin_popcount(marked);
+#else
+    if (marked == 0) return end;
+    float lanes[16];
+    store(lanes, v);
+    for (unsigned left = marked; left != 0; left &= left - 1) *end++ = lanes[__builtin_ctz(left)];
+    return end;
+#endif
+}
 INLINE double* append(double* end, const Doubles& v, const DoubleMask& m) {
     const unsigned marked = bits(m);
 #if defined(__AVX512F__)

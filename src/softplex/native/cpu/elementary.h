@@ -146,6 +146,13 @@ INLINE V reduced_expm1(const V& r) {
     return fma(r * r, polynomial(r, ConstantsOf<V>::terms), r);
 }
 
+// exp(r + k times the last digits of ln 2) - 1: these are too few to be added to r, and too many to be left out.
+template <class V>
+INLINE V reduced_expm1_with_rest(const V& r, const V& k) {
+    const V rest = k * every<V>(-ConstantsOf<V>::ln2_rest);
+    return reduced_expm1(r, fma(rest, r, rest));
+}
+
 // value * 2^k with `shifted` = magic + k; no result is subnormal.
 template <class V>
 INLINE V times_power_of_two(const V& value, const V& shifted) {

@@ -42,7 +42,7 @@ struct NearExponential {
         const W shifted = fma(near - at.top, every<W>(C::log2e), magic);
         const W k = shifted - magic;
         const W r = less_ln2_times(k + at.top_multiple, near) - at.top_rest;
-        const W reduced = reduced_expm1(fma(-k, every<W>(C::ln2_rest), r));
+        const W reduced = reduced_expm1_with_rest(r, k);
         // Zeros, since products that underflow take long.
         return where_above(at.floor, x, times_power_of_two(every<W>(1) + reduced, shifted));
     }
@@ -82,7 +82,7 @@ struct Powers {
         const W near = larger(low, x);
         const W shifted = fma(near, every<W>(C::log2e), shift);
         const W k = shifted - shift;
-        const W reduced = reduced_expm1(fma(-k, every<W>(C::ln2_rest), less_ln2_times(k, near)));
+        const W reduced = reduced_expm1_with_rest(less_ln2_times(k, near), k);
         return where_above(low, x, times_power_of_two(every<W>(1) + reduced, shifted));
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
@@ -103,8 +103,8 @@ struct FarExponential {
         const V gap = x - spread<COUNT>(top), near = larger(every<V>(C::faint), gap);
         const V shifted = fma(near, every<V>(C::log2e), magic);
         const V k = shifted - magic;
-        const V reduced = fma(-k, every<V>(C::ln2_rest), less_ln2_times(k, near));
-        return where_above(every<V>(C::faint), gap, times_power_of_two(every<V>(1.0f) + reduced_expm1(reduced), shifted));
+        const V reduced = reduced_expm1_with_rest(less_ln2_times(k, near), k);
+        return where_above(every<V>(C::faint), gap, times_power_of_two(every<V>(1.0f) + reduced, shifted));
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
@@ -336,7 +336,7 @@ struct Softmax {
     // Returns what the sink weighs.
     static INLINE double value(Row<T>& row, Team& team) {
         if constexpr (sizeof(T) == 4)
-            if (is_plain(row) && row.n >= LONG && is_near(row.top)) {
+            if (is_plain(row) && is_near(row.top)) {
                 const Powers powers = Powers::at_top(row.top);
                 weighed(row, team, powers, walked(row, team, powers, TermsAlone(row)).first, 1.0);
                 return 0.0;
@@ -348,7 +348,7 @@ struct Softmax {
         });
     }
     static INLINE bool value_at_once(Row<T>& row, Team& team) {
-        if (row.n < LONG || row.terms == row.x || row.terms == nullptr) return false;
+        if (row.terms == row.x || row.terms == nullptr) return false;
         return at_once(
             row, [&](const Powers& powers) APART { return walked(row, team, powers, TermsAlone(row)); },
             [&](const Powers& powers, const Totals& sums, double factor) BODY {
@@ -386,9 +386,7 @@ struct Softmax {
             });
         });
     }
-    static constexpr double CROWDED = 24.0;
-    // Shorter rows stay near enough to be looked at twice: their weights come from an exponential with an exact top.
-    static constexpr Index LONG = 32768;
+    static constexpr double CROWDED = 8.5;
 
     template <class Exponential>
     static INLINE void scaled(const Row<T>& row, Team& team, const Exponential& exponential, const Scale& scale) {

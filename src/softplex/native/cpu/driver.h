@@ -104,7 +104,7 @@ struct Plan {
         const int last = call.batch_axes - 1;
         const Index size = size_of(call.type), line = 64 / size;
         const bool lies_across = call.x.strides[last] == size && call.x.strides[call.batch_axes] != size;
-        const Index room = SCRATCH / (2 * pitch * static_cast<Index>(sizeof(T)));
+        const Index room = SCRATCH / (4 * pitch * static_cast<Index>(sizeof(T)));
         if (!lies_across || call.shape[last] < 4 || room < 4) return;
         group = room < line ? room / 4 * 4 : line;
         is_tiled = true;
@@ -131,6 +131,7 @@ struct Scratch {
     double *wide = nullptr, *wide_operand = nullptr, *wide_weights = nullptr;
     double *list = nullptr, *list_low = nullptr;
     Totals* found = nullptr;
+    Seam<T>* seam = nullptr;
 
     INLINE Scratch(const Plan<T>& plan, bool lists, char* memory) {
         if (plan.needs_x()) x = cut<T>(memory, plan.group * plan.pitch);
@@ -302,11 +303,14 @@ struct Driver {
 
     // All rows of a piece.
     void run_piece(Index piece, char* memory, Team& team) const {
-        const Scratch<T> scratch(plan, lists, memory);
+        Seam<T> seam;
+        Scratch<T> scratch(plan, lists, memory);
+        if (!team.shares) scratch.seam = &seam;
         team.found = scratch.found;
         const Index rows_a_piece = plan.groups * plan.group;
         const Index begin = piece * rows_a_piece, end = begin + rows_a_piece < plan.rows ? begin + rows_a_piece : plan.rows;
         for (Index row = begin; row < end && !team.is_stopped;) row += run_group(row, end, scratch, team);
+        seam.flush();
         finish_streaming();
     }
 
@@ -329,6 +333,10 @@ struct Driver {
     INLINE Index group_size(Index first, Index end) const {
         Index count = plan.group < end - first ? plan.group : end - first;
         if (!plan.is_tiled) return count;
+        // Whole cache lines, as soon as one begins.
+        const auto address = reinterpret_cast<std::uintptr_t>(row_of(call, plan.result_packed ? call.x : call.result, first));
+        const Index skipped = static_cast<Index>(address % 64) / size_of(call.type);
+        if (plan.group * size_of(call.type) == 64 && count > plan.group - skipped) count = plan.group - skipped;
         const Index neighbours = call.shape[call.batch_axes - 1];
         return count > neighbours - first % neighbours ? neighbours - first % neighbours : count;
     }
@@ -417,6 +425,7 @@ struct Driver {
             row.operand = plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))
                                               : scratch.operand + place * plan.pitch;
         row.streams = plan.streams;
+        row.seam = scratch.seam;
         row.terms = plan.keeps_terms() ? scratch.terms : plan.streams ? nullptr : row.result;
         row.list = scratch.list;
         row.list_low = scratch.list_low;

@@ -281,12 +281,18 @@ struct TilePlace {
     Index stride, step;
 };
 
+// Whether the lines of a tile can be used where they lie.
+template <class T>
+INLINE bool is_whole(Type type, const TilePlace& place) {
+    const Index size = static_cast<Index>(sizeof(T));
+    return size_of(type) == size && reinterpret_cast<std::uintptr_t>(place.first) % sizeof(T) == 0 && place.stride % size == 0;
+}
+
 // A tile of `rows` by n entries that are neighbours across rows; `dead` where the mask, if there is one, says so.
 template <class T>
 inline void read_tile(Type type, const TilePlace& place, const TilePlace& mask, T dead, T* to, Index pitch, Index rows, Index n) {
     const Index size = size_of(type);
-    const bool is_direct = size == static_cast<Index>(sizeof(T)) && mask.first == nullptr &&
-                           reinterpret_cast<std::uintptr_t>(place.first) % sizeof(T) == 0 && place.stride % size == 0;
+    const bool is_direct = mask.first == nullptr && is_whole<T>(type, place);
     T turned[TURNED][TILE];
     for (Index i = 0; i < n; i += TURNED) {
         const T* lines[TURNED];
@@ -308,12 +314,18 @@ inline void read_tile(Type type, const TilePlace& place, const TilePlace& mask, 
 template <class T>
 inline void write_tile(Type type, const T* from, Index pitch, const TilePlace& place, Index rows, Index n) {
     const Index size = size_of(type);
+    const bool is_direct = is_whole<T>(type, place) && rows == Lanes<T>::count;
     T turned[TURNED][TILE];
     T* const lines[TURNED] = {turned[0], turned[1], turned[2], turned[3]};
     for (Index i = 0; i < n; i += TURNED) {
         lines_from_rows<T>(from + i, pitch, lines, rows);
-        for (int k = 0; k < TURNED && i + k < n; ++k)
-            write_run<T>(type, turned[k], place.first + (i + k) * place.stride, size, rows);
+        for (int k = 0; k < TURNED && i + k < n; ++k) {
+            char* const line = place.first + (i + k) * place.stride;
+            if (is_direct)
+                store(reinterpret_cast<T*>(line), load(turned[k]));
+            else
+                write_run<T>(type, turned[k], line, size, rows);
+        }
     }
 }
 

@@ -21,6 +21,9 @@ constexpr Index LIST = 16384;
 constexpr Index LIST_ROOM = LIST + 32;
 
 template <class T>
+struct Seam;
+
+template <class T>
 struct Row {
     using Whole = typename Lanes<T>::Integers;
 
@@ -39,6 +42,7 @@ struct Row {
     bool is_tempered = false;
     // The result is larger than the caches and written past them.
     bool streams = false;
+    Seam<T>* seam = nullptr;
     double temperature = 1.0;
     double sink = 0.0;
     double alpha = 1.5;
@@ -94,6 +98,43 @@ INLINE SeveralOf<T> several_scores(const Row<T>& row, const typename Row<T>::Who
     return flipped(load_as<SeveralOf<T>>(row.x + i), sign);
 }
 
+// A cache line of the result that two rows share, until both are there: half of it, stored, would have to wait for the
+// other half to come from memory, and all streamed stores after it.
+template <class T>
+struct Seam {
+    static constexpr int LANES = Lanes<T>::count;
+    T line[LANES];
+    T* place = nullptr;
+    int filled = 0;
+
+    // Some lanes for `to`, which lies `skipped` entries after the line's beginning.
+    INLINE void put(T* to, int skipped, const Vector<T>& v, int count) {
+        if (to - skipped != place || skipped != filled) {
+            flush();
+            if (skipped > 0) return store_some<T>(to, v, count);
+            place = to;
+        }
+        store_some<T>(line + skipped, v, count);
+        filled = skipped + count;
+        if (filled < LANES) return;
+        stream<T>(place, load(line));
+        place = nullptr;
+        filled = 0;
+    }
+    INLINE void flush() {
+        if (place != nullptr) store_some<T>(place, load_some<T>(line, filled, T(0)), filled);
+        place = nullptr;
+        filled = 0;
+    }
+};
+template <class T>
+INLINE void put_part(const Row<T>& row, T* to, int skipped, const Vector<T>& v, int count) {
+    if (row.seam != nullptr)
+        row.seam->put(to, skipped, v, count);
+    else
+        store_some<T>(to, v, count);
+}
+
 // Writes body(i, count) to the result. What is streamed reaches other threads with finish_streaming, once a piece: each
 // call waits until the memory has taken all.
 template <class T, class Body>
@@ -105,15 +146,24 @@ INLINE void write(const Row<T>& row, Index begin, Index end, Body body) {
         return;
     }
     Index i = begin;
-    const auto misplaced = reinterpret_cast<std::uintptr_t>(result + i) % 64;
+    const int misplaced = static_cast<int>(reinterpret_cast<std::uintptr_t>(result + i) % 64 / sizeof(T));
     if (misplaced != 0) {
-        const Index head = static_cast<Index>((64 - misplaced) / sizeof(T));
-        const int count = static_cast<int>(head < end - i ? head : end - i);
-        store_some<T>(result + i, body(i, count), count);
+        const int count = LANES - misplaced < end - i ? LANES - misplaced : static_cast<int>(end - i);
+        put_part<T>(row, result + i, misplaced, body(i, count), count);
         i += count;
     }
     for (; i + LANES <= end; i += LANES) stream<T>(result + i, body(i, LANES));
-    if (i < end) store_some<T>(result + i, body(i, static_cast<int>(end - i)), static_cast<int>(end - i));
+    if (i < end) put_part<T>(row, result + i, 0, body(i, static_cast<int>(end - i)), static_cast<int>(end - i));
+}
+
+// Asks the memory for entries that a walk at i comes to later, in this row or the next.
+template <class T>
+INLINE void ask_ahead(const Row<T>& row, Index i, int vectors) {
+    constexpr Index AHEAD = 16384 / sizeof(T);
+    if (!row.streams) return;
+    for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.x + i + AHEAD + j * Lanes<T>::count);
+    if (row.operand == nullptr) return;
+    for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.operand + i + AHEAD + j * Lanes<T>::count);
 }
 
 // -- teams -------------------------------------------------------------------------------------------------------------
@@ -197,6 +247,7 @@ APART inline Totals top_of_block(const Row<T>& row, Index begin, Index end) {
     auto bad = unordered(first, first);
     Index i = begin;
     for (; i + 2 * LANES <= end; i += 2 * LANES) {
+        ask_ahead(row, i, 2);
         const Vector<T> a = scores(row, sign, i, LANES), b = scores(row, sign, i + LANES, LANES);
         bad = bad | unordered(a, b);
         first = larger(a, first);

@@ -258,6 +258,7 @@ struct Softmax {
             auto bad = unordered(one_of(tops, 0), one_of(tops, 0));
             Index i = begin;
             for (; i + STEP <= end; i += STEP) {
+                ask_ahead(row, i, SEVERAL);
                 const SeveralOf<T> x = several_scores(row, own.sign, i);
                 if constexpr (Exponential::FINDS_TOP) {
                     tops = larger(x, tops);

@@ -102,6 +102,7 @@ struct ShortRows {
     // The vectors of all rows in one line, several at a time.
     INLINE void exponentiate(int vectors, float* terms, const float (&tops)[ROWS]) const {
         using W = SeveralOf<float>;
+        if (vectors % SEVERAL == 0) return exponentiate_whole(vectors, terms, tops);
         int r = 0, v = 0;
         for (int i = 0; i < count * vectors; i += SEVERAL) {
             W top;
@@ -111,6 +112,21 @@ struct ShortRows {
             }
             const NearExponential::Constants<W> constants(top);
             store(terms + i * LANES, NearExponential::terms(load_as<W>(terms + i * LANES), constants));
+        }
+    }
+
+    // The same where no four belong to two rows.
+    INLINE void exponentiate_whole(int vectors, float* terms, const float (&tops)[ROWS]) const {
+        using W = SeveralOf<float>;
+        for (int r = 0; r < count; ++r) {
+            const NearExponential::Constants<Floats> own(all(tops[r]));
+            const NearExponential::Constants<W> constants(
+                spread<SEVERAL * PARTS>(own.top), spread<SEVERAL * PARTS>(own.floor),
+                spread<SEVERAL * PARTS>(own.top_multiple), spread<SEVERAL * PARTS>(own.top_rest));
+            for (int v = 0; v < vectors; v += SEVERAL) {
+                float* const place = terms + (r * vectors + v) * LANES;
+                store(place, NearExponential::terms(load_as<W>(place), constants));
+            }
         }
     }
 

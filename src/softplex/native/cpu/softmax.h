@@ -313,23 +313,24 @@ struct Softmax {
     static INLINE bool at_once(Row<T>& row, Walk walk, Finish finish) {
         const V first = scores(row, row.sign(), 0, static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count));
         const double guess = static_cast<double>(largest_of(first));
-        if (guess >= 512.0 || row.n > LONGEST) return false;
+        if (guess >= 512.0) return false;
         const Powers guessed(is_near(guess) ? guess : 0.0);
         Totals sums = walk(guessed);
         if (!is_near(sums.top) || sums.third.hi != 0.0) return false;
         row.top = sums.top + 0.0;
         const Powers powers = Powers::at_top(row.top);
-        if (!guessed.reaches(row.top)) {
+        const double apart = guessed.origin - powers.origin;
+        if (!guessed.reaches(row.top) || (row.n > LONGEST && __builtin_fabs(apart) > 6.0)) {
             finish(powers, walk(powers), 1.0);
             return true;
         }
-        const double factor = power_of_two(static_cast<std::int64_t>(guessed.origin - powers.origin));
+        const double factor = power_of_two(static_cast<std::int64_t>(apart));
         sums.first.multiply(factor);
         sums.second.multiply(factor);
         finish(powers, sums, row.terms != nullptr ? factor : 1.0);
         return true;
     }
-    // Beyond it the sum may be so large that a weight's factor gets subnormal.
+    // Beyond it the sum may be so large that what the weights are multiplied by gets subnormal.
     static constexpr Index LONGEST = Index(1) << 24;
 
     // -- weights -----------------------------------------------------------------------------------------------------
@@ -349,7 +350,7 @@ struct Softmax {
         });
     }
     static INLINE bool value_at_once(Row<T>& row, Team& team) {
-        if (row.terms == row.x || row.terms == nullptr) return false;
+        if (row.terms == row.x) return false;
         return at_once(
             row, [&](const Powers& powers) APART { return walked(row, team, powers, TermsAlone(row)); },
             [&](const Powers& powers, const Totals& sums, double factor) BODY {

@@ -59,7 +59,7 @@ template <class N, int COUNT = PARTS>
 struct Pack {
     N part[COUNT];
 };
-constexpr int SEVERAL = 4;
+constexpr int SEVERAL = WIDTH == 64 ? 4 : 2;
 using Floats = Pack<NativeFloats>;
 using Doubles = Pack<NativeDoubles>;
 using Ints = Pack<NativeInts>;
@@ -564,6 +564,10 @@ INLINE float* append(float* end, const Floats& v, const FloatMask& m) {
     return end + __builtin_popcount(marked);
 #else
     if (marked == 0) return end;
+    if (marked == 0xffff) {
+        store(end, v);
+        return end + 16;
+    }
     float lanes[16];
     store(lanes, v);
     for (unsigned left = marked; left != 0; left &= left - 1) *end++ = lanes[__builtin_ctz(left)];

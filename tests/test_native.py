@@ -478,3 +478,48 @@ def test_a_call_may_be_declined():
     sample = native_samples.Sample(sx.softmax, "loss", "float64", x, operand=np.full((3, 4), 0.25))
     for more in ({"label_smoothing": 0.1}, {"weight": np.arange(4.0) + 1}):
         judged(replace(sample, arguments={"reduction": "none", **more}))
+
+
+# -- rows that were hard once ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("centre", [0, 100, 300, 500, 2000])
+@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin], ids=lambda each: each.name)
+def test_scores_far_from_zero_cost_no_digits(map_, centre):
+    if np.finfo(np.longdouble).nmant < 63:
+        pytest.skip("no floats wider than float64 here to judge by")
+    x = (centre + 20 * np.random.default_rng(centre).normal(size=(20, 5000))).astype(np.float32)
+    z = np.longdouble(-1 if map_ is sx.softmin else 1) * x
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    p = e / e.sum(axis=1, keepdims=True)
+    is_normal = p > 2 * np.finfo(np.float32).tiny
+    errors = np.abs(map_(x) - p)[is_normal] / np.spacing(p.astype(np.float32))[is_normal]
+    assert float(errors.max()) <= 2.0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "size"), [("float32", 1e-30), ("float32", 1e30), ("float64", 1e-160), ("float64", 1e200)]
+)
+def test_derivatives_are_linear_at_any_size(dtype, size):
+    x = np.array([0.0, 0.5, -1.0, 2.0], dtype)
+    g = np.array([1.0, 0.0, -2.0, 0.5], dtype)
+    for map_ in (sx.softmax, sx.log_softmax):
+        for derivative in (map_.vjp, map_.jvp):
+            usual, other = derivative(x, g), derivative(x, g * np.asarray(size, dtype))
+            np.testing.assert_allclose(other / np.asarray(size, dtype), usual, rtol=8 * np.finfo(dtype).eps)
+
+
+def test_a_temperature_as_large_as_the_scores():
+    assert sx.softmax.loss(np.array([1e308, -1e308]), 1, temperature=1e300) == pytest.approx(2e8, rel=1e-14)
+    np.testing.assert_allclose(
+        sx.softmax.vjp(np.zeros(2), np.array([1.0, 0.0]), temperature=1e200), [2.5e-201, -2.5e-201]
+    )
+
+
+def test_a_row_that_weighs_what_no_float_shows():
+    """The weight of an entry at -130 is no float32, its product with a large cotangent is one, in any layout."""
+    x, g = np.full(100_000, -500, np.float32), np.zeros(100_000, np.float32)
+    x[:16], x[20], x[30], g[30] = -16, 0, -130, 1e19
+    alone = sx.softmax.vjp(x, g)
+    among = sx.softmax.vjp(np.stack([x] * 3, axis=1), np.stack([g] * 3, axis=1), axis=0)
+    assert same_bits(alone, np.ascontiguousarray(among[:, 0]))

@@ -280,3 +280,22 @@ def test_an_instruction_set_that_is_not_there_is_refused():
     here = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "SOFTPLEX_INSTRUCTIONS": "z80"}
     done = subprocess.run([sys.executable, "-c", NAMED], env=here, capture_output=True, text=True, check=False)
     assert done.returncode != 0 and re.search(rf"'z80'; this machine takes .*{cpu.instruction_set()}", done.stderr)
+
+
+DAEMONS = """
+import numpy as np, softplex as sx, threading, time
+x = np.random.default_rng(0).normal(size=(300, 1000)).astype(np.float32)
+alpha = np.full((300, 1), 1.3)
+def work():
+    while True:
+        sx.softmax(x)
+        sx.entmax(x, alpha=alpha)
+for _ in range(2):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+"""
+
+
+def test_daemon_threads_do_not_crash_the_end_of_a_program():
+    for _ in range(4):
+        assert printed(DAEMONS) == ""

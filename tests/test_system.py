@@ -102,7 +102,9 @@ def test_ctrl_c_ends_a_call(shape):
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "True", "")
 
 
-@pytest.mark.parametrize(("n", "error"), [(0, ValueError), (-2, ValueError), (1.5, TypeError), (True, TypeError)])
+@pytest.mark.parametrize(
+    ("n", "error"), [(0, ValueError), (-2, ValueError), (2**31, ValueError), (1.5, TypeError), (True, TypeError)]
+)
 def test_bad_numbers_of_threads(n, error):
     with pytest.raises(error, match=str(n)):
         sx.set_num_threads(n)

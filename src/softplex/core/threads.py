@@ -7,6 +7,8 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 
+MOST = 65_536
+
 
 class Threads:
     """The number asked for, one for the whole process."""
@@ -19,10 +21,10 @@ def set_num_threads(n: int) -> None:
     """Let a call use at most n threads. The results do not depend on it.
 
     Arguments:
-        n: at least 1; at the start the number of processors that this process may use.
+        n: from 1 to 65536; at the start the number of processors that this process may use.
 
     Raises:
-        TypeError, ValueError: for a number that is not an integer or below 1.
+        TypeError, ValueError: for a number that is not an integer or out of range.
 
     Example:
         >>> import softplex as sx
@@ -40,6 +42,8 @@ def set_num_threads(n: int) -> None:
         raise TypeError(f"set_num_threads: {n!r} is not an integer; give how many threads a call may use")
     if count < 1:
         raise ValueError(f"set_num_threads: {n} threads cannot compute; give at least 1")
+    if count > MOST:
+        raise ValueError(f"set_num_threads: {n} threads are more than any call uses; give at most {MOST}")
     Threads.count = count
     for tell in Threads.told:
         tell(count)

@@ -86,7 +86,7 @@ struct Plan {
         if (is_short) group = ShortRows::ROWS;
         choose_tiles(call);
         bytes = scratch_bytes(lists);
-        const Index per_piece = PIECE / n > 1 ? PIECE / n : 1;
+        const Index per_piece = n > 0 && PIECE / n > 1 ? PIECE / n : 1;
         groups = per_piece / group > 1 ? per_piece / group : 1;
         pieces = (rows + groups * group - 1) / (groups * group);
     }
@@ -207,7 +207,6 @@ INLINE void less_distribution(const Row<T>& row, const Row<T>& weighed, Team& te
     });
 }
 
-// Omega* + Omega(y) - <x, y>, the scores being less their top; what y lacks of a sum of 1 is put back for that.
 template <class T>
 INLINE Doubles eight_of(const T* from, int count, double fill) {
     double lanes[8];
@@ -215,14 +214,22 @@ INLINE Doubles eight_of(const T* from, int count, double fill) {
     return load(lanes);
 }
 
+// Differences of finite scores may overflow where their quotients do not.
+template <class T>
+INLINE double quarter_of(const Row<T>& row) {
+    return row.temperature > 0x1p100 ? 0.25 : 1.0;
+}
+
+// Omega* + Omega(y) - <x, y>, the scores being less their top; what y lacks of a sum of 1 is put back for that.
 template <class T, class Omega>
 INLINE double loss_of_distribution(const Row<T>& row, Team& team, double conjugate, Omega omega_of) {
+    const double quarter = quarter_of(row);
     const Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
         Sum<double> mass, inner, omega;
         for (Index i = begin; i < end; i += 8) {
             const int count = static_cast<int>(end - i < 8 ? end - i : 8);
             const Doubles x = eight_of(row.x + i, count, row.is_negated ? __builtin_inf() : -__builtin_inf());
-            const Doubles gap = ((row.is_negated ? -x : x) - all(row.top)) / all(row.temperature);
+            const Doubles gap = ((row.is_negated ? -x : x) * all(quarter) - all(row.top * quarter)) / all(row.temperature * quarter);
             const Doubles given = eight_of(row.operand + i, count, 0.0);
             // Padding may hold anything where an entry takes no part.
             const Doubles y = select(unordered(given, given) & (gap == all(-__builtin_inf())), all(0.0), given);
@@ -249,7 +256,8 @@ template <class T>
 INLINE double loss_of_index(const Row<T>& row, double conjugate) {
     const double score = static_cast<double>(row.is_negated ? -row.x[row.label] : row.x[row.label]);
     if (score == -__builtin_inf()) return __builtin_inf();
-    const double loss = conjugate + first_of((all(row.top) - all(score)) / all(row.temperature));
+    const double quarter = quarter_of(row);
+    const double loss = conjugate + (row.top * quarter - score * quarter) / (row.temperature * quarter);
     return loss > 0.0 ? loss : 0.0;
 }
 
@@ -321,9 +329,14 @@ struct Driver {
         if (!plan.x_packed) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
         for (Index r = 0; r < count;) {
-            const Index done = plan.is_short ? run_short_rows(first, r, count, scratch) : 0;
-            if (done == 0) run_row(first + r, r, scratch, team);
-            r += done > 0 ? done : 1;
+            const Index step = count - r < ShortRows::ROWS ? count - r : ShortRows::ROWS, next = plan.is_short ? r + step : r + 1;
+            if (plan.is_short && run_short_rows(first, r, next, scratch)) {
+                r = next;
+                continue;
+            }
+            // One of them needs more care.
+            for (; r < next; ++r)
+                if (!plan.is_short || !run_short_rows(first, r, r + 1, scratch)) run_row(first + r, r, scratch, team);
         }
         if (has_entries(call.method) && !plan.result_packed) write_results(first, count, scratch);
         return count;
@@ -341,11 +354,11 @@ struct Driver {
         return count > neighbours - first % neighbours ? neighbours - first % neighbours : count;
     }
 
-    // A few rows of a group; returns how many, 0 if one of them needs more care.
-    INLINE Index run_short_rows(Index first, Index begin, Index end, const Scratch<T>& scratch) const {
-        if constexpr (sizeof(T) == 8) return 0;
+    // A few rows of a group; false, and nothing done, if one of them needs more care.
+    APART bool run_short_rows(Index first, Index begin, Index end, const Scratch<T>& scratch) const {
+        if constexpr (sizeof(T) == 8) return false;
         ShortRows rows;
-        rows.count = static_cast<int>(end - begin < ShortRows::ROWS ? end - begin : ShortRows::ROWS);
+        rows.count = static_cast<int>(end - begin);
         rows.n = plan.n;
         rows.is_negated = call.negated;
         rows.streams = plan.streams;
@@ -356,7 +369,7 @@ struct Driver {
             rows.x[r] = reinterpret_cast<const float*>(x);
             rows.result[r] = reinterpret_cast<float*>(result);
         }
-        return Maps<T>::short_rows(call.map, rows) ? rows.count : 0;
+        return Maps<T>::short_rows(call.map, rows);
     }
     INLINE T* place_of_x(Index place, const Scratch<T>& scratch) const {
         return scratch.x + (plan.needs_x() ? place * plan.pitch : 0);
@@ -447,7 +460,10 @@ struct Driver {
         row.is_tempered = row.temperature != 1.0;
         row.alpha = number_of(call, call.alpha, index);
         if (call.has_sink) row.sink = (call.negated ? -1.0 : 1.0) * number_of(call, call.sink, index);
-        if (call.index.data != nullptr) std::memcpy(&row.label, row_of(call, call.index, index), sizeof(row.label));
+        if (call.index.data == nullptr) return;
+        std::memcpy(&row.label, row_of(call, call.index, index), sizeof(row.label));
+        // It was in range when the call began; the array is the caller's.
+        if (row.label < 0 || row.label >= plan.n) row.label = 0;
     }
 
     // Bad rows and empty ones get what they get; others their top.

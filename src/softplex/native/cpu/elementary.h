@@ -150,7 +150,7 @@ INLINE V reduced_expm1(const V& r) {
 template <class V>
 INLINE V reduced_expm1_with_rest(const V& r, const V& k) {
     const V rest = k * every<V>(-ConstantsOf<V>::ln2_rest);
-    return reduced_expm1(r, fma(rest, r, rest));
+    return reduced_expm1(r, fma(rest, fma(r * every<V>(typename Kind<V>::Entry(0.5)), r, r), rest));
 }
 
 // value * 2^k with `shifted` = magic + k; no result is subnormal.

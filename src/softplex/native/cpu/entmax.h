@@ -7,6 +7,9 @@
 
 namespace softplex::SOFTPLEX_ISA {
 
+// log of 1e100.
+constexpr double STEEPEST = 230.25850929940458;
+
 struct Entmax {
     static constexpr bool has_own_solver = false;
     static constexpr bool keeps_pairs = false;
@@ -44,7 +47,8 @@ struct Entmax {
     APART Doubles slope(const Doubles& p) const {
         const DoubleMask is_inside = all(0.0) < p;
         const Doubles logarithm = log(select(is_inside, larger(p, all(0x1p-1022)), all(1.0)), all(0.0));
-        return select(is_inside, exp(logarithm * all(1.0 - a)), all(0.0));
+        // No steeper than the formulas let it be.
+        return select(is_inside, exp(-larger(logarithm * all(a - 1.0), all(-STEEPEST))), all(0.0));
     }
     APART Doubles omega(const Doubles& p) const {
         const DoubleMask is_inside = all(0.0) < p;

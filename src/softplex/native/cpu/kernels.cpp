@@ -31,13 +31,13 @@ struct Maps {
         });
     }
 
-    // What a row that needs no care is asked for, without a look at it first; false if it does, and nothing is done.
+    // What a row that needs no care is asked for, without a look at it first; false if it does, and the result holds nothing of use.
     static bool at_once(Map map, Method method, Row<T>& row, Team& team) {
         if constexpr (sizeof(T) == 4) {
             if (!is_softmax(map, row) || !Softmax<T>::is_plain(row)) return false;
             const bool is_log = map == Map::log_softmax;
-            if (method == Method::value) return is_log ? Softmax<T>::log_value_at_once(row, team) : Softmax<T>::value_at_once(row, team);
-            return !is_log && (method == Method::vjp || method == Method::jvp) && Softmax<T>::vjp_at_once(row, team);
+            if (method != Method::value) return false;
+            return is_log ? Softmax<T>::log_value_at_once(row, team) : Softmax<T>::value_at_once(row, team);
         }
         return false;
     }

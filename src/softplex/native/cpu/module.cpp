@@ -3,6 +3,8 @@
 #include <nanobind/nanobind.h>
 #include <numpy/arrayobject.h>
 
+#include <unistd.h>
+
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -47,16 +49,27 @@ class Unlocked {
         call.is_interrupted = &Unlocked::is_interrupted;
         call.interrupt_state = this;
     }
-    ~Unlocked() { PyEval_RestoreThread(state_); }
+    ~Unlocked() { take_lock_back(); }
     Unlocked(const Unlocked&) = delete;
     Unlocked& operator=(const Unlocked&) = delete;
 
   private:
     static bool is_interrupted(void* self) { return static_cast<Unlocked*>(self)->ask(); }
 
+    // When Python ends, a daemon thread that asks for the lock is ended by it, which unwinds the stack through frames that
+    // do not expect it: the thread waits for the end of the process instead.
+    void take_lock_back() {
+        while (!Py_IsInitialized()) pause();
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            for (;;) pause();
+        }
+    }
+
     bool ask() {
         if (!may_be_interrupted_) return false;
-        PyEval_RestoreThread(state_);
+        take_lock_back();
         const bool answer = is_signalled();
         state_ = PyEval_SaveThread();
         return answer;
@@ -79,7 +92,7 @@ class Unlocked {
     bool may_be_interrupted_ = true;
 };
 
-Outcome run_unlocked_if_long(Call& call, Index entries) noexcept {
+Outcome run_unlocked_if_long(Call& call, Index entries) {
     if (entries <= UNLOCKED_FROM) return run(call);
     const Unlocked unlocked(call);
     return run(call);

@@ -288,6 +288,13 @@ struct Softmax {
         sums.first.add(sink_term(row, exponential));
         return sums;
     }
+    // Products of terms with numbers of any size are not to overflow; those of floats are summed in doubles.
+    static INLINE V unbiased(const V& e) {
+        if constexpr (sizeof(T) == 8) return e * all(UNBIASED<T>);
+        return e;
+    }
+    static constexpr double OF_PRODUCTS = sizeof(T) == 8 ? UNBIASED<T> : 1.0;
+
     // Nothing but the terms is summed.
     struct TermsAlone {
         explicit INLINE TermsAlone(const Row<T>&) {}
@@ -301,7 +308,7 @@ struct Softmax {
 
         explicit INLINE Products(const Row<T>& row) : operand(row.operand) {}
         INLINE void add(const V& e, Index i, int count) {
-            sum.add_product(e, select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0))));
+            sum.add_product(unbiased(e), select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0))));
         }
         INLINE Total total() const { return sum.total(); }
     };
@@ -326,7 +333,6 @@ struct Softmax {
         }
         const double factor = power_of_two(static_cast<std::int64_t>(apart));
         sums.first.multiply(factor);
-        sums.second.multiply(factor);
         finish(powers, sums, row.terms != nullptr ? factor : 1.0);
         return true;
     }
@@ -404,25 +410,17 @@ struct Softmax {
             differentiated(row, team, exponential, walked(row, team, exponential, Products(row)));
         });
     }
-    static INLINE bool vjp_at_once(Row<T>& row, Team& team) {
-        if (row.terms == row.x || row.terms == row.operand) return false;
-        return at_once(
-            row, [&](const Powers& powers) APART { return walked(row, team, powers, Products(row)); },
-            [&](const Powers& powers, const Totals& sums, double factor) BODY {
-                differentiated(row, team, powers, sums, factor);
-            });
-    }
     template <class Exponential>
-    static INLINE void differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums,
-                                      double factor = 1.0) {
+    static INLINE void differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
         const Terms<Exponential> terms{row, exponential};
-        const V mean = all(static_cast<T>(sums.second.value() / sums.first.value()));
-        const Scale scale(sums.first, row.outer() * factor);
+        const V mean = all(static_cast<T>(sums.second.value() / (sums.first.value() * OF_PRODUCTS)));
+        const Scale scale(sums.first);
+        const V outer = all(static_cast<T>(row.outer()));
         team.each_block(row.n, [&](Index begin, Index end) APART {
             write<T>(row, begin, end, [&](Index i, int count) BODY {
                 const V e = terms.kept(i, count);
                 const V g = take<T>(row.operand + i, count, T(0));
-                return select(all(T(0)) < e, scale(e) * (g - mean), all(T(0)));
+                return select(all(T(0)) < e, (scale(e) * (g - mean)) * outer, all(T(0)));
             });
         });
     }
@@ -430,7 +428,7 @@ struct Softmax {
     // -- the logarithm -----------------------------------------------------------------------------------------------
 
     // Below it the sum less 1 has lost digits.
-    static constexpr double CLEAR = sizeof(T) == 4 ? 0x1p-16 : 0x1p-40;
+    static constexpr double CLEAR = sizeof(T) == 4 ? 0x1p-26 : 0x1p-40;
 
     // log sum exp(x - top), which is log1p of the sum over all but one of the leading entries. A leading term is taken from
     // the sum as it was rounded.
@@ -542,7 +540,7 @@ struct Softmax {
                     const V e = terms.computed(i, count), g = operand(i, count);
                     sum.add(e);
                     if constexpr (TANGENT)
-                        second.add_product(e, g);
+                        second.add_product(unbiased(e), g);
                     else
                         second.add(g);
                 });
@@ -550,8 +548,9 @@ struct Softmax {
             });
             sums.first.add(sink_term(row, exponential));
             const V outer = all(static_cast<T>(row.outer()));
-            const double mean = sums.second.value() / sums.first.value();
-            const Scale scale(sums.first, TANGENT ? 1.0 : sums.second.value());
+            const double mean = sums.second.value() / (sums.first.value() * OF_PRODUCTS);
+            const V total = all(static_cast<T>(sums.second.value()));
+            const Scale scale(sums.first);
             team.each_block(row.n, [&](Index begin, Index end) APART {
                 write<T>(row, begin, end, [&](Index i, int count) BODY {
                     const V x = scores(row, terms.sign, i, count);
@@ -560,7 +559,7 @@ struct Softmax {
                     if constexpr (TANGENT)
                         moved = g - all(static_cast<T>(mean));
                     else
-                        moved = g - scale(terms.computed(i, count));
+                        moved = fma(-scale(terms.computed(i, count)), total, g);
                     return select(dead < x, moved * outer, zero);
                 });
             });

@@ -354,7 +354,7 @@ struct Sparse {
         listed = last - row.list;
     }
 
-    // Seven places after the last candidate hold what weighs nothing.
+    // Eight places after the last candidate hold what weighs nothing.
     INLINE void end_list(Index last) {
         store(row.list + last, all(-__builtin_inf()));
         if constexpr (sizeof(T) == 8) store(row.list_low + last, all(0.0));

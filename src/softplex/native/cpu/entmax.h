@@ -63,14 +63,17 @@ struct SteepEntmax {
     static constexpr bool has_own_solver = true;
     static constexpr bool keeps_pairs = false;
     static constexpr int ROUNDS = 128;
-    double a, v = 0.0, power = 0.0, last = 0.0;
+    double a, v = 0.0, power = 0.0, last = 0.0, last_low = 0.0;
 
     explicit INLINE SteepEntmax(double alpha) : a(alpha - 1.0) {}
     INLINE double reach() const { return 1.0 / a; }
     INLINE double least() const { return last - 1e-9 / a; }
 
     INLINE Doubles weight(const Doubles& gap) const { return weight_over(gap - all(last)); }
-    INLINE Doubles weight(const Pair<Doubles>& gap) const { return weight(gap.hi); }
+    // The differences count that gaps lose in their last digits.
+    INLINE Doubles weight(const Pair<Doubles>& gap) const {
+        return weight_over((gap.hi - all(last)) + (gap.lo - all(last_low)));
+    }
     INLINE Doubles slope(const Doubles& p) const { return inner().slope(p); }
     INLINE Doubles omega(const Doubles& p) const { return inner().omega(p); }
 
@@ -98,6 +101,18 @@ struct SteepEntmax {
             .first.value();
     }
 
+    // The lowest of the candidates that share a gap but for its last digits.
+    template <class Candidates>
+    INLINE void set_last(Candidates& candidates, double gap_of_last) {
+        last = gap_of_last;
+        last_low = -candidates.largest_candidate([&](const auto& gap) BODY {
+            return select(plain(gap) == all(gap_of_last), -rest_of(gap), all(-__builtin_inf()));
+        });
+        if (last_low == __builtin_inf()) last_low = 0.0;
+    }
+    static INLINE Doubles rest_of(const Doubles&) { return all(0.0); }
+    static INLINE Doubles rest_of(const Pair<Doubles>& gap) { return gap.lo; }
+
     // Bisection over the candidates: those weigh something from which all above them leave something over.
     template <class Candidates>
     APART void find_last(Candidates& candidates) {
@@ -116,11 +131,29 @@ struct SteepEntmax {
                     return select((all(middle) < d) & (d < high), -d, infinite);
                 });
             if (next == __builtin_inf()) break;
-            last = next;
+            set_last(candidates, next);
             v = power = 0.0;
             (sum_of(candidates) < 1.0 ? inside : outside) = next;
         }
-        last = inside;
+        if (!find_last_among(candidates, outside)) set_last(candidates, inside);
+    }
+
+    // The same among candidates that share a gap but for its last digits, where the lowest of them weighs nothing.
+    template <class Candidates>
+    INLINE bool find_last_among(Candidates& candidates, double shared) {
+        double low = __builtin_inf();
+        for (int round = 0; round < ROUNDS; ++round) {
+            last = shared;
+            v = power = 0.0;
+            last_low = candidates.largest_candidate([&](const auto& gap) BODY {
+                const Doubles rest = rest_of(gap);
+                return select((plain(gap) == all(shared)) & (rest < all(low)), rest, all(-__builtin_inf()));
+            });
+            if (last_low == -__builtin_inf() || !(sum_of(candidates) < 1.0)) break;
+            low = last_low;
+        }
+        last_low = low;
+        return low < __builtin_inf();
     }
 
     // Newton's method on v, held between bounds; the sum is neither convex nor concave in it.

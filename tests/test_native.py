@@ -523,3 +523,14 @@ def test_a_row_that_weighs_what_no_float_shows():
     alone = sx.softmax.vjp(x, g)
     among = sx.softmax.vjp(np.stack([x] * 3, axis=1), np.stack([g] * 3, axis=1), axis=0)
     assert same_bits(alone, np.ascontiguousarray(among[:, 0]))
+
+
+def test_the_last_digits_of_gaps_decide_where_alpha_is_large():
+    """At alpha = 50 a weight is the 49th root of a distance: gaps that differ by one digit weigh much or nothing."""
+    x = np.full(9, -2.0686960055467214e-07)
+    x[1:4], x[4], x[5:8], x[8] = -2.0686960055467193e-07, -2.068696005546719e-07, -1.03e-05, 0.00017771549239291548
+    got = sx.entmax(x, alpha=50.0)
+    with sx.kernels("none"):
+        wanted = sx.entmax(x, alpha=50.0)
+    assert 0.0 < wanted[4] < 0.5 and wanted[5] == 0.0  # some near-ties weigh something, what lies lower nothing
+    np.testing.assert_allclose(got, wanted, rtol=0, atol=16 * np.finfo(np.float64).eps)

@@ -155,10 +155,6 @@ class NumpyBackend:
         checked_out(out, result.shape, result.dtype, name)[...] = result
         return np.asarray(out)
 
-    def rounded(self, values: NDArray, dtype: Any) -> NDArray:
-        """Values in a result's dtype."""
-        return values.astype(dtype)
-
     def run(
         self,
         call: Call,
@@ -242,6 +238,7 @@ class NumpyBackend:
             sink=known.pop("sink", None),
             empty_value=call.empty_value,
             is_narrow=call.dtype.itemsize < np.dtype(np.float64).itemsize,
+            dtype=call.dtype,
         )
         return rows, known
 

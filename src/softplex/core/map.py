@@ -212,7 +212,7 @@ class Map:
 
         def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
             xp = rows.xp
-            p = call.backend.rounded(self._value(rows, hyper)[0], call.dtype)
+            p = xp.astype(self._value(rows, hyper)[0], rows.dtype)
             return (xp.sum(xp.astype(p != 0.0, xp.int64), axis=-1, keepdims=True),)
 
         asked = Asked("support_size", self.formula)

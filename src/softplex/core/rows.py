@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from softplex.core.arrays import Array, Namespace, Number, Terms, count, each, largest
 from softplex.core.doubles import two_quotient, two_sum
@@ -43,6 +44,8 @@ class Rows:
     """What an empty row weighs: 0 or NaN."""
     is_narrow: bool = False
     """The scores have fewer digits than the working precision, so that their differences need no correction."""
+    dtype: Any = None
+    """What results are rounded to at the end."""
 
     def negated(self) -> Rows:
         """The rows of -x."""
@@ -128,6 +131,11 @@ class Rows:
     def gaps(self) -> Terms:
         """(x - top) / temperature, at most 0, -inf where dead."""
         return self._gaps_and_errors[0]
+
+    @property
+    def finite_gaps(self) -> Terms:
+        """The gaps with 0 where dead, to be multiplied with what is 0 there."""
+        return each(lambda gap: self.xp.patch(gap == -self.xp.inf, 0.0, gap), self.gaps)
 
     @property
     def gap_errors(self) -> Terms | None:

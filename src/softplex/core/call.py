@@ -35,6 +35,9 @@ class Backend(Protocol):
     """The dtype that formulas compute in."""
     xp: Any
 
+    def threads(self) -> int:
+        """How many threads a kernel may use."""
+
     def as_array(self, x: Any, name: str) -> Array:
         """The scores as an array of the backend; TypeError for a dtype that is not taken."""
 

@@ -112,7 +112,7 @@ class FollowedRows(Rows):
     def _takes_part(self) -> Terms:
         """Entries with derivatives: live ones, and every unmasked one of a bad row, which is NaN."""
         xp, still = self.xp, self._still
-        finite = each(xp.isfinite, still._raw)
+        finite = each(xp.isfinite, still.signed)
         if self.mask is None:
             return each(lambda flag: flag | still.is_bad, finite)
         entries = finite.entries | (still.is_bad & self.mask)

@@ -99,6 +99,11 @@ class Solution:
 
     absent = 0.0
 
+    @property
+    def shares(self) -> Terms:
+        """What targets are subtracted from."""
+        return self.weights
+
     def tangent(self, t: Terms) -> Terms:
         """J t."""
         raise NotImplementedError
@@ -169,13 +174,13 @@ class Solution:
 
     def residual(self, y: Array) -> Array:
         """p - y for a distribution y."""
-        return self._derivative(self.weights.entries - y)
+        return self._derivative(self.shares.entries - y)
 
     def residual_of_index(self, hit: Array) -> Array:
         """p - y for a class index, `hit` being True there: p_y - 1 = -(the sum of the others) keeps its digits."""
         xp = self.rows.xp
-        others = Terms(xp.where(hit, 0.0, self.weights.entries), self.weights.sink)
-        return self._derivative(xp.where(hit, -total(xp, others), self.weights.entries))
+        others = Terms(xp.where(hit, 0.0, self.shares.entries), self.shares.sink)
+        return self._derivative(xp.where(hit, -total(xp, others), self.shares.entries))
 
     def loss_of_index(self, hit: Array) -> Array:
         """The Fenchel-Young loss against a class index: Omega* - gap_y, for Omega is 0 at a vertex."""

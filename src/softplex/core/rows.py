@@ -52,7 +52,7 @@ class Rows:
         return replace(self, sign=-self.sign)
 
     @cached_property
-    def _raw(self) -> Terms:
+    def signed(self) -> Terms:
         """The signed scores with -inf where masked; NaN and +inf still in them."""
         entries = self.x if self.sign > 0 else -self.x
         if self.mask is not None:
@@ -64,7 +64,7 @@ class Rows:
 
     @cached_property
     def _raw_top(self) -> Array:
-        return largest(self.xp, self._raw)
+        return largest(self.xp, self.signed)
 
     @cached_property
     def is_bad(self) -> Array:
@@ -85,7 +85,7 @@ class Rows:
     @cached_property
     def scores(self) -> Terms:
         """The scores before the temperature, -inf where dead; bad rows hold zeros."""
-        return each(lambda x: self.xp.patch(self.is_bad, 0.0, x), self._raw)
+        return each(lambda x: self.xp.patch(self.is_bad, 0.0, x), self.signed)
 
     @cached_property
     def is_live(self) -> Terms:

@@ -480,6 +480,114 @@ def test_a_call_may_be_declined():
         judged(replace(sample, arguments={"reduction": "none", **more}))
 
 
+# -- tensors, by their addresses ---------------------------------------------------------------------------------------
+
+TYPES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
+CUTS = [(0, False, False), (0, True, False), (1, False, False), (2, False, False), (3, False, False), (4, False, True)]
+
+
+def place_of(array):
+    """What a tensor is known by: its address, and its strides in elements."""
+    if array is None:
+        return 0, None
+    return array.__array_interface__["data"][0], tuple(stride // array.itemsize for stride in array.strides)
+
+
+def by_address(cut, method, x, operand=None, mask=None, axis=-1, result=None, threads=1, **options):
+    """Whether a tensor's short cut took a call."""
+    arrays = [each for array in (x, operand, mask, result) for each in place_of(array)]
+    return cut(method, TYPES[x.dtype.name], axis, threads, options, x.shape, *arrays)
+
+
+def views(array):
+    """The same entries in other places of memory."""
+    yield array
+    yield np.asfortranarray(array)
+    yield np.repeat(array, 3, axis=-1)[..., ::3]
+    yield np.flip(np.flip(array).copy())
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("numbers", CUTS, ids=str)
+def test_tensors_get_the_bits_of_arrays(numbers, dtype):
+    rng = np.random.default_rng(7)
+    quick, cut = cpu.short_cut(*numbers, 1.3), cpu.tensor_cut(*numbers, 1.3)
+    for shape, axis in [((5,), 0), ((40, 17), -1), ((33, 70), 0), ((3, 300, 4), 1), ((2, 3, 4, 600), -1)]:
+        x, g = ((3 * rng.normal(size=shape)).astype(numpy_dtype(dtype)) for _ in range(2))
+        mask = rng.random(shape) > 0.3
+        options = {"temperature": 0.7, "empty": "nan", "dtype": None, **({"alpha": 1.7} if numbers[2] else {})}
+        for method, operand in (("value", None), ("vjp", g), ("jvp", g)):
+            for where, given in ((None, {}), (mask, {}), (mask, options), (None, {"sink": 0.5})):
+                wanted = quick(method, x, operand, axis, None, {**given, "where": where})
+                for placed, laid, threads_ in zip(views(x), views(g), (1, 2, 3, 1), strict=True):
+                    result = np.empty_like(laid)
+                    taken = None if operand is None else laid
+                    arrays = {"operand": taken, "mask": where, "result": result}
+                    assert by_address(cut, method, placed, axis=axis, threads=threads_, **arrays, **given) is True
+                    assert_bits(np.ascontiguousarray(result), wanted, (method, shape, given))
+
+
+def test_tensors_may_be_broadcast_and_named_otherwise():
+    x, result = np.random.default_rng(8).normal(size=(3, 5)), np.empty((4, 3, 5))
+    cut, mask = cpu.tensor_cut(0, False, False, 1.5), np.array([True, False, True, True, True])
+    spread = np.broadcast_to(x, result.shape)
+    assert by_address(cut, "".join(("val", "ue")), spread, mask=np.broadcast_to(mask, result.shape), result=result)
+    assert_bits(result, np.ascontiguousarray(np.broadcast_to(sx.softmax(x, where=mask), result.shape)), "broadcast")
+
+
+def test_bfloat16_may_come_as_bits():
+    x = np.random.default_rng(9).normal(size=(4, 50)).astype(numpy_dtype("bfloat16"))
+    g = x[::-1].copy()
+    for map_, (method, operand) in ((map_, each) for map_ in range(5) for each in ((0, None), (VJP, g), (4, g))):
+        if (map_, method) == (LOG_SOFTMAX, 4):
+            continue
+        found = []
+        cpu.set_bfloat16(x.dtype)
+        for kind in (x.dtype, np.dtype("uint16")):
+            arrays = {"x": x.view(kind), "operand": None if operand is None else operand.view(kind)}
+            found.append(run(map=map_, method=method, type=3, result=np.empty_like(x).view(kind), **arrays))
+        assert_bits(found[1].view(x.dtype), found[0], map_)
+    assert cpu.short_cut(0, False, False, 1.5)("value", x.view("u2"), None, -1, None, {}) is None
+
+
+def test_odd_tensors_are_declined():
+    x, result = np.random.default_rng(3).normal(size=(2, 3)), np.full((2, 3), 7.0)
+    cut = cpu.tensor_cut(0, False, False, 1.5)
+    names = ("method", "type", "axis", "threads", "options", "shape", "x", "x_strides", "operand", "operand_strides")
+    names += ("mask", "mask_strides", "result", "result_strides")
+    fitting = ("value", 0, -1, 1, {}, x.shape, *place_of(x), 0, None, 0, None, *place_of(result))
+
+    def declines(**changed):
+        answer = cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True)))
+        assert answer is not True or changed == {}
+        return answer is False and np.all(result == 7.0)
+
+    assert all(declines(method=method) for method in ("loss", "", None, 0, "vjp", "jvp"))
+    assert all(declines(type=kind) for kind in (-1, 4, 1 << 80, None, 0.0, "0"))
+    assert all(declines(axis=axis) for axis in (2, -3, 1 << 80, None, 1.0, (1,)))
+    assert all(declines(threads=number) for number in (0, -1, 1 << 80, None, 1.0))
+    assert all(declines(options=given) for given in (None, (), {"where": None}, {"alpha": 1.5}, {"unknown": 1}))
+    assert all(declines(options={"temperature": each}) for each in (0.0, np.nan, np.inf, -1.0, "1", np.ones(2)))
+    assert all(declines(options={"sink": each}) for each in ("0", np.zeros(2)))
+    assert all(declines(shape=shape) for shape in ((), (2, 0), (6,), (2, 3, 1), [2, 3], None, (2, -3), (2, 3.0)))
+    assert declines(shape=(1,) * 65, x_strides=(0,) * 65, result_strides=(0,) * 65)
+    assert all(declines(**{name: address}) for name in ("x", "result") for address in (0, None, 1 << 80, "0", -1.5))
+    assert declines(operand=place_of(x)[0], operand_strides=place_of(x)[1])
+    for name in ("x_strides", "result_strides"):
+        assert all(declines(**{name: each}) for each in (None, (3,), (3, 1, 1), [3, 1], (3, 1.0), (1 << 80, 1)))
+    with sx.kernels("none"):
+        assert declines()
+    assert all(cpu.tensor_cut(4, False, True, alpha)(*fitting) is False for alpha in (0.5, np.nan))
+    assert cut(*fitting) is True
+    assert_bits(result, sx.softmax(x), "taken")
+    for arguments in ((), fitting[:-1], (*fitting, None)):
+        with pytest.raises(TypeError, match="takes"):
+            cut(*arguments)
+    for arguments in ((MAXOUT, False, False, 1.5), (-1, False, False, 1.5), (0, False)):
+        with pytest.raises((TypeError, ValueError)):
+            cpu.tensor_cut(*arguments)
+
+
 # -- rows that were hard once ------------------------------------------------------------------------------------------
 
 

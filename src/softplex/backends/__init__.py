@@ -12,7 +12,7 @@ import numpy as np
 from softplex.backends.numpy import NUMPY
 from softplex.core.call import Backend
 
-UNSUPPORTED = ("torch", "tensorflow", "keras", "jax", "jaxlib")
+UNSUPPORTED = ("tensorflow", "keras", "jax", "jaxlib")
 
 
 def backend_of(x: Any, name: str) -> Backend:
@@ -26,6 +26,10 @@ def backend_of(x: Any, name: str) -> Backend:
         )
     if isinstance(x, (np.ndarray, np.generic)):
         return NUMPY
+    if root == "torch" or (root not in ("numpy", "builtins") and is_tensor(x)):
+        from softplex.backends.torch.backend import backend_for
+
+        return backend_for(x)
     if root == "dask":
         from softplex.backends.dask import dask_backend
 
@@ -35,3 +39,8 @@ def backend_of(x: Any, name: str) -> Backend:
     from softplex.backends import array_api
 
     return array_api.backend_for(x.__array_namespace__(), root)
+
+
+def is_tensor(x: Any) -> bool:
+    """Whether an array of another library's class is one of torch's tensors underneath."""
+    return any(each.__module__ == "torch" and each.__name__ == "Tensor" for each in type(x).__mro__)

@@ -58,6 +58,10 @@ class ArrayApiBackend:
 
         return self.functions.asarray(real_array(value, what))
 
+    def threads(self) -> int:
+        """No kernel is called."""
+        return 1
+
     def as_array(self, x: Any, name: str) -> Array:
         """The scores."""
         return self._converted(x, f"{name}: x")
@@ -150,10 +154,6 @@ class ArrayApiBackend:
                 result = result / divisor
         return xp.astype(result, dtype)
 
-    def rounded(self, values: Array, dtype: Any) -> Array:
-        """Values in a result's dtype."""
-        return self.xp.astype(values, dtype)
-
     def copied_into(self, out: Any, result: Array, name: str) -> Array:
         """Only NumPy's arrays are written to."""
         raise TypeError(f"{name}: out is for NumPy arrays; take the result instead")
@@ -207,6 +207,7 @@ class ArrayApiBackend:
             invalid=self._column(call, call.invalid),
             empty_value=call.empty_value,
             is_narrow=xp.finfo(call.dtype).eps > xp.finfo(self.working).eps,
+            dtype=call.dtype,
         )
         return rows, {name: self._column(call, value) for name, value in call.hyper.items()}
 

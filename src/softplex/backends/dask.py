@@ -74,7 +74,7 @@ class DaskBackend(ArrayApiBackend):
                     *pairs,
                     names=tuple(arrays),
                     fixed=fixed,
-                    settings=(rows.sign, rows.empty_value, rows.is_narrow),
+                    settings=(rows.sign, rows.empty_value, rows.is_narrow, rows.dtype),
                     hyper_names=tuple(hyper),
                     function=function,
                     index=index,
@@ -98,7 +98,7 @@ def computed_chunk(
     *blocks: NDArray,
     names: tuple[str, ...],
     fixed: dict[str, Any],
-    settings: tuple[int, float, bool],
+    settings: tuple[int, float, bool, Any],
     hyper_names: tuple[str, ...],
     function: Callable[..., tuple[Array, ...]],
     index: int,
@@ -114,13 +114,14 @@ def computed_chunk(
     step = max(1, BLOCK_ENTRIES // math.prod(tail))
     for start in range(0, len(result), step):
         part = {n: v[start : start + step] if isinstance(v, np.ndarray) else v for n, v in flat.items()}
-        sign, empty_value, is_narrow = settings
+        sign, empty_value, is_narrow, dtype = settings
         rows = Rows(
             NUMPY.xp,
             **{name: part[name] for name in PARTS},
             sign=sign,
             empty_value=empty_value,
             is_narrow=is_narrow,
+            dtype=dtype,
         )
         with np.errstate(all="ignore"):
             found = function(rows, {name: part[name] for name in hyper_names}, *(part[name] for name in operands))

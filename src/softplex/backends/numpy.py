@@ -75,6 +75,10 @@ class NumpyBackend:
     working = np.float64
     xp = Namespace(ReproducibleNumpy(), can_look=True, working=np.float64)
 
+    def threads(self) -> int:
+        """The library's own setting."""
+        return get_num_threads()
+
     def as_array(self, x: Any, name: str) -> NDArray:
         """The scores as an array."""
         return real_array(x, f"{name}: x")
@@ -155,10 +159,6 @@ class NumpyBackend:
         checked_out(out, result.shape, result.dtype, name)[...] = result
         return np.asarray(out)
 
-    def rounded(self, values: NDArray, dtype: Any) -> NDArray:
-        """Values in a result's dtype."""
-        return values.astype(dtype)
-
     def run(
         self,
         call: Call,
@@ -203,7 +203,7 @@ class NumpyBackend:
         targets = [Lines.of(kind, array, call) for (kind, _), array in zip(results, outputs, strict=True)]
         count, length = math.prod(call.batch), max(1, call.length)
         size = length**2 if any(kind == "matrix" for kind, _ in results) else length
-        is_shared = size <= BLOCK_ENTRIES and get_num_threads() > 1 and count * size >= SHARED_FROM
+        is_shared = size <= BLOCK_ENTRIES and self.threads() > 1 and count * size >= SHARED_FROM
         step = max(1, (SHARED_ENTRIES if is_shared else BLOCK_ENTRIES) // size)
 
         def compute(start: int) -> None:
@@ -214,7 +214,7 @@ class NumpyBackend:
                 for target, result in zip(targets, found, strict=True):
                     target.put(start, stop, result)
 
-        for_each(compute, range(0, count, step), get_num_threads() if is_shared else 1)
+        for_each(compute, range(0, count, step), self.threads() if is_shared else 1)
         return outputs
 
     @staticmethod
@@ -242,6 +242,7 @@ class NumpyBackend:
             sink=known.pop("sink", None),
             empty_value=call.empty_value,
             is_narrow=call.dtype.itemsize < np.dtype(np.float64).itemsize,
+            dtype=call.dtype,
         )
         return rows, known
 

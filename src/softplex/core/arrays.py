@@ -53,6 +53,18 @@ class Namespace:
             return array
         return self.where(condition, value, array)
 
+    def on_support(self, function: Callable[[Array], Array], p: Array) -> Array:
+        """function(p) for one that is 0 at 0, where its derivative may be infinite."""
+        return function(p)
+
+    def following(self, value: Callable[[], Array], law: Callable[[], Array]) -> Array:
+        """value(); its derivatives are those of law(), the same number by a longer way, if anyone takes them."""
+        return value()
+
+    def solved(self, formula: Any, rows: Any, hyper: Any) -> Any:
+        """The solution of a formula; a namespace whose functions are differentiated comes by it in another way."""
+        return formula.solution(rows, hyper)
+
     def iterate(
         self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], rounds: int
     ) -> tuple[Array, ...]:

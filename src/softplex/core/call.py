@@ -35,6 +35,9 @@ class Backend(Protocol):
     """The dtype that formulas compute in."""
     xp: Any
 
+    def threads(self) -> int:
+        """How many threads a kernel may use."""
+
     def as_array(self, x: Any, name: str) -> Array:
         """The scores as an array of the backend; TypeError for a dtype that is not taken."""
 
@@ -84,9 +87,6 @@ class Backend(Protocol):
 
     def copied_into(self, out: Any, result: Array, name: str) -> Array:
         """The result written to the caller's array, if the backend has arrays that can be written to."""
-
-    def rounded(self, values: Array, dtype: Any) -> Array:
-        """Values in a result's dtype."""
 
 
 class Call(NamedTuple):

@@ -131,6 +131,16 @@ class LogarithmSolution(Solution):
 
     absent = float("-inf")
 
+    @property
+    def shares(self) -> Terms:
+        """The weights, not their logarithms."""
+        return self.p
+
+    def residual(self, y: Array) -> Array:
+        """p sum y - y, the gradient of -<y, log p>."""
+        mass = self.rows.xp.sum(y, axis=-1, keepdims=True)
+        return self._derivative(self.p.entries * mass - y)
+
     def tangent(self, t: Terms) -> Terms:
         """t - <p, t>."""
         mean = total(self.rows.xp, each(lambda p, t: p * t, self.p, t))

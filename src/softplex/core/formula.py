@@ -55,7 +55,7 @@ class Parameter:
 
 
 class Formula:
-    """A map from rows of scores to weights. Subclasses give `solve`."""
+    """A map from rows of scores to weights. Subclasses give `solution` and `recalled`, those made of others `solve`."""
 
     parameters: tuple[Parameter, ...] = ()
     bound: tuple[tuple[Parameter, float], ...] = ()
@@ -65,6 +65,15 @@ class Formula:
 
     def solve(self, rows: Rows, hyper: Hyper) -> Solution:
         """The weights of the rows, ready to be differentiated."""
+        solution: Solution = rows.xp.solved(self, rows, hyper)
+        return solution
+
+    def solution(self, rows: Rows, hyper: Hyper) -> Solution:
+        """The weights of the rows, computed here."""
+        raise NotImplementedError
+
+    def recalled(self, rows: Rows, hyper: Hyper, weights: Terms) -> Solution:
+        """The solution whose weights are known."""
         raise NotImplementedError
 
     def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
@@ -90,6 +99,11 @@ class Solution:
 
     absent = 0.0
 
+    @property
+    def shares(self) -> Terms:
+        """What targets are subtracted from."""
+        return self.weights
+
     def tangent(self, t: Terms) -> Terms:
         """J t."""
         raise NotImplementedError
@@ -98,9 +112,13 @@ class Solution:
         """g^T J."""
         raise NotImplementedError
 
+    def parameter_tangent(self, name: str) -> Terms:
+        """dp / d parameter."""
+        raise NotImplementedError
+
     def parameter_cotangent(self, name: str, g: Terms) -> Array:
         """<g, dp / d parameter>, one number a row."""
-        raise NotImplementedError
+        return total(self.rows.xp, each(lambda g, rate: g * rate, g, self.parameter_tangent(name)))
 
     def value(self) -> Array:
         """The weights as the user gets them."""
@@ -125,7 +143,7 @@ class Solution:
                 sink: Array = scores.sink
                 results["sink"] = rows.sign * sink / rows.temperature
             if "temperature" in wrt:
-                moved = each(lambda z, gap: xp.where(gap > -xp.inf, z * gap, 0.0), scores, rows.gaps)
+                moved = each(lambda z, gap: z * gap, scores, rows.finite_gaps)
                 results["temperature"] = -total(xp, moved) / rows.temperature
         return {name: r if name == "x" else rows.settled_rows(r, empty=0.0) for name, r in results.items()}
 
@@ -141,7 +159,7 @@ class Solution:
     def conjugate(self) -> Array:
         """Omega* of the gaps: <gap, p> - Omega(p) at the solution."""
         xp = self.rows.xp
-        products = each(lambda p, gap: xp.where(p > 0.0, p * gap, 0.0), self.weights, self.rows.gaps)
+        products = each(lambda p, gap: p * gap, self.weights, self.rows.finite_gaps)
         return total(xp, products) - self.formula.regularizer(xp, self.weights, self.hyper)
 
     def mass(self) -> Array:
@@ -156,19 +174,20 @@ class Solution:
 
     def residual(self, y: Array) -> Array:
         """p - y for a distribution y."""
-        return self._derivative(self.weights.entries - y)
+        return self._derivative(self.shares.entries - y)
 
     def residual_of_index(self, hit: Array) -> Array:
         """p - y for a class index, `hit` being True there: p_y - 1 = -(the sum of the others) keeps its digits."""
         xp = self.rows.xp
-        others = Terms(xp.where(hit, 0.0, self.weights.entries), self.weights.sink)
-        return self._derivative(xp.where(hit, -total(xp, others), self.weights.entries))
+        others = Terms(xp.where(hit, 0.0, self.shares.entries), self.shares.sink)
+        return self._derivative(xp.where(hit, -total(xp, others), self.shares.entries))
 
     def loss_of_index(self, hit: Array) -> Array:
         """The Fenchel-Young loss against a class index: Omega* - gap_y, for Omega is 0 at a vertex."""
         xp = self.rows.xp
         gap = xp.sum(xp.where(hit, self.rows.gaps.entries, 0.0), axis=-1, keepdims=True)
-        return self.rows.settled_rows(xp.maximum(self.conjugate() - gap, 0.0), empty=0.0)
+        loss = self.conjugate() - gap
+        return self.rows.settled_rows(xp.following(lambda: xp.maximum(loss, 0.0), lambda: loss), empty=0.0)
 
     def loss(self, y: Array, missing: Array) -> Array:
         """Omega*(z) + Omega(y) - <z, y> for a distribution y, with z the scores that the map sees.
@@ -187,7 +206,8 @@ class Solution:
         # The gaps stand for the scores only where p and y weigh the same in all; what is left multiplies the shift.
         value = value + rows.top * missing / rows.temperature
         noise = 64.0 * xp.eps * xp.maximum(xp.abs(conjugate) + xp.abs(inner), 1.0)
-        value = xp.where((value < 0.0) & (value > -noise), 0.0, value)
+        is_noise = (value < 0.0) & (value > -noise)
+        value = xp.following(lambda: xp.where(is_noise, 0.0, value), lambda: value)
         return rows.settled_rows(value, empty=0.0)
 
 

@@ -16,6 +16,7 @@ from softplex.core.arguments import DEFAULT_AXIS, Axis, read, read_hyper, read_l
 from softplex.core.arrays import Array, Terms
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.compose import Bound
+from softplex.core.derivatives import pulled_back
 from softplex.core.describe import call_signature, docstring
 from softplex.core.formula import Formula, Hyper, Parameter
 from softplex.core.rows import Rows
@@ -97,19 +98,7 @@ class Map:
         if wrt is SCORES and (quick := self._quick("vjp", x, g, axis, None, options)) is not None:
             return quick
         call = self._read(x, axis, **options)
-        names = read_wrt(call, wrt)
-
-        def function(rows: Rows, hyper: Hyper, g: Array) -> tuple[Array, ...]:
-            found = self.formula.solve(rows, hyper).vjp(rows.xp.astype(g, rows.xp.working), names)
-            return tuple(found[name] for name in names)
-
-        kinds: list[Any] = [("entries", call.dtype) if n == "x" else ("row", call.backend.working) for n in names]
-        asked = Asked("vjp", self.formula, names=names) if "x" in names else None
-        found = call.backend.run(call, function, [("entries", read_like(call, g, "g"))], kinds, asked=asked)
-        results = tuple(
-            result if name == "x" else call.backend.sum_to(result, call, call.given[name])
-            for name, result in zip(names, found, strict=True)
-        )
+        results = pulled_back(call, self.formula, read_like(call, g, "g"), read_wrt(call, wrt))
         return results[0] if isinstance(wrt, str) else results
 
     def jvp(self, x: Any, t: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
@@ -212,7 +201,7 @@ class Map:
 
         def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
             xp = rows.xp
-            p = call.backend.rounded(self._value(rows, hyper)[0], call.dtype)
+            p = xp.astype(self._value(rows, hyper)[0], rows.dtype)
             return (xp.sum(xp.astype(p != 0.0, xp.int64), axis=-1, keepdims=True),)
 
         asked = Asked("support_size", self.formula)

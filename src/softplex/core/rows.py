@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from softplex.core.arrays import Array, Namespace, Number, Terms, count, each, largest
 from softplex.core.doubles import two_quotient, two_sum
@@ -43,13 +44,15 @@ class Rows:
     """What an empty row weighs: 0 or NaN."""
     is_narrow: bool = False
     """The scores have fewer digits than the working precision, so that their differences need no correction."""
+    dtype: Any = None
+    """What results are rounded to at the end."""
 
     def negated(self) -> Rows:
         """The rows of -x."""
         return replace(self, sign=-self.sign)
 
     @cached_property
-    def _raw(self) -> Terms:
+    def signed(self) -> Terms:
         """The signed scores with -inf where masked; NaN and +inf still in them."""
         entries = self.x if self.sign > 0 else -self.x
         if self.mask is not None:
@@ -61,7 +64,7 @@ class Rows:
 
     @cached_property
     def _raw_top(self) -> Array:
-        return largest(self.xp, self._raw)
+        return largest(self.xp, self.signed)
 
     @cached_property
     def is_bad(self) -> Array:
@@ -82,7 +85,7 @@ class Rows:
     @cached_property
     def scores(self) -> Terms:
         """The scores before the temperature, -inf where dead; bad rows hold zeros."""
-        return each(lambda x: self.xp.patch(self.is_bad, 0.0, x), self._raw)
+        return each(lambda x: self.xp.patch(self.is_bad, 0.0, x), self.signed)
 
     @cached_property
     def is_live(self) -> Terms:
@@ -128,6 +131,11 @@ class Rows:
     def gaps(self) -> Terms:
         """(x - top) / temperature, at most 0, -inf where dead."""
         return self._gaps_and_errors[0]
+
+    @property
+    def finite_gaps(self) -> Terms:
+        """The gaps with 0 where dead, to be multiplied with what is 0 there."""
+        return each(lambda gap: self.xp.patch(gap == -self.xp.inf, 0.0, gap), self.gaps)
 
     @property
     def gap_errors(self) -> Terms | None:

@@ -43,7 +43,7 @@ class Separable(Formula):
     """How far below the top of a row an entry can lie and weigh something; None: any distance."""
     """The hyper-parameter that the weights sum to; 1 if there is none."""
 
-    def solve(self, rows: Rows, hyper: Hyper) -> SeparableSolution:
+    def solution(self, rows: Rows, hyper: Hyper) -> SeparableSolution:
         """The weights of the rows."""
         own = self.weights
         reach = math.inf if self.reach is None else self.reach(hyper)
@@ -51,11 +51,15 @@ class Separable(Formula):
         def solved(rows: Rows) -> Terms:
             return weights_from_top(self, rows, hyper) if own is None else own(rows, hyper)
 
-        return SeparableSolution(self, rows, hyper, solved_near_top(rows, reach, solved))
+        return self.recalled(rows, hyper, solved_near_top(rows, reach, solved))
+
+    def recalled(self, rows: Rows, hyper: Hyper, weights: Terms) -> SeparableSolution:
+        """The solution whose weights are known."""
+        return SeparableSolution(self, rows, hyper, weights)
 
     def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
         """The sum of omega(p_i)."""
-        return total(xp, each(lambda w: self.omega(xp, w, **hyper), p))
+        return total(xp, each(lambda w: xp.on_support(lambda w: self.omega(xp, w, **hyper), w), p))
 
     def mass(self, hyper: Hyper) -> Number:
         """The parameter that says so, or 1."""
@@ -97,7 +101,14 @@ class SeparableSolution(Solution):
     @property
     def slopes(self) -> Terms:
         """s = 1 / omega''(p)."""
-        return each(lambda p: self.formula.slope(self.rows.xp, p, **self.hyper), self.weights)
+        xp = self.rows.xp
+        return each(lambda p: xp.on_support(lambda p: self.formula.slope(xp, p, **self.hyper), p), self.weights)
+
+    def _partial(self, name: str) -> Terms:
+        """d link / d parameter at a fixed argument, up to a multiple of the slopes."""
+        assert self.formula.partials is not None
+        xp, partials = self.rows.xp, self.formula.partials
+        return each(lambda p: xp.on_support(lambda p: partials(xp, p, **self.hyper)[name], p), self.weights)
 
     def _centred(self, slopes: Terms, g: Terms) -> Terms:
         """g - <s, g> / sum s."""
@@ -120,18 +131,27 @@ class SeparableSolution(Solution):
         slope_sum = total(xp, slopes)
         if name == self.formula.mass_parameter:
             return ratio(xp, total(xp, each(lambda s, g: s * g, slopes, g)), slope_sum)
-        assert self.formula.partials is not None
-        partials = self.formula.partials
-        partial = each(lambda p: partials(xp, p, **self.hyper)[name], self.weights)
+        partial = self._partial(name)
         centred = self._centred(slopes, g)
         value = total(xp, each(lambda r, c: xp.where(r == 0.0, 0.0, r * c), partial, centred))
         return xp.where(slope_sum == 0.0, 0.0, value)
 
+    def parameter_tangent(self, name: str) -> Terms:
+        """partial - s sum partial / sum s; for the mass s / sum s."""
+        xp, slopes = self.rows.xp, self.slopes
+        slope_sum = total(xp, slopes)
+        if name == self.formula.mass_parameter:
+            return each(lambda s: ratio(xp, s, slope_sum), slopes)
+        partial = self._partial(name)
+        drift = ratio(xp, total(xp, partial), slope_sum)
+        return each(lambda r, s: xp.where(slope_sum == 0.0, 0.0, r - s * drift), partial, slopes)
+
     def conjugate(self) -> Array:
         """The closed form if there is one."""
-        if self.formula.conjugate is None:
+        closed = self.formula.conjugate
+        if closed is None:
             return super().conjugate()
-        return self.formula.conjugate(self.rows, self.hyper)
+        return self.rows.xp.following(lambda: closed(self.rows, self.hyper), super().conjugate)
 
 
 STEEPEST = 1e100

@@ -32,12 +32,22 @@ def nonzero(xp: Namespace, number: Number) -> Number:
 
 
 def omega(xp: Namespace, p: Array, alpha: Number) -> Array:
-    """p (p^a - 1) / (a (a + 1)) by expm1; p log p at alpha = 1, 0 at infinity."""
-    a = nonzero(xp, finite(xp, alpha) - 1.0)
+    """p (p^a - 1) / (a (a + 1)), which is p log p at alpha = 1; 0 at infinity."""
+    a = finite(xp, alpha) - 1.0
     logarithm = xp.log(xp.where(p > 0.0, p, 1.0))
-    general = xp.choose(alpha == 1.0, lambda: p * logarithm, lambda: p * xp.expm1(a * logarithm) / (a * (a + 1.0)))
-    general = xp.choose(p < 0.0, lambda: (xp.pow(p, a + 1.0) - p) / (a * (a + 1.0)), lambda: general)
+    general = p * logarithm * mean_power(xp, a * logarithm) / (a + 1.0)
+    b = nonzero(xp, a)
+    general = xp.choose(p < 0.0, lambda: (xp.pow(p, b + 1.0) - p) / (b * (b + 1.0)), lambda: general)
     return xp.choose(alpha == xp.inf, lambda: xp.zeros_like(p), lambda: general)
+
+
+def mean_power(xp: Namespace, y: Array) -> Array:
+    """(e^y - 1) / y, by its series sum_j y^j / (j + 1)! near 0, where its derivatives would cancel."""
+    near, series = xp.clip(y, -1.0, 1.0), xp.zeros_like(y)
+    for j in range(20, 0, -1):
+        series = (1.0 + series) * near / (j + 1)
+    far = xp.where(xp.abs(y) > 1.0, y, 1.0)
+    return xp.where(xp.abs(y) > 1.0, xp.expm1(far) / far, 1.0 + series)
 
 
 def moved(xp: Namespace, p: Array, d: Array, alpha: Number) -> Array:

@@ -27,11 +27,15 @@ class Normmax(Formula):
 
     parameters: tuple[Parameter, ...] = (Parameter("alpha", 2.0, 1.0, float("inf"), False, False),)
 
-    def solve(self, rows: Rows, hyper: Hyper) -> NormmaxSolution:
+    def solution(self, rows: Rows, hyper: Hyper) -> NormmaxSolution:
         """The weights of the rows."""
         y = solved_near_top(rows, 1.0, lambda rows: powers(rows, hyper["alpha"]))
         norm = total(rows.xp, y)
-        return NormmaxSolution(self, rows, hyper, each(lambda w: ratio(rows.xp, w, norm), y))
+        return self.recalled(rows, hyper, each(lambda w: ratio(rows.xp, w, norm), y))
+
+    def recalled(self, rows: Rows, hyper: Hyper, weights: Terms) -> NormmaxSolution:
+        """The solution whose weights are known."""
+        return NormmaxSolution(self, rows, hyper, weights)
 
     def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
         """The norm less 1."""
@@ -161,7 +165,7 @@ class NormmaxSolution(Solution):
         """g^T J; J is symmetric."""
         return self.tangent(g)
 
-    def parameter_cotangent(self, name: str, g: Terms) -> Array:
+    def parameter_tangent(self, name: str) -> Terms:
         """d / d alpha: y' = (c sum y) h' - y log(y) / (alpha - 1), with h' from sum y^alpha = 1."""
         xp, p, c, alpha, norm = self.rows.xp, self.weights, self._steepness(), self.hyper["alpha"], self._norm()
         logs = each(lambda p: xp.log(xp.where(p > 0.0, p * norm, 1.0)), p)
@@ -169,7 +173,7 @@ class NormmaxSolution(Solution):
         h_rate = drift / (alpha * norm)
         rates = each(lambda c, p, log: c * h_rate - p * log / (alpha - 1.0), c, p, logs)
         mass = total(xp, rates)
-        return total(xp, each(lambda r, p, g: (r - p * mass) * g, rates, p, g))
+        return each(lambda r, p: r - p * mass, rates, p)
 
 
 def norm_of(xp: Namespace, p: Terms, alpha: Number) -> Array:

@@ -67,12 +67,16 @@ class LogSoftmax(Formula):
 
     kind = "logarithm"
 
-    def solve(self, rows: Rows, hyper: Hyper) -> LogarithmSolution:
+    def solution(self, rows: Rows, hyper: Hyper) -> LogarithmSolution:
         """The logarithms of the weights, and the weights for the derivatives."""
         powers = exponentials(rows)
         rest = tail(rows, powers)
         logs = each(lambda gap: gap - rows.xp.log1p(rest), rows.gaps)
         return LogarithmSolution(self, rows, hyper, logs, each(lambda power: power / (1.0 + rest), powers))
+
+    def recalled(self, rows: Rows, hyper: Hyper, weights: Terms) -> LogarithmSolution:
+        """The solution whose logarithms are known."""
+        return LogarithmSolution(self, rows, hyper, weights, each(rows.xp.exp, weights))
 
 
 FORMULA = Separable(omega, moved, slope, weights=weights, conjugate=conjugate)

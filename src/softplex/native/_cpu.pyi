@@ -10,6 +10,7 @@ import numpy as np
 
 _Array = np.ndarray[Any, Any]
 _ShortCut = Callable[[str, object, object, object, object, dict[str, object]], _Array | None]
+_TensorCut = Callable[..., bool]
 
 def run(
     map: int,
@@ -30,6 +31,8 @@ def run(
 ) -> None:
     """Compute a call into `result`; the last `row_axes` axes of entries are the normalised ones.
 
+    Arrays of bfloat16 may also be given as the uint16 of their bits.
+
     ValueError for arrays that do not fit, MemoryError for want of scratch memory, and what Ctrl-C raises.
     """
 
@@ -38,6 +41,17 @@ def short_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _Shor
 
     Called with the method ("value", "vjp" or "jvp"), x, the operand, axis, out and a dict of the other keywords, it
     gives the result, or None for anything but plain arrays of one shape, one axis, and numbers that are allowed.
+    """
+
+def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _TensorCut:
+    """What computes the commonest calls of a map on arrays that are known by their addresses.
+
+    Called as cut(method, type, axis, threads, options, shape, x, x_strides, operand, operand_strides, mask,
+    mask_strides, result, result_strides): the number of the type, at least one thread, a dict of the other keywords
+    (`where` not among them), and each array by its address (0: none) and its strides in elements (None: none). True
+    when the result was computed; False, and nothing done, for what short cuts do not know, for no entries and for a
+    wrong axis. Whether addresses, strides and shape belong together is not checked, nor whether the result overlaps
+    what is read.
     """
 
 def streaming_copy(to: _Array, from_: _Array, threads: int) -> None:

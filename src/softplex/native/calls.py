@@ -12,7 +12,6 @@ import numpy as np
 
 from softplex.core.call import Asked, Call
 from softplex.core.formula import Formula
-from softplex.core.threads import get_num_threads
 from softplex.native import cpu
 from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
 
@@ -188,7 +187,7 @@ def _run(
     """Run the extension on arrays with the normalised axes last."""
     assert cpu is not None
     number = TYPES.get(call.dtype.type, BFLOAT16)
-    if number == BFLOAT16:
+    if number == BFLOAT16 and call.dtype.type is not np.uint16:
         cpu.set_bfloat16(call.dtype)
     hyper = {**kernel.fixed, **call.hyper}
     cpu.run(
@@ -197,7 +196,7 @@ def _run(
         number,
         kernel.negated,
         len(call.axes),
-        get_num_threads(),
+        call.backend.threads(),
         call.empty_value,
         _rows_last(call, x),
         None if operand is None else _rows_last(call, operand.astype(call.dtype, copy=False)),

@@ -151,7 +151,9 @@ bool is_of_type(PyArrayObject* array, Type type) {
 bool holds(PyArrayObject* array, Element element, Type type) {
     if (!is_native(array)) return false;
     switch (element) {
-        case Element::of_type: return is_of_type(array, type);
+        // A tensor's bfloat16 come as their bits.
+        case Element::of_type:
+            return is_of_type(array, type) || (type == Type::bfloat16 && PyArray_TYPE(array) == NPY_USHORT);
         case Element::float64: return PyArray_TYPE(array) == NPY_DOUBLE;
         case Element::int64: return PyTypeNum_ISSIGNED(PyArray_TYPE(array)) && PyArray_ITEMSIZE(array) == 8;
         case Element::boolean: return PyArray_TYPE(array) == NPY_BOOL;
@@ -347,17 +349,19 @@ bool read_number(PyObject* object, double& number) {
     return overflow == 0;
 }
 
+// The methods of short cuts by their names.
+struct NamedMethod {
+    PyObject* Names::*name;
+    Method method;
+};
+constexpr NamedMethod METHODS[] = {{&Names::value, Method::value}, {&Names::vjp, Method::vjp}, {&Names::jvp, Method::jvp}};
+
 bool read_method(PyObject* object, Method& method) {
-    if (object == names.value) {
-        method = Method::value;
-    } else if (object == names.vjp) {
-        method = Method::vjp;
-    } else if (object == names.jvp) {
-        method = Method::jvp;
-    } else {
-        return false;
+    for (const NamedMethod& each : METHODS) {
+        method = each.method;
+        if (object == names.*each.name) return true;
     }
-    return true;
+    return false;
 }
 
 bool read_empty(PyObject* object, double& empty) {
@@ -402,12 +406,11 @@ bool read_where(Call& call, Given& given, PyObject* object) {
     return given.where != nullptr;
 }
 
-bool read_option(Call& call, Given& given, const ShortCut& known, PyObject* name, PyObject* value) {
+bool read_option(Call& call, const ShortCut& known, PyObject* name, PyObject* value) {
     if (name == names.temperature) {
         return read_number(value, call.temperature.fixed) && call.temperature.fixed > 0.0 &&
                call.temperature.fixed < std::numeric_limits<double>::infinity();
     }
-    if (name == names.where) return read_where(call, given, value);
     if (name == names.alpha) return known.takes_alpha && read_number(value, call.alpha.fixed);
     if (name == names.sink) {
         call.has_sink = value != Py_None;
@@ -417,13 +420,15 @@ bool read_option(Call& call, Given& given, const ShortCut& known, PyObject* name
     return name == names.dtype && value == Py_None;
 }
 
-bool read_options(Call& call, Given& given, const ShortCut& known, PyObject* options) {
+// The options of a call; `where` among them for arrays alone.
+bool read_options(Call& call, Given* given, const ShortCut& known, PyObject* options) {
     if (!PyDict_CheckExact(options)) return false;
     call.alpha.fixed = known.alpha;
     PyObject *name = nullptr, *value = nullptr;
     Py_ssize_t position = 0;
     while (PyDict_Next(options, &position, &name, &value)) {
-        if (!read_option(call, given, known, name, value)) return false;
+        const bool is_where = given != nullptr && name == names.where;
+        if (!(is_where ? read_where(call, *given, value) : read_option(call, known, name, value))) return false;
     }
     return call.alpha.fixed >= 1.0;
 }
@@ -499,7 +504,7 @@ PyObject* quick(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     call.threads = thread_count.load(std::memory_order_relaxed);
     if (!only_formulas && read_method(arguments[0], call.method) &&
         read_scores(call, given, arguments[1], arguments[3]) && read_operand(call, given, arguments[2]) &&
-        read_options(call, given, *known, arguments[5]) && read_out(given, arguments[4])) {
+        read_options(call, &given, *known, arguments[5]) && read_out(given, arguments[4])) {
         return run_into(call, given);
     }
     Py_INCREF(Py_None);
@@ -509,13 +514,138 @@ PyObject* quick(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
 PyMethodDef QUICK = {"quick", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&quick)), METH_FASTCALL,
                      "quick(method, x, operand, axis, out, options): the commonest calls, or None for any other."};
 
-nb::object short_cut(int map, bool negated, bool takes_alpha, double alpha) {
+// A function of a map, which it has as its `self`.
+nb::object function_of(PyMethodDef& definition, int map, bool negated, bool takes_alpha, double alpha) {
     const Map known = read_enum(map, Map::entmax, "map");
     const nb::capsule self(new ShortCut{known, negated, takes_alpha, alpha},
                            [](void* each) noexcept { delete static_cast<ShortCut*>(each); });
-    nb::object function = nb::steal(PyCFunction_NewEx(&QUICK, self.ptr(), nullptr));
+    nb::object function = nb::steal(PyCFunction_NewEx(&definition, self.ptr(), nullptr));
     if (!function.is_valid()) throw nb::python_error();
     return function;
+}
+
+nb::object short_cut(int map, bool negated, bool takes_alpha, double alpha) {
+    return function_of(QUICK, map, negated, takes_alpha, alpha);
+}
+
+// --- The short cut for tensors ------------------------------------------------------------------------------------------
+// The same for arrays that are no ndarrays: each is an address and its strides, counted in elements, and those who call
+// answer for both.
+
+// What `cut` takes, in this order.
+enum Place { METHOD, TYPE, AXIS, THREADS, OPTIONS, SHAPE, X, OPERAND = 8, MASK = 10, RESULT = 12, PLACES = 14 };
+
+bool is_same_name(PyObject* object, PyObject* name) {
+    return object == name || (PyUnicode_CheckExact(object) && PyUnicode_Compare(object, name) == 0);
+}
+
+bool read_any_method(PyObject* object, Method& method) {
+    if (read_method(object, method)) return true;
+    for (const NamedMethod& each : METHODS) {
+        method = each.method;
+        if (is_same_name(object, names.*each.name)) return true;
+    }
+    return false;
+}
+
+bool read_integer(PyObject* object, Index& number) {
+    if (!PyLong_Check(object)) return false;
+    int overflow = 0;
+    number = PyLong_AsLongLongAndOverflow(object, &overflow);
+    return overflow == 0;
+}
+
+bool read_count(PyObject* object, Index last, int& number) {
+    Index given = 0;
+    if (!read_integer(object, given) || given < 0) return false;
+    number = static_cast<int>(given < last ? given : last);
+    return given <= last || last == std::numeric_limits<int>::max();
+}
+
+// The place in a call of an axis of the tensor: the normalised one comes last.
+int place_of(int from, int axis, int axes) { return from == axis ? axes - 1 : from < axis ? from : from - 1; }
+
+// Shape and axis; false for what has no entries.
+bool read_tensor_shape(Call& call, PyObject* shape, PyObject* object, int& axis) {
+    if (!PyTuple_Check(shape)) return false;
+    const Py_ssize_t axes = PyTuple_GET_SIZE(shape);
+    if (axes > MAX_AXES || !read_axis(object, static_cast<int>(axes), axis)) return false;
+    call.batch_axes = static_cast<int>(axes) - 1;
+    for (int from = 0; from < axes; ++from) {
+        Index& size = call.shape[place_of(from, axis, static_cast<int>(axes))];
+        if (!read_integer(PyTuple_GET_ITEM(shape, from), size) || size <= 0) return false;
+    }
+    return true;
+}
+
+bool read_address(PyObject* object, char*& data) {
+    if (!PyLong_Check(object)) return false;
+    data = static_cast<char*>(PyLong_AsVoidPtr(object));
+    if (data != nullptr || !PyErr_Occurred()) return true;
+    PyErr_Clear();
+    return false;
+}
+
+// An address and strides in elements of some bytes; the strides of what is absent are not read.
+bool read_tensor(Array& array, const Call& call, int axis, Index bytes, PyObject* const* given) {
+    if (!read_address(given[0], array.data)) return false;
+    if (array.data == nullptr) return true;
+    const int axes = call.batch_axes + 1;
+    if (!PyTuple_Check(given[1]) || PyTuple_GET_SIZE(given[1]) != axes) return false;
+    for (int from = 0; from < axes; ++from) {
+        Index& stride = array.strides[place_of(from, axis, axes)];
+        if (!read_integer(PyTuple_GET_ITEM(given[1], from), stride)) return false;
+        stride *= bytes;
+    }
+    return true;
+}
+
+bool read_tensors(Call& call, int axis, PyObject* const* arguments) {
+    const Index bytes = call.type == Type::float64 ? 8 : call.type == Type::float32 ? 4 : 2;
+    return read_tensor(call.x, call, axis, bytes, arguments + X) &&
+           read_tensor(call.operand, call, axis, bytes, arguments + OPERAND) &&
+           read_tensor(call.mask, call, axis, 1, arguments + MASK) &&
+           read_tensor(call.result, call, axis, bytes, arguments + RESULT) && call.x.data != nullptr &&
+           call.result.data != nullptr && (call.operand.data != nullptr) == (call.method != Method::value);
+}
+
+bool read_tensor_call(Call& call, const ShortCut& known, PyObject* const* arguments) {
+    int type = 0, axis = 0;
+    if (only_formulas || !read_any_method(arguments[METHOD], call.method) ||
+        !read_count(arguments[TYPE], static_cast<Index>(Type::bfloat16), type) ||
+        !read_count(arguments[THREADS], std::numeric_limits<int>::max(), call.threads) || call.threads < 1) {
+        return false;
+    }
+    call.map = known.map;
+    call.negated = known.negated;
+    call.type = static_cast<Type>(type);
+    return read_options(call, nullptr, known, arguments[OPTIONS]) &&
+           read_tensor_shape(call, arguments[SHAPE], arguments[AXIS], axis) && read_tensors(call, axis, arguments);
+}
+
+// cut(method, type, axis, threads, options, shape, x, its strides, operand, its, mask, its, result, its) of a map.
+PyObject* cut(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    if (count != PLACES) {
+        PyErr_SetString(PyExc_TypeError, "cut takes method, type, axis, threads, options, shape, and four addresses with strides");
+        return nullptr;
+    }
+    const auto* known = static_cast<const ShortCut*>(PyCapsule_GetPointer(self, nullptr));
+    if (known == nullptr) return nullptr;
+    Call call;
+    if (!read_tensor_call(call, *known, arguments)) Py_RETURN_FALSE;
+    const Index entries = product(call.shape, call.batch_axes + 1);
+    merge_axes(call);
+    const Outcome outcome = run_unlocked_if_long(call, entries);
+    if (outcome == Outcome::done) Py_RETURN_TRUE;
+    return outcome == Outcome::out_of_memory ? PyErr_NoMemory() : nullptr;
+}
+
+PyMethodDef CUT = {"cut", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&cut)), METH_FASTCALL,
+                   "cut(method, type, axis, threads, options, shape, x, x_strides, operand, operand_strides, mask, "
+                   "mask_strides, result, result_strides): whether the commonest calls on tensors were computed."};
+
+nb::object tensor_cut(int map, bool negated, bool takes_alpha, double alpha) {
+    return function_of(CUT, map, negated, takes_alpha, alpha);
 }
 
 PyObject* interned(const char* name) {
@@ -578,6 +708,7 @@ NB_MODULE(_cpu, module) {
                "empty"_a, "x"_a, "operand"_a.none(), "index"_a.none(), "mask"_a.none(), "result"_a, "temperature"_a,
                "sink"_a.none(), "alpha"_a);
     module.def("short_cut", &softplex::short_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
+    module.def("tensor_cut", &softplex::tensor_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("streaming_copy", &softplex::streaming_copy, "to"_a, "from_"_a, "threads"_a);
     module.def("set_threads", [](int n) { softplex::thread_count.store(n < 1 ? 1 : n); }, "n"_a);
     module.def("formulas_only", [] { return softplex::only_formulas; });

@@ -1,0 +1,243 @@
+"""Plain CPU tensors by NumPy's road, on views of their memory, and the way back for autograd.
+
+Forward is what NumPy does, kernels included, to the bit. Backward is NumPy's vjp, or the gradient of a loss; where
+the backward pass is itself to be differentiated, and for all other methods, the formulas are differentiated. What the
+commonest calls do instead stands in quick.py. No formula lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softplex.backends.numpy import NDArray, NumpyBackend
+from softplex.backends.torch.modes import is_plain_cotangent
+from softplex.core.call import Asked, Call, Kind
+from softplex.core.derivatives import gradient_of_loss, pulled_back
+from softplex.native.calls import computed
+
+NUMPY_TYPES = {
+    torch.float64: np.dtype(np.float64),
+    torch.float32: np.dtype(np.float32),
+    torch.float16: np.dtype(np.float16),
+    torch.int64: np.dtype(np.int64),
+}
+RAW = np.dtype(np.uint16)
+"""What stands for bfloat16, which NumPy lacks: kernels know it by its bits, formulas get float32."""
+
+
+class Views(NumpyBackend):
+    """NumPy's backend under torch's number of threads, with bfloat16 by its bits."""
+
+    def threads(self) -> int:
+        """torch's setting."""
+        return torch.get_num_threads()
+
+    def run(
+        self,
+        call: Call,
+        function: Callable[..., tuple[NDArray, ...]],
+        operands: Sequence[tuple[Kind, NDArray]],
+        results: Sequence[tuple[Kind, Any]],
+        out: Any = None,
+        asked: Asked | None = None,
+    ) -> list[NDArray]:
+        """As ever; what kernels decline in bfloat16, formulas compute from float32 for torch to round."""
+        if call.dtype != RAW:
+            return super().run(call, function, operands, results, out, asked)
+        found = None if asked is None else computed(call, asked, [array for _, array in operands], None)
+        if found is not None and len(found) == len(results):
+            return [one.reshape(()) if call.is_scalar and one.shape == (1,) else one for one in found]
+        wide = np.dtype(np.float32)
+        kinds = [(kind, wide if dtype == RAW else dtype) for kind, dtype in results]
+        pairs = [(kind, widened(array)) for kind, array in operands]
+        return super().run(call._replace(x=widened(call.x), dtype=wide), function, pairs, kinds)
+
+
+VIEWS = Views()
+
+
+@dataclass(frozen=True)
+class Work:
+    """What `run` was asked to do, and the tensors in it, in an order."""
+
+    call: Call
+    function: Callable[..., tuple[Any, ...]]
+    operands: tuple[tuple[Kind, Tensor], ...]
+    results: tuple[tuple[Kind, Any], ...]
+    asked: Asked | None
+    names: tuple[str, ...] = field(init=False)
+    tensors: tuple[Tensor, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        call = self.call
+        numbers = {"temperature": call.temperature, "sink": call.sink, **call.hyper}
+        named = {"x": call.x, **{name: number for name, number in numbers.items() if isinstance(number, Tensor)}}
+        object.__setattr__(self, "names", tuple(named))
+        object.__setattr__(self, "tensors", (*named.values(), *[array for _, array in self.operands]))
+
+    def with_tensors(self, tensors: tuple[Tensor, ...]) -> Work:
+        """The same work on other tensors."""
+        named = dict(zip(self.names, tensors, strict=False))
+        rest = tensors[len(named) :]
+        operands = tuple([(kind, tensor) for (kind, _), tensor in zip(self.operands, rest, strict=True)])
+        return replace(self, call=on_other(self.call, named), operands=operands)
+
+
+def on_other(call: Call, named: dict[str, Any]) -> Call:
+    """The call with other arrays under their names."""
+    hyper = {name: named.get(name, number) for name, number in call.hyper.items()}
+    fields = {name: value for name, value in named.items() if name in ("x", "temperature", "sink")}
+    return call._replace(hyper=hyper, **fields)
+
+
+def answered(work: Work) -> list[Tensor]:
+    """The results, with a way back where one may be asked for."""
+    is_followed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in work.tensors)
+    if not is_followed or any(dtype is torch.int64 for _, dtype in work.results):
+        return computed_by_numpy(work)
+    return list(Answer.apply(work, *work.tensors))  # type: ignore[no-untyped-call]
+
+
+class Answer(torch.autograd.Function):
+    """Any method of any map, and its derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, work: Work, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """By NumPy's road."""
+        ctx.work = work.with_tensors(tuple(tensor.detach() for tensor in tensors))
+        ctx.save_for_backward(*tensors)
+        return tuple(computed_by_numpy(ctx.work))
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """By NumPy's road where that goes back and nobody follows, else by differentiating the formulas."""
+        wanted = ctx.needs_input_grad[1:]
+        work = ctx.work.with_tensors(ctx.saved_tensors)
+        way = None if torch.is_grad_enabled() else way_back(work, wanted)
+        if way is not None and all(map(is_plain_cotangent, cotangents)):
+            return (None, *way(work, cotangents, wanted))
+        return (None, *differentiated(work, cotangents, wanted))
+
+
+Cotangents = tuple[Tensor, ...]
+Way = Callable[[Work, Cotangents, tuple[bool, ...]], list[Tensor | None]]
+
+
+def way_back(work: Work, wanted: tuple[bool, ...]) -> Way | None:
+    """How to go back without the formulas' graph."""
+    if work.asked is None or any(wanted[len(work.names) :]):
+        return None
+    if work.asked.method == "value":
+        return back_from_value
+    if work.asked.method in ("loss", "cross_entropy") and wanted[0] and not any(wanted[1:]):
+        return back_from_loss
+    return None
+
+
+def back_from_value(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
+    """The vjp in all that asks for it."""
+    names = tuple([name for name, is_wanted in zip(work.names, wanted, strict=False) if is_wanted])
+    (g,) = cotangents
+    call, (operand,) = as_numpy(work.call, [g])
+    assert work.asked is not None
+    found = dict(zip(names, pulled_back(call, work.asked.formula, operand, names), strict=True))
+    return [
+        as_tensor(found[name], like) if name in found else None
+        for name, like in zip(work.names, work.tensors, strict=False)
+    ]
+
+
+def back_from_loss(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
+    """The gradient of the rows' losses, each times its cotangent."""
+    assert work.asked is not None
+    g, _ = cotangents
+    call, arrays = as_numpy(work.call, [tensor for _, tensor in work.operands])
+    asked = replace(work.asked, targets=numpy_targets(work.asked.targets, arrays))
+    found = gradient_of_loss(call, asked, g.detach().numpy())
+    return [as_tensor(found, work.call.x), *[None for _ in work.tensors[1:]]]
+
+
+def differentiated(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
+    """Cotangents of the tensors through the formulas; they can be differentiated again if the tensors are."""
+    from softplex.backends.torch.backend import backend_on
+
+    is_followed = torch.is_grad_enabled()
+    with torch.enable_grad():
+        tensors = work.tensors
+        if not is_followed:
+            tensors = tuple([t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)])
+        again = work.with_tensors(tensors)
+        backend = backend_on(work.call.x.device, False)
+        found = backend.run(again.call, again.function, again.operands, again.results, None, again.asked)
+        pairs = [(one, g) for one, g in zip(found, cotangents, strict=True) if one.requires_grad]
+        inputs = [tensor for tensor, is_wanted in zip(tensors, wanted, strict=True) if is_wanted]
+        gradients = torch.autograd.grad(
+            [one for one, _ in pairs], inputs, [g for _, g in pairs], create_graph=is_followed, allow_unused=True
+        )
+    rest = iter(gradients)
+    return [next(rest) if is_wanted else None for is_wanted in wanted]
+
+
+def computed_by_numpy(work: Work) -> list[Tensor]:
+    """The results as NumPy computes them."""
+    call_dtype = work.call.dtype
+    call, operands = as_numpy(work.call, [tensor for _, tensor in work.operands])
+    pairs = [(kind, array) for (kind, _), array in zip(work.operands, operands, strict=True)]
+    asked = work.asked
+    if asked is not None and asked.targets is not None:
+        asked = replace(asked, targets=numpy_targets(asked.targets, operands))
+    kinds = [(kind, call.dtype if dtype is call_dtype else NUMPY_TYPES[dtype]) for kind, dtype in work.results]
+    found = VIEWS.run(call, work.function, pairs, kinds, None, asked)
+    return [result_tensor(array, dtype) for array, (_, dtype) in zip(found, work.results, strict=True)]
+
+
+def as_numpy(call: Call, operands: list[Tensor]) -> tuple[Call, list[NDArray]]:
+    """The call on views of its tensors."""
+    names = {"x": call.x if call.x.dtype == call.dtype else call.x.to(call.dtype)}
+    numbers = {"temperature": call.temperature, "sink": call.sink, **call.hyper}
+    names |= {name: number for name, number in numbers.items() if isinstance(number, Tensor)}
+    viewed = on_other(call, {name: view(tensor) for name, tensor in names.items()})
+    where = None if call.where is None else view(call.where)
+    dtype = RAW if call.dtype is torch.bfloat16 else NUMPY_TYPES[call.dtype]
+    given = {"temperature": viewed.temperature, "sink": viewed.sink, **viewed.hyper}
+    viewed = viewed._replace(backend=VIEWS, where=where, dtype=dtype, given=given)
+    return viewed, [view(o) if dtype is RAW else widened(view(o)) for o in operands]
+
+
+def view(tensor: Tensor) -> NDArray:
+    """A tensor's memory as NumPy sees it."""
+    tensor = tensor.detach()
+    array: NDArray = (tensor.view(torch.uint16) if tensor.dtype is torch.bfloat16 else tensor).numpy()
+    return array
+
+
+def widened(array: NDArray) -> NDArray:
+    """bfloat16 as float32."""
+    if array.dtype != RAW:
+        return array
+    wide: NDArray = (array.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return wide
+
+
+def numpy_targets(targets: Any, arrays: list[NDArray]) -> Any:
+    """The targets of a loss on views of their tensors."""
+    weight = targets.weight
+    return replace(targets, y=arrays[0], weight=None if weight is None else widened(view(weight)))
+
+
+def result_tensor(array: NDArray, dtype: torch.dtype) -> Tensor:
+    """The tensor over an array."""
+    if dtype is torch.bfloat16 and array.dtype == RAW:
+        return torch.from_numpy(array).view(torch.bfloat16)
+    return torch.from_numpy(array).to(dtype)
+
+
+def as_tensor(array: NDArray, like: Tensor) -> Tensor:
+    """A cotangent in the dtype and the shape of what it belongs to."""
+    return result_tensor(array, like.dtype).reshape(like.shape)

@@ -7,10 +7,12 @@ from typing import Any
 from softplex.core.arguments import DEFAULT_AXIS, Axis, read
 from softplex.core.arrays import Array
 from softplex.core.call import Asked
+from softplex.core.roads import open_to_tensors
 from softplex.core.targets import cross_entropy_rows, read_targets, reduced_loss
 from softplex.maps import entmax, entmax15, log_softmax, sparsemax
 
 
+@open_to_tensors
 def cross_entropy(
     x: Any,
     y: Any,

@@ -36,6 +36,10 @@ class Wrapped(Formula):
         """The weights of the formula within."""
         return self.formula.solve(rows, self._within(hyper))
 
+    def recalled(self, rows: Rows, hyper: Hyper, weights: Terms) -> Solution:
+        """That of the formula within."""
+        return self.formula.recalled(rows, self._within(hyper), weights)
+
     def regularizer(self, xp: Namespace, p: Terms, hyper: Hyper) -> Array:
         """That of the formula within."""
         return self.formula.regularizer(xp, p, self._within(hyper))
@@ -56,6 +60,10 @@ class Negated(Wrapped):
     def solve(self, rows: Rows, hyper: Hyper) -> Solution:
         """The weights of the negated scores."""
         return self.formula.solve(rows.negated(), hyper)
+
+    def recalled(self, rows: Rows, hyper: Hyper, weights: Terms) -> Solution:
+        """The solution whose weights are known."""
+        return self.formula.recalled(rows.negated(), hyper, weights)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from softplex.core import targets as losses
 from softplex.core.arguments import DEFAULT_AXIS, Axis, read, read_hyper, read_like, read_wrt
@@ -19,6 +20,7 @@ from softplex.core.compose import Bound
 from softplex.core.derivatives import pulled_back
 from softplex.core.describe import call_signature, docstring
 from softplex.core.formula import Formula, Hyper, Parameter
+from softplex.core.roads import entrance, handle_for, road_of
 from softplex.core.rows import Rows
 
 SCORES = "x"
@@ -41,6 +43,7 @@ class Map:
             self, "__doc__", docstring(self.formula, self.summary, self.equation, self.source, self.example)
         )
         object.__setattr__(self, "__name__", self.name)
+        object.__setattr__(self, "handle", handle_for(self))
         object.__setattr__(self, "__signature__", call_signature(self.formula.parameters))
 
     def __repr__(self) -> str:
@@ -60,13 +63,22 @@ class Map:
         **options: Any,
     ) -> Array:
         """The weights, shape of x."""
-        found = self._quick("value", x, None, axis, out, options)
-        if found is not None:
-            return found
+        if type(x) is ndarray:
+            found = self._quick("value", x, None, axis, out, options)
+            if found is not None:
+                return found
+        elif (road := road_of(type(x))) is not None:
+            given = () if axis is DEFAULT_AXIS else (axis,)
+            return road(Map._call, self, x, given, options if out is None else {"out": out, **options})
+        return self._call(x, axis, out=out, **options)
+
+    def _call(self, x: Any, axis: Axis = DEFAULT_AXIS, *, out: Any = None, **options: Any) -> Array:
+        """A call of any kind."""
         call = self._read(x, axis, **options)
         asked = Asked("value", self.formula)
         return call.backend.run(call, self._value, [], [("entries", call.dtype)], out, asked)[0]
 
+    @entrance
     def vjp(
         self, x: Any, g: Any, axis: Axis = DEFAULT_AXIS, *, wrt: str | tuple[str, ...] = SCORES, **options: Any
     ) -> Any:
@@ -101,6 +113,7 @@ class Map:
         results = pulled_back(call, self.formula, read_like(call, g, "g"), read_wrt(call, wrt))
         return results[0] if isinstance(wrt, str) else results
 
+    @entrance
     def jvp(self, x: Any, t: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
         """The Jacobian-vector product of a tangent.
 
@@ -136,6 +149,7 @@ class Map:
         asked = Asked("jvp", self.formula)
         return call.backend.run(call, function, operands, [("entries", call.dtype)], asked=asked)[0]
 
+    @entrance
     def jacobian(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
         """The matrix of all derivatives.
 
@@ -174,6 +188,7 @@ class Map:
 
         return call.backend.run(call, function, [], [("matrix", call.dtype)])[0]
 
+    @entrance
     def support_size(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
         """How many entries of each row weigh something.
 
@@ -207,6 +222,7 @@ class Map:
         asked = Asked("support_size", self.formula)
         return call.backend.run(call, function, [], [("row", call.backend.xp.int64)], asked=asked)[0]
 
+    @entrance
     def regularizer(
         self,
         p: Any,
@@ -248,6 +264,7 @@ class Map:
 
         return call.backend.run(call, function, [], [("row", call.dtype)])[0]
 
+    @entrance
     def smooth_max(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
         """The value of the maximum that the weights attain: logsumexp for softmax.
 
@@ -278,6 +295,7 @@ class Map:
 
         return call.backend.run(call, function, [], [("row", call.dtype)])[0]
 
+    @entrance
     def loss(
         self,
         x: Any,
@@ -326,6 +344,7 @@ class Map:
         asked = Asked("loss", self.formula, targets)
         return losses.reduced_loss(call, asked, losses.loss_rows, reduction)
 
+    @entrance
     def residual(self, x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
         """Weights less target: the gradient of each row's loss in the scores that the map sees.
 
@@ -420,7 +439,10 @@ class Map:
         return quick(method, x, operand, axis, out, options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key != "_quick"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_quick", "_cut", "handle")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, handle=handle_for(self))
 
     def _value(self, rows: Rows, hyper: Hyper) -> tuple[Array]:
         return (self.formula.solve(rows, hyper).value(),)

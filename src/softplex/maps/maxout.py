@@ -14,6 +14,7 @@ from softplex.core.arguments import DEFAULT_AXIS, Axis, read
 from softplex.core.arrays import Array, Namespace
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.formula import Formula
+from softplex.core.roads import entrance, handle_for
 from softplex.core.rows import Rows
 
 LAYOUTS = ("contiguous", "strided")
@@ -76,6 +77,7 @@ class Maxout:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__name__", self.name)
+        object.__setattr__(self, "handle", handle_for(self))
 
     def __repr__(self) -> str:
         return f"<softplex {self.name}>"
@@ -83,6 +85,7 @@ class Maxout:
     def __reduce__(self) -> tuple[type[Maxout], tuple[str]]:
         return Maxout, (self.name,)
 
+    @entrance
     def __call__(
         self,
         x: Any,
@@ -98,6 +101,7 @@ class Maxout:
         groups = self._read(x, pieces, axis, layout, dtype, dim)
         return self._reduce(groups, largest, groups.call.dtype, "value", out)
 
+    @entrance
     def winner(
         self,
         x: Any,
@@ -131,6 +135,7 @@ class Maxout:
         groups = self._read(x, pieces, axis, layout, dtype, dim)
         return self._reduce(groups, first_winner, groups.call.backend.xp.int64, "winner")
 
+    @entrance
     def vjp(
         self,
         x: Any,
@@ -177,6 +182,7 @@ class Maxout:
 
         return self._expand(groups, function, g)
 
+    @entrance
     def jvp(
         self,
         x: Any,

@@ -40,6 +40,17 @@ def short_cut(formula: Formula) -> Any:
     return cpu.short_cut(kernel.number, kernel.negated, "alpha" in free, {**free, **kernel.fixed}.get("alpha", UNUSED))
 
 
+def tensor_cut(formula: Formula) -> tuple[Any, bool] | None:
+    """What computes commonest calls from addresses, and whether weights tell the way back beside a sink."""
+    kernel = None if cpu is None else kernel_of(formula)
+    if cpu is None or kernel is None:
+        return None
+    free = {parameter.name: parameter.default for parameter in formula.parameters}
+    alpha = {**free, **kernel.fixed}.get("alpha", UNUSED)
+    cut = cpu.tensor_cut(kernel.number, kernel.negated, "alpha" in free, alpha)
+    return cut, kernel.number in (SOFTMAX, LOG_SOFTMAX)
+
+
 def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | None) -> list[NDArray] | None:
     """The results of a call by its kernel, or None."""
     kernel = kernel_of(asked.formula) if is_on() else None

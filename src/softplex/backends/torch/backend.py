@@ -24,6 +24,7 @@ from softplex.core.arrays import Number
 from softplex.core.call import Asked, Call, Kind
 
 SIXTEEN_BIT = (torch.float16, torch.bfloat16)
+SYMBOLS = (torch.SymInt, torch.SymFloat)
 
 
 @lru_cache
@@ -86,13 +87,14 @@ class TorchBackend(ArrayApiBackend):
         return x.dtype
 
     def as_parameter(self, value: Any, what: str) -> Number:
-        """A Python float, or a tensor in the working precision."""
-        number = super().as_parameter(value, what)
-        return self.settled_number(number)
+        """A Python float, or a tensor in the working precision; a number that a compiler leaves open is one."""
+        if isinstance(value, SYMBOLS):
+            return torch.scalar_tensor(torch.sym_float(value), dtype=self.working, device=self.device)
+        return super().as_parameter(value, what)
 
-    def settled_number(self, number: Number) -> Number:
-        """Where tensors cannot be looked at, a tensor stays one."""
-        return number
+    def visible(self, array: Any, given: Any) -> Any:
+        """Numbers that came from elsewhere are NumPy's to look at."""
+        return array if isinstance(given, SYMBOLS) else super().visible(array, given)
 
     def as_mask(self, where: Any, name: str) -> Tensor:
         """A bool tensor."""

@@ -1,0 +1,143 @@
+"""The commonest calls on plain tensors: the kernel is given addresses, autograd a node that keeps the weights alone.
+
+Whatever this does not know for certain it declines, and the call goes on as any other. No formula lives here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softplex.backends.torch.modes import is_batched, is_plain, is_transformed
+from softplex.core.arrays import Terms, each
+from softplex.core.rows import Rows
+from softplex.native.calls import tensor_cut
+
+NUMBERS = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A map's kernel for tensors."""
+
+    run: Any
+    keeps_sinks: bool
+    """Whether the weights say all that the way back needs, a sink among the competitors."""
+    formula: Any
+
+
+def cut_of(owner: Any) -> Cut | None:
+    """The kernel of a map, found once and kept beside the map."""
+    known = owner.__dict__
+    if "_cut" not in known:
+        formula = getattr(owner, "formula", None)
+        found = None if formula is None else tensor_cut(formula)
+        object.__setattr__(owner, "_cut", None if found is None else Cut(*found, formula))
+    cut: Cut | None = known["_cut"]
+    return cut
+
+
+def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -> Tensor | None:
+    """The weights by the kernel, or None."""
+    number = NUMBERS.get(x.dtype)
+    if number is None or not x.is_cpu or is_transformed() or x.layout is not torch.strided or x.is_neg():
+        return None
+    cut = cut_of(owner)
+    if cut is None or len(args) > 1:
+        return None
+    axis = args[0] if args else -1
+    where, options = None, given
+    if given:
+        options = dict(given)
+        if "axis" in options:
+            axis = options.pop("axis")
+        if "dim" in options:
+            if args or "axis" in given:
+                return None
+            axis = options.pop("dim")
+        where = options.pop("where", None)
+        if where is not None and not fits(where, x):
+            return None
+    if x.requires_grad and torch.is_grad_enabled():
+        if options.get("sink") is not None and not cut.keeps_sinks:
+            return None
+        found: Tensor | None = Weights.apply(x, cut, number, axis, options, where)  # type: ignore[no-untyped-call]
+        return found
+    return computed(cut, "value", number, axis, options, x, None, where)
+
+
+def fits(where: Any, x: Tensor) -> bool:
+    """Whether a mask may be read where it lies."""
+    return isinstance(where, Tensor) and where.dtype is torch.bool and where.shape == x.shape and is_plain(where)
+
+
+def computed(
+    cut: Cut, method: str, number: int, axis: Any, options: dict[str, Any], x: Tensor, g: Tensor | None, where: Any
+) -> Tensor | None:
+    """The kernel's result, or None where it declines."""
+    result = torch.empty_like(x)
+    is_done = cut.run(
+        method,
+        number,
+        axis,
+        torch.get_num_threads(),
+        options,
+        x.shape,
+        x.data_ptr(),
+        x.stride(),
+        0 if g is None else g.data_ptr(),
+        None if g is None else g.stride(),
+        0 if where is None else where.data_ptr(),
+        None if where is None else where.stride(),
+        result.data_ptr(),
+        result.stride(),
+    )
+    return result if is_done else None
+
+
+class Weights(torch.autograd.Function):
+    """The weights, which are all that the way back needs."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cut: Cut, number: int, axis: Any, options: Any, where: Any) -> Tensor | None:
+        """By the kernel."""
+        p = computed(cut, "value", number, axis, options, x, None, where)
+        if p is not None:
+            ctx.save_for_backward(p)
+            ctx.known = cut, number, axis, options
+        return p
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """By the kernel, or by the formula where the way back is to be differentiated."""
+        (p,) = ctx.saved_tensors
+        found = None
+        if not torch.is_grad_enabled() and is_plain(g) and not is_batched(g) and not g.is_neg():
+            cut, number, axis, options = ctx.known
+            found = computed(cut, "backward", number, axis, options, p, g, None)
+        return (by_formula(ctx.known, p, g) if found is None else found), None, None, None, None, None
+
+
+def by_formula(known: tuple[Cut, int, int, dict[str, Any]], p: Tensor, g: Tensor) -> Tensor:
+    """g^T J from the weights, in operations that can be differentiated."""
+    from softplex.backends.torch.backend import backend_on
+
+    cut, _, axis, options = known
+    backend = backend_on(p.device, False)
+    xp, names = backend.xp, [parameter.name for parameter in cut.formula.parameters]
+    hyper = {parameter.name: parameter.default for parameter in cut.formula.parameters}
+    hyper |= {name: float(options[name]) for name in names if name in options}
+    weights, g = [xp.astype(xp.moveaxis(one, axis, -1), xp.working) for one in (p, g)]
+    rows = Rows(xp, weights, temperature=float(options.get("temperature", 1.0)))
+    solution = cut.formula.recalled(rows, hyper, Terms(weights))
+    is_live = weights != solution.absent
+    terms = Terms(xp.where(is_live, g, 0.0))
+    if options.get("sink") is not None:
+        rest = xp.clip(1.0 - xp.sum(weights, axis=-1, keepdims=True), 0.0, 1.0)
+        solution = cut.formula.recalled(rows, hyper, Terms(weights, rest))
+        terms = Terms(terms.entries, xp.zeros_like(rest))
+    moved = each(lambda c: c * (solution.rows.sign / rows.temperature), solution.cotangent(terms)).entries
+    return xp.moveaxis(xp.astype(xp.where(is_live, moved, 0.0), p.dtype), -1, axis)

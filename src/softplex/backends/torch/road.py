@@ -1,0 +1,45 @@
+"""How tensors enter a map: into the graph that is being compiled, by a short cut, or as everything else does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softplex.backends.torch import quick
+from softplex.backends.torch.modes import PLAIN
+from softplex.core.roads import ROADS
+
+Method = Callable[..., Any]
+
+
+def plain_road(method: Method, owner: Any, x: Tensor, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """For torch's own tensors."""
+    if torch.compiler.is_dynamo_compiling():
+        from softplex.backends.torch.graph import in_graph
+
+        return in_graph(owner.handle, method.__name__, x, *args, **options)
+    if method.__name__ == "_call":
+        found = quick.value(owner, x, args, options)
+        if found is not None:
+            return found
+    return method(owner, x, *args, **options)
+
+
+def subclass_road(method: Method, owner: Any, x: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+    """For tensors of other classes, which compute in their own way."""
+    if torch.compiler.is_dynamo_compiling():
+        from softplex.backends.torch.graph import in_graph
+
+        return in_graph(owner.handle, method.__name__, x, *args, **options)
+    return method(owner, x, *args, **options)
+
+
+def enter(kind: type) -> None:
+    """Let tensors of a type take their road."""
+    for each in PLAIN:
+        ROADS[each] = plain_road
+    if kind not in ROADS:
+        ROADS[kind] = subclass_road if issubclass(kind, Tensor) else None

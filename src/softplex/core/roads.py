@@ -1,0 +1,93 @@
+"""The door at which arrays of a library that compiles what it runs are met, before any argument is looked at.
+
+A library says there what happens to its arrays: a road takes the method and its arguments as they were given. Arrays
+that no library meets go straight on. What a road does stands in the library's backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from itertools import count
+from typing import Any, TypeVar
+from weakref import WeakValueDictionary
+
+Road = Callable[..., Any]
+"""road(method, owner, x, args, options): the result of owner.method(x, *args, **options)."""
+
+ROADS: dict[type, Road | None] = {}
+"""By the type of x; None: straight on."""
+
+OWNERS: WeakValueDictionary[int, Any] = WeakValueDictionary()
+"""Who has methods that arrays enter, by handle: compilers keep numbers, not objects."""
+
+HANDLES = count(1)
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def handle_for(owner: Any) -> int:
+    """A handle by which a compiled call finds its owner."""
+    handle = next(HANDLES)
+    OWNERS[handle] = owner
+    return handle
+
+
+def road_of(kind: type) -> Road | None:
+    """The road for arrays of a type, if their library has one."""
+    if kind in ROADS:
+        return ROADS[kind]
+    return found_road(kind)
+
+
+def found_road(kind: type) -> Road | None:
+    """The road of a type that is met for the first time: torch's, for its tensors and what inherits from them."""
+    if kind.__module__.startswith("torch") or any(each.__module__ == "torch" for each in kind.__mro__):
+        from softplex.backends.torch.road import enter
+
+        enter(kind)
+    else:
+        ROADS[kind] = None
+    return ROADS[kind]
+
+
+def entrance(method: F) -> F:
+    """A method that arrays enter by the road of their library."""
+
+    @wraps(method)
+    def entered(self: Any, x: Any, *args: Any, **options: Any) -> Any:
+        road = road_of(type(x))
+        if road is None:
+            return method(self, x, *args, **options)
+        return road(method, self, x, args, options)
+
+    return entered  # type: ignore[return-value]
+
+
+class Functions:
+    """Who owns the functions that are no object's methods."""
+
+    def __init__(self) -> None:
+        self.handle = handle_for(self)
+
+
+FUNCTIONS = Functions()
+
+
+def open_to_tensors(function: F) -> F:
+    """A function that arrays enter by the road of their library."""
+
+    def method(self: Functions, x: Any, *args: Any, **options: Any) -> Any:
+        return function(x, *args, **options)
+
+    method.__name__ = function.__name__
+    setattr(Functions, function.__name__, method)
+
+    @wraps(function)
+    def entered(x: Any, *args: Any, **options: Any) -> Any:
+        road = road_of(type(x))
+        if road is None:
+            return function(x, *args, **options)
+        return road(method, FUNCTIONS, x, args, options)
+
+    return entered  # type: ignore[return-value]

@@ -1,6 +1,7 @@
 """softplex.torch.attention: against torch's own with softmax, against plain NumPy with any map; tiles and memory."""
 
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ sxt = pytest.importorskip("softplex.torch")
 from torch.nn.functional import scaled_dot_product_attention  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-tiles = __import__("sys").modules["softplex.torch.attention"]
+tiles = sys.modules["softplex.torch.attention"]
 MAPS = [sx.softmax, sx.softmin, sx.sparsemax, sx.entmax15, sx.entmax.bind(alpha=1.3), sx.budget.bind(budget=2)]
 RTOL = {torch.float64: 1e-12, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 2e-3}
 
@@ -130,7 +131,9 @@ def test_any_map(each, sink, tile):
     close(sxt.attention(q, k, v, map=blended, sink=given), torch.as_tensor(expected), torch.float64)
 
 
-@pytest.mark.parametrize("each", [sx.softmax, sx.sparsemax, sx.entmax15, sx.entmax.bind(alpha=1.3)], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "each", [sx.softmax, sx.sparsemax, sx.entmax15, sx.entmax.bind(alpha=1.3)], ids=lambda m: m.name
+)
 def test_gradcheck(each, tile):
     q, k, v = (t.requires_grad_() for t in inputs(batch=(2,), length=3, keys=4, width=2, out=2))
     sink = torch.tensor([0.3, -0.2], dtype=torch.float64, requires_grad=True)
@@ -199,7 +202,9 @@ def test_padding_may_hold_nan(each, causal, tile):
         close(one, other, torch.float64)
 
 
-@pytest.mark.parametrize("shapes", [((5, 4), (7, 4), (7, 6)), ((2, 1, 5, 4), (3, 7, 4), (1, 1, 7, 6)), ((5, 4), (2, 7, 4), (3, 1, 7, 6))])
+@pytest.mark.parametrize(
+    "shapes", [((5, 4), (7, 4), (7, 6)), ((2, 1, 5, 4), (3, 7, 4), (1, 1, 7, 6)), ((5, 4), (2, 7, 4), (3, 1, 7, 6))]
+)
 def test_leading_dimensions_broadcast(shapes, tile):
     q, k, v = (random(*shape, seed=seed).requires_grad_() for seed, shape in enumerate(shapes))
     expected = torch.softmax(q @ k.mT / 2, -1) @ v
@@ -326,7 +331,9 @@ def test_few_long_rows_and_many_short_ones_fit_into_tiles(monkeypatch):
         q, k, v = inputs(batch=batch, length=length, keys=keys)
         close(sxt.attention(q, k, v), scaled_dot_product_attention(q, k, v), torch.float64)
         scores = math.prod(batch) * length * keys
-        assert max(seen) <= max(64, keys) and len(seen) <= 2 * scores / min(64, scores) + length * math.prod(batch) * (keys > 64)
+        assert max(seen) <= max(64, keys) and len(seen) <= 2 * scores / min(64, scores) + length * math.prod(batch) * (
+            keys > 64
+        )
 
 
 @pytest.mark.parametrize(

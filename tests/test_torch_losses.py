@@ -7,6 +7,7 @@ import copy
 import io
 import itertools
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -104,10 +105,10 @@ def test_the_weights_move_with_the_module_and_are_kept():
 @pytest.mark.parametrize(
     ("make", "shown"),
     [
-        (lambda: sxt.SparsemaxLoss(), "SparsemaxLoss(dim=-1, reduction='mean')"),
+        (sxt.SparsemaxLoss, "SparsemaxLoss(dim=-1, reduction='mean')"),
         (lambda: sxt.EntmaxLoss(1.3, dim=1), "EntmaxLoss(alpha=1.3, dim=1, reduction='mean')"),
         (lambda: sxt.FenchelYoungLoss(sx.softmax), "FenchelYoungLoss(map=softmax, dim=-1, reduction='mean')"),
-        (lambda: sxt.CrossEntropyLoss(), "CrossEntropyLoss(dim=-1, reduction='mean', ignore_index=-100)"),
+        (sxt.CrossEntropyLoss, "CrossEntropyLoss(dim=-1, reduction='mean', ignore_index=-100)"),
     ],
 )
 def test_a_loss_shows_what_it_was_given(make, shown):
@@ -158,7 +159,12 @@ def gradients_of(loss, tensors, seed=5):
 def test_linear_loss_is_the_loss_of_the_scores(each, reduction, soft):
     hidden, weight, bias, y = linear_case(soft=soft)
     class_weight = torch.tensor([1.0, 2.0, 0.5, 3.0, 0.0], dtype=torch.float64)
-    options = {"reduction": reduction, "label_smoothing": 0.1, "temperature": 0.7, "ignore_index": None if soft else -100}
+    options = {
+        "reduction": reduction,
+        "label_smoothing": 0.1,
+        "temperature": 0.7,
+        "ignore_index": None if soft else -100,
+    }
     expected = each.loss(hidden @ weight.T + bias, y, weight=class_weight, **options)
     wanted = gradients_of(expected, (hidden, weight, bias))
     for chunk in (1, 3, N, 100, None):
@@ -196,7 +202,9 @@ def test_linear_loss_gradcheck(reduction):
 def test_linear_loss_takes_any_leading_dimensions():
     hidden, weight, y = random(2, 3, D), random(V, D), labels(2, 3, classes=V)
     rows = sxt.linear_loss(hidden, weight, y, sx.sparsemax, reduction="none", chunk=4)
-    np.testing.assert_allclose(rows.numpy(), sx.sparsemax.loss(hidden @ weight.T, y, reduction="none").numpy(), rtol=1e-12)
+    np.testing.assert_allclose(
+        rows.numpy(), sx.sparsemax.loss(hidden @ weight.T, y, reduction="none").numpy(), rtol=1e-12
+    )
     one = sxt.linear_loss(hidden[0, 0], weight, y[0, 0], sx.sparsemax)
     np.testing.assert_allclose(one.item(), rows[0, 0].item(), rtol=1e-12)
     assert sxt.linear_loss(hidden[:0], weight, y[:0], sx.sparsemax).item() == 0.0
@@ -219,7 +227,9 @@ def test_all_rows_ignored_is_zero(reduction):
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_linear_loss_gives_the_gradients_that_are_asked_for(asked, reduction):
     *tensors, y = linear_case()
-    full = gradients_of(sxt.linear_loss(tensors[0], tensors[1], y, bias=tensors[2], ignore_index=-100, reduction=reduction), tensors)
+    full = gradients_of(
+        sxt.linear_loss(tensors[0], tensors[1], y, bias=tensors[2], ignore_index=-100, reduction=reduction), tensors
+    )
     given = [each.detach().requires_grad_(wanted) for each, wanted in zip(tensors, asked, strict=True)]
     loss = sxt.linear_loss(given[0], given[1], y, bias=given[2], ignore_index=-100, reduction=reduction)
     assert loss.requires_grad == any(asked)
@@ -319,8 +329,9 @@ def test_the_matrix_of_scores_is_never_held(each, reduction):
     hidden, weight = random(rows, width).requires_grad_(), random(classes, width).requires_grad_()
     y = labels(rows, classes=classes)
     saved = []
-    with Largest() as largest, torch.autograd.graph.saved_tensors_hooks(
-        lambda t: saved.append(t.numel()) or t, lambda t: t
+    with (
+        Largest() as largest,
+        torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t.numel()) or t, lambda t: t),
     ):
         sxt.linear_loss(hidden, weight, y, each, reduction=reduction, chunk=chunk).sum().backward()
     assert largest.entries <= chunk * classes
@@ -330,12 +341,15 @@ def test_the_matrix_of_scores_is_never_held(each, reduction):
     assert largest.entries >= rows * classes  # the measure sees what it is to see
 
 
-def test_a_chunk_has_64_mebibytes_of_scores():
-    classes = 2**20
-    hidden, weight = torch.zeros(17, 1), torch.zeros(classes, 1)
-    with torch.no_grad(), Largest() as largest:
-        sxt.linear_loss(hidden, weight, torch.zeros(17, dtype=torch.long))
-    assert largest.entries == 16 * classes  # of 4 bytes
+def test_a_chunk_has_64_mebibytes_of_scores(monkeypatch):
+    module = sys.modules["softplex.torch.linear_loss"]
+    assert module.CHUNK_BYTES == 64 * 2**20
+    monkeypatch.setattr(module, "CHUNK_BYTES", 4096)
+    for dtype, rows in [(torch.float64, 5), (torch.float32, 10), (torch.bfloat16, 10)]:
+        hidden, weight = torch.zeros(64, 1, dtype=dtype), torch.zeros(100, 1, dtype=dtype)
+        with torch.no_grad(), Largest() as largest:
+            sxt.linear_loss(hidden, weight, torch.zeros(64, dtype=torch.long))
+        assert largest.entries == 100 * rows
 
 
 @pytest.mark.parametrize(
@@ -361,7 +375,7 @@ def test_linear_loss_says_what_is_wrong(change, kind, words):
         sxt.linear_loss(**given)
 
 
-def test_linear_loss_compiles_and_checkpoints():
+def test_linear_loss_checkpoints():
     hidden, weight, bias, y = linear_case(torch.float32)
     expected = sxt.linear_loss(hidden, weight, y, sx.sparsemax, bias=bias, ignore_index=-100)
     wanted = torch.autograd.grad(expected, (hidden, weight, bias))
@@ -372,3 +386,20 @@ def test_linear_loss_compiles_and_checkpoints():
     found = torch.utils.checkpoint.checkpoint(loss, hidden, weight, bias, use_reentrant=False)
     for one, other in zip(torch.autograd.grad(found, (hidden, weight, bias)), wanted, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_linear_loss_compiles(reduction):
+    hidden, weight, bias, y = linear_case(torch.float32)
+
+    def loss(hidden, weight, bias):
+        return sxt.linear_loss(
+            hidden, weight, y, sx.sparsemax, bias=bias, ignore_index=-100, reduction=reduction, chunk=4
+        )
+
+    found = torch.compile(loss, fullgraph=True, backend="aot_eager")(hidden, weight, bias)
+    expected = loss(hidden, weight, bias)
+    np.testing.assert_allclose(found.detach().numpy(), expected.detach().numpy(), rtol=1e-5)
+    pairs = zip(*(gradients_of(each, (hidden, weight, bias)) for each in (found, expected)), strict=True)
+    for one, other in pairs:
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-6)

@@ -73,7 +73,7 @@ def test_every_map_has_a_module_and_every_map_of_weights_a_loss():
 @pytest.mark.parametrize(
     ("make", "shown"),
     [
-        (lambda: sxt.Sparsemax(), "Sparsemax(dim=-1)"),
+        (sxt.Sparsemax, "Sparsemax(dim=-1)"),
         (lambda: sxt.Softmax(1, temperature=0.5, empty="nan"), "Softmax(dim=1, temperature=0.5, empty='nan')"),
         (lambda: sxt.Entmax(1.3, dim=0), "Entmax(alpha=1.3, dim=0)"),
         (lambda: sxt.Entmax(learnable=True), "Entmax(alpha=1.5, dim=-1, learnable=True)"),
@@ -98,7 +98,7 @@ def test_a_module_shows_what_it_was_given(make, shown):
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [
-        (lambda: sxt.Budget(), TypeError, "missing a required argument: 'budget'.*it takes"),
+        (sxt.Budget, TypeError, "missing a required argument: 'budget'.*it takes"),
         (lambda: sxt.Softmax(alpha=2.0), TypeError, "unexpected keyword argument 'alpha'"),
         (lambda: sxt.Softmax(learnable=True), TypeError, "learnable"),
         (lambda: sxt.Activation(sx.softmax, learnable=True), TypeError, "no hyper-parameter"),
@@ -259,7 +259,9 @@ def test_maxout_convolution_is_torchs_layer_and_maxima(rank, sizes, groups):
     if groups == 2:  # a unit looks at the channels of its own group only
         moved = x.clone()
         moved[:, 2:] += 1.0
-        assert torch.equal(layer(x)[:, :3], layer(moved)[:, :3]) and not torch.equal(layer(x)[:, 3:], layer(moved)[:, 3:])
+        assert torch.equal(layer(x)[:, :3], layer(moved)[:, :3]) and not torch.equal(
+            layer(x)[:, 3:], layer(moved)[:, 3:]
+        )
 
 
 @pytest.mark.parametrize(
@@ -303,5 +305,7 @@ def test_a_learnable_module_compiles():
 
 
 def test_softplex_alone_does_not_import_torch():
-    command = "import sys, softplex; assert 'torch' not in sys.modules; import softplex.torch; assert 'torch' in sys.modules"
+    command = (
+        "import sys, softplex; assert 'torch' not in sys.modules; import softplex.torch; assert 'torch' in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", command], check=True, timeout=120)

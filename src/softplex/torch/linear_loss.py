@@ -119,10 +119,13 @@ def linear_loss(
     y = y.reshape(-1, classes) if y.is_floating_point() else y.reshape(-1)
     losses: Tensor
     with torch.autocast(device, enabled=False):
-        if reduction == "none":
+        share = share_of_row(y, ignore_index, class_weight, result) if reduction == "mean" else None
+        # Compilers do not take a forward that differentiates; there all reductions go by way of the rows.
+        if reduction == "none" or torch.compiler.is_compiling():
             losses = applied(RowLosses, flat, weight, bias, y, plan).reshape(hidden.shape[:-1])
+            losses = losses if reduction == "none" else losses.sum()
+            losses = losses if share is None else losses * share
         else:
-            share = share_of_row(y, ignore_index, class_weight, result) if reduction == "mean" else None
             losses = applied(ReducedLoss, flat, weight, bias, y, plan, share)
     return losses if is_autocast else losses.to(compute)
 
@@ -168,9 +171,10 @@ class Chunk(NamedTuple):
 
     at: slice
     hidden: Tensor
-    scores: Tensor
     losses: Tensor
-    """Of the rows, to be differentiated in the scores."""
+    """Of the rows."""
+    pull: Callable[[Tensor], Tensor] | None
+    """From cotangents of the losses to the gradient of the scores."""
 
 
 def chunks(plan: Plan, hidden: Tensor, weight: Tensor, bias: Tensor | None, y: Tensor) -> Iterator[Chunk]:
@@ -178,11 +182,26 @@ def chunks(plan: Plan, hidden: Tensor, weight: Tensor, bias: Tensor | None, y: T
     for start in range(0, hidden.shape[0], plan.rows):
         at = slice(start, start + plan.rows)
         part = hidden[at].to(plan.compute)
-        scores = linear(part, weight, bias)
-        with torch.set_grad_enabled(plan.needs_grad):
-            scores.requires_grad_(plan.needs_grad)
-            losses = plan.map.loss(scores, y[at], -1, reduction="none", **plan.options)
-        yield Chunk(at, part, scores, losses)
+        losses, pull = losses_and_pull(plan, linear(part, weight, bias), y[at])
+        yield Chunk(at, part, losses, pull)
+
+
+def losses_and_pull(plan: Plan, scores: Tensor, y: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor] | None]:
+    """The losses of some rows, and how cotangents go from them to the scores."""
+
+    def losses_of(scores: Tensor) -> Tensor:
+        losses: Tensor = plan.map.loss(scores, y, -1, reduction="none", **plan.options)
+        return losses
+
+    if not plan.needs_grad:
+        return losses_of(scores), None
+    if torch.compiler.is_compiling():  # where torch.autograd.grad is not traced
+        losses, pull, *_ = torch.func.vjp(losses_of, scores)
+        return losses, lambda g: pull(g)[0]
+    with torch.enable_grad():
+        scores.requires_grad_()
+        losses = losses_of(scores)
+    return losses.detach(), lambda g: torch.autograd.grad(losses, scores, g)[0]
 
 
 class Gradients:
@@ -196,7 +215,8 @@ class Gradients:
 
     def add(self, chunk: Chunk, weight: Tensor, g: Tensor) -> None:
         """Take in a chunk whose losses have the cotangents g."""
-        (moved,) = torch.autograd.grad(chunk.losses, chunk.scores, g)
+        assert chunk.pull is not None
+        moved = chunk.pull(g)
         if self.hidden is not None:
             self.hidden[chunk.at] = moved @ weight
         if self.weight is not None and self.weight.dtype == moved.dtype:
@@ -228,16 +248,15 @@ class ReducedLoss(torch.autograd.Function):
         for chunk in chunks(plan, hidden, used, shift, y):
             if plan.needs_grad:
                 gradients.add(chunk, used, torch.ones_like(chunk.losses))
-            total += chunk.losses.detach().sum()
-        ctx.share = share
-        ctx.save_for_backward(hidden, weight, bias, *gradients.all)
+            total += chunk.losses.sum()
+        ctx.save_for_backward(hidden, weight, bias, share, *gradients.all)
         return total if share is None else total * share
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
         """The gradients times g."""
-        hidden, weight, bias, *gradients = ctx.saved_tensors
-        scale = g if ctx.share is None else g * ctx.share
+        hidden, weight, bias, share, *gradients = ctx.saved_tensors
+        scale = g if share is None else g * share
 
         def scaled() -> list[Tensor | None]:
             return [None if found is None else found * scale.to(found.dtype) for found in gradients]

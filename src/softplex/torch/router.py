@@ -35,7 +35,7 @@ class Routing(NamedTuple):
     experts_per_token: Tensor
     """The mean number of experts that a token goes to; no gradient."""
     balance_loss: Tensor
-    """experts * sum_i f_i P_i with f the fraction, scaled to sum to 1, and P the mean weight; 1 where one of them is even.
+    """experts * sum_i f_i P_i with f the fraction, scaled to sum to 1, and P the mean weight; 1 where either is even.
     It says nothing where each token goes to all experts, as with softmax and no k."""
     z_loss: Tensor
     """The mean of (log sum exp scores)^2, which keeps scores small."""

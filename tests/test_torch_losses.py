@@ -388,6 +388,7 @@ def test_linear_loss_checkpoints():
         assert torch.equal(one, other)
 
 
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # the compiler's own doing
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_linear_loss_compiles(reduction):
     hidden, weight, bias, y = linear_case(torch.float32)

@@ -106,4 +106,44 @@ DASK = Framework(
     lambda array: type(array).__module__.startswith("dask"),
     lazy=True,
 )
-FRAMEWORKS = (NUMPY, FORMULAS, STRICT, DASK) if HAS_KERNELS else (NUMPY, STRICT, DASK)
+
+
+def torch_tensor(array):
+    torch = importlib.import_module("torch")
+    array = np.asarray(array)
+    if array.dtype.name == "bfloat16":
+        return torch.tensor(array.astype(np.float32)).to(torch.bfloat16)
+    return torch.tensor(array)
+
+
+def tensor_to_numpy(tensor):
+    torch = importlib.import_module("torch")
+    if tensor.dtype is torch.bfloat16:
+        return tensor.detach().float().numpy().astype(numpy_dtype("bfloat16"))
+    return tensor.detach().numpy()
+
+
+def forward_mode():
+    """Under it no tensor may be looked at: all take the road of graphs."""
+    return importlib.import_module("torch.autograd.forward_ad").dual_level()
+
+
+TORCH = Framework(
+    "torch",
+    "torch",
+    FLOATS,
+    torch_tensor,
+    tensor_to_numpy,
+    lambda array: type(array).__module__ == "torch" and type(array).__name__ == "Tensor",
+    kernels=WITH_A_KERNEL if HAS_KERNELS else (),
+    bits=True,
+)
+TORCH_FORMULAS = replace(
+    TORCH,
+    name="torch formulas",
+    dtypes=("float64", "float32"),
+    kernels=(),
+    bits=False,
+    setting=forward_mode,
+)
+FRAMEWORKS = (NUMPY, *([FORMULAS] if HAS_KERNELS else []), STRICT, DASK, TORCH, TORCH_FORMULAS)

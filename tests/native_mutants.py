@@ -13,7 +13,7 @@ import numpy as np
 import softplex as sx
 
 NAMES = ("map", "method", "type", "negated", "row_axes", "threads", "empty", "x", "operand", "index", "mask", "result")
-NAMES += ("temperature", "sink", "alpha")
+NAMES += ("temperature", "sink", "alpha", "scale")
 SOFTMAX, VALUE, VJP, JVP, FLOAT32 = 0, 0, 1, 2, 1
 
 
@@ -41,13 +41,15 @@ class Mutant:
 
 
 MUTANTS: list[Mutant] = []
+BACKWARD: list[Mutant] = []
+"""Those of the derivative from the weights, which test_native_backward.py has samples of; maps by their names."""
 
 
 def mutant(map_, task):
     """Enrol a function of the true run and its arguments as a wrong run."""
 
     def enrol(run):
-        MUTANTS.append(Mutant(run.__name__, map_, task, run))
+        (BACKWARD if task == "backward" else MUTANTS).append(Mutant(run.__name__, map_, task, run))
         return run
 
     return enrol
@@ -211,3 +213,74 @@ def every_winner_gets_it(run, given):
     if given["row_axes"] == 1 and given["method"] == VJP:
         wins = given["x"] == given["x"].max(axis=-1, keepdims=True)
         given["result"][...] = np.where(wins, given["operand"][..., None], given["result"])
+
+
+# -- the derivative from the weights ----------------------------------------------------------------------------------
+
+
+@mutant("softmax", "backward")
+def mean_left_out(run, given):
+    """p g."""
+    run(**given)
+    given["result"][...] = given["x"] * given["operand"]
+
+
+@mutant("softmax", "backward")
+def nine_steps_off(run, given):
+    run(**given)
+    if given["type"] == FLOAT32:
+        given["result"][...] *= np.float32(1 + 9 * 2.0**-23)
+
+
+@mutant("log_softmax", "backward")
+def logarithms_taken_as_weights(run, given):
+    run(**{**given, "map": SOFTMAX})
+
+
+@mutant("log_softmax", "backward")
+def sum_over_masked_entries(run, given):
+    floor = np.asarray(-1e4, given["x"].dtype)
+    run(**{**given, "x": np.maximum(given["x"], floor)})
+
+
+@mutant("sparsemax", "backward")
+def mean_over_all_entries(run, given):
+    run(**{**given, "x": np.where(given["x"] == 0, np.asarray(1e-3, given["x"].dtype), given["x"])})
+
+
+@mutant("entmax15", "backward")
+def slope_of_sparsemax(run, given):
+    run(**{**given, "map": 2})
+
+
+@mutant("entmax", "backward")
+def alpha_of_the_first_row_alone(run, given):
+    run(**{**given, "alpha": float(np.ravel(given["alpha"])[0])})
+
+
+@mutant("sparsemax", "backward")
+def temperature_of_the_first_row_alone(run, given):
+    run(**{**given, "temperature": float(np.ravel(given["temperature"])[0])})
+
+
+@mutant("entmax15", "backward")
+def negation_left_out(run, given):
+    run(**{**given, "negated": False})
+
+
+@mutant("sparsemax", "backward")
+def cotangents_read_where_nothing_is_weighed(run, given):
+    run(**given)
+    with np.errstate(all="ignore"):
+        given["result"][...] = given["result"] + 0 * given["operand"]
+
+
+@mutant("softmax", "backward")
+def nan_weighs_nothing(run, given):
+    run(**{**given, "x": np.nan_to_num(given["x"])})
+
+
+@mutant("log_softmax", "backward")
+def last_row_of_eight_unset(run, given):
+    run(**given)
+    given["result"][7::8] = 0

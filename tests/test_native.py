@@ -358,7 +358,7 @@ FOREIGN = np.zeros((2, 3), np.dtype(float).newbyteorder())
 VJP, RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, WINNER, MAXOUT, LOG_SOFTMAX = 1, 3, 5, 6, 8, 5, 1
 WRONG = [
     *({"map": number} for number in (-1, 6, 99, 1 << 40, "softmax", None, 0.5)),
-    *({"method": number} for number in (-1, 8, 9, 1 << 40, None)),
+    *({"method": number} for number in (-1, 8, 9, 10, 1 << 40, None)),
     *({"type": number} for number in (-1, 1, 2, 3, 4, None)),
     *({"row_axes": number} for number in (-1, 0, 3, 1 << 40)),
     *(
@@ -480,9 +480,92 @@ def test_a_call_may_be_declined():
         judged(replace(sample, arguments={"reduction": "none", **more}))
 
 
-# -- tensors, by their addresses ---------------------------------------------------------------------------------------
+# -- residuals times a number ------------------------------------------------------------------------------------------
 
 TYPES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
+RESIDUAL, SCALES = 4, (1.0, -1.0, 0.0, 0.37, 1e-9, 1e9, 2.0**-23, -3e-5)
+
+
+def residuals(x, y, scale, **changed):
+    """The kernel's, against indices or distributions."""
+    method, target = (RESIDUAL_OF_INDEX, "index") if y.dtype.kind == "i" else (RESIDUAL, "operand")
+    given = {"type": TYPES[x.dtype.name], "method": method, "x": x, target: y, "result": np.empty_like(x)}
+    return run(**{**given, "scale": scale, **changed})
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])
+@pytest.mark.parametrize("number", [0, 2, 3, 4])
+@pytest.mark.parametrize("n", [5, 127, 129, 1000, 20_000])
+def test_residuals_are_multiplied(n, number, dtype):
+    rng = np.random.default_rng(n)
+    x = (4 * rng.normal(size=(len(SCALES), n))).astype(dtype)
+    index, scale = rng.integers(0, n, len(x)), np.array(SCALES)
+    for y in (index, sx.softmax(x[::-1].copy())):
+        plain = residuals(x, y, 1.0, map=number).astype(np.longdouble)
+        wanted = plain * scale[:, None]
+        got = residuals(x, y, scale, map=number)
+        info = np.finfo(dtype)
+        with np.errstate(all="ignore"):
+            fits = np.abs(wanted) < info.max / 2
+            # In 16 bits the plain residual was rounded, too.
+            spaced = np.spacing(np.abs(plain).astype(dtype)).astype(np.longdouble) * np.abs(scale[:, None])
+            reach = 4 * (np.spacing(np.abs(wanted).astype(dtype)) + info.smallest_subnormal) + spaced
+        assert np.all(np.abs(got - wanted)[fits] <= reach[fits]), (number, dtype, n)
+        for row, each in enumerate(SCALES):
+            alone = residuals(x[row : row + 1], y[row : row + 1], each, map=number)
+            assert_bits(alone, got[row : row + 1], (each, row))
+
+
+def test_a_scale_of_zero_gives_zeros():
+    x = np.random.default_rng(1).normal(size=(6, 700)).astype(np.float32)
+    x[0, 3], x[1, 4], x[2], x[3, :5] = np.nan, np.inf, -np.inf, -np.inf
+    for y in (np.arange(6), np.full_like(x, np.nan)):
+        for number in (0, 2, 4):
+            assert not residuals(x, y, np.zeros(6), map=number, empty=np.nan).any()
+            assert not residuals(x[:1], y[:1], 0.0, map=number).any()
+    halved = residuals(x, np.arange(6), np.array([0.0, 0.5] * 3), empty=np.nan)
+    assert not halved[::2].any() and np.isnan(halved[1]).all()
+
+
+def test_a_scale_is_for_residuals():
+    for method in (0, VJP, LOSS_OF_INDEX, LOSS, 7):
+        given = {"method": method, "operand": np.ones((2, 3)) / 3 if method in (VJP, LOSS) else None}
+        given |= {"index": np.zeros(2, int)} if method == LOSS_OF_INDEX else {}
+        given |= {} if method == VJP else {"result": np.zeros(2, "i8" if method == 7 else "f8")} if method else {}
+        for scale in (0.5, np.ones(2)):
+            with pytest.raises(ValueError, match="scale"):
+                run(**given, scale=scale)
+    for scale in (1, "1", None, np.ones(3), np.ones(2, "f4"), np.ones((2, 3))):
+        with pytest.raises((TypeError, ValueError)):
+            run(method=RESIDUAL_OF_INDEX, index=np.zeros(2, int), scale=scale)
+
+
+@pytest.mark.parametrize("lead", [0.0, 5.0, 9.0, 11.0, 12.0, 20.0, 60.0, -40.0, -100.0])
+def test_residuals_of_sure_rows_keep_their_digits(lead):
+    """What the label lacks of 1 is the sum of the others, also where it leads by far or lies far below."""
+    if np.finfo(np.longdouble).nmant < 63:
+        pytest.skip("no floats wider than float64 here to judge by")
+    rng = np.random.default_rng(int(lead) + 200)
+    x = rng.normal(size=(20, 3000)).astype(np.float32) + np.linspace(-300, 300, 20, dtype=np.float32)[:, None]
+    y = rng.integers(0, 3000, 20)
+    x[np.arange(20), y] = x.max(axis=1) + np.float32(lead)
+    wanted = exact_residuals(x, y)
+    is_normal = np.abs(wanted) > 2 * np.finfo(np.float32).tiny
+    errors = np.abs(residuals(x, y, 1.0) - wanted)[is_normal] / np.spacing(np.abs(wanted).astype(np.float32))[is_normal]
+    assert float(errors.max()) <= 4.0
+
+
+def exact_residuals(x, y):
+    z = x.astype(np.longdouble)
+    e, places = np.exp(z - z.max(axis=1, keepdims=True)), (np.arange(len(x)), y)
+    p = e / e.sum(axis=1, keepdims=True)
+    e[places] = 0
+    p[places] = -e.sum(axis=1) / (e.sum(axis=1) + np.exp(z[places] - z.max(axis=1)))
+    return p
+
+
+# -- tensors, by their addresses ---------------------------------------------------------------------------------------
+
 CUTS = [(0, False, False), (0, True, False), (1, False, False), (2, False, False), (3, False, False), (4, False, True)]
 
 

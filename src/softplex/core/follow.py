@@ -15,7 +15,7 @@ from typing import Any
 
 from softplex.core.arrays import Array, Namespace, Number, Terms, each
 from softplex.core.formula import Formula, Hyper, Solution
-from softplex.core.rows import Rows, quarter_where_huge
+from softplex.core.rows import Rows
 
 
 class Following(Namespace):
@@ -121,20 +121,24 @@ class FollowedRows(Rows):
     @cached_property
     def moves(self) -> Terms:
         """The scores that the map sees less their own values: 0, with derivatives; NaN in bad rows."""
-        xp, top = self.xp, self.top
-        scale = quarter_where_huge(xp, self._still.temperature)
-        temperature = self.temperature * scale
-        poison = xp.where(self.is_bad, xp.nan, xp.ones_like(top))
+        xp, temperature = self.xp, self.temperature
+        poison = xp.where(self.is_bad, xp.nan, xp.ones_like(self.top))
+        is_fixed = isinstance(temperature, float)
+        cooling = 0.0 if is_fixed else xp.detach(temperature) / temperature - 1.0
 
-        def move(x: Array, takes_part: Array) -> Array:
-            score = (xp.where(takes_part, x, top) * scale - top * scale) / temperature
-            return xp.where(takes_part, (score - xp.detach(score)) * poison, 0.0)
+        def move(x: Array, gap: Array, takes_part: Array) -> Array:
+            x = xp.where(takes_part, x, 0.0)
+            moved = (x - xp.detach(x)) / temperature
+            if not is_fixed:
+                moved = moved + xp.where(xp.isfinite(gap), gap, 0.0) * cooling
+            return xp.where(takes_part, moved * poison, 0.0)
 
-        entries = move(self.sign * self.x, self._takes_part.entries)
+        gaps = self._still.gaps
+        entries = move(self.sign * self.x, gaps.entries, self._takes_part.entries)
         if self.sink is None:
             return Terms(entries)
-        column = xp.zeros_like(top) + self.sign * self.sink
-        return Terms(entries, move(column, self._takes_part.sink))
+        column = xp.zeros_like(self.top) + self.sign * self.sink
+        return Terms(entries, move(column, gaps.sink, self._takes_part.sink))
 
     def settled(self, entries: Array, *, absent: float = 0.0) -> Array:
         """Settled as ever; what is asked of entries that take no part, NaN perhaps, stays there."""

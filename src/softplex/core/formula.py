@@ -33,7 +33,7 @@ class Parameter:
 
     def allowed(self, value: Array, length: int) -> Array:
         """Whether each value lies in the range; NaN does not."""
-        high = float(length) if self.high is None else self.high
+        high = length if self.high is None else self.high
         above = value >= self.low if self.includes_low else value > self.low
         below = value <= high if self.includes_high else value < high
         return above & below

@@ -20,7 +20,7 @@ from softplex.core.compose import Bound
 from softplex.core.derivatives import pulled_back
 from softplex.core.describe import call_signature, docstring
 from softplex.core.formula import Formula, Hyper, Parameter
-from softplex.core.roads import entrance, handle_for, road_of
+from softplex.core.roads import ROADS, entrance, handle_for, road_of
 from softplex.core.rows import Rows
 
 SCORES = "x"
@@ -67,7 +67,7 @@ class Map:
             found = self._quick("value", x, None, axis, out, options)
             if found is not None:
                 return found
-        elif (road := road_of(type(x))) is not None:
+        elif (road := ROADS.get(type(x)) or road_of(type(x))) is not None:
             given = () if axis is DEFAULT_AXIS else (axis,)
             return road(Map._call, self, x, given, options if out is None else {"out": out, **options})
         return self._call(x, axis, out=out, **options)

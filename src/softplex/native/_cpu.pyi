@@ -28,8 +28,11 @@ def run(
     temperature: float | _Array,
     sink: float | _Array | None,
     alpha: float | _Array,
+    scale: float | _Array = 1.0,
 ) -> None:
     """Compute a call into `result`; the last `row_axes` axes of entries are the normalised ones.
+
+    Residuals are multiplied by `scale`; where it is 0 they are 0, whatever their row holds.
 
     Arrays of bfloat16 may also be given as the uint16 of their bits.
 

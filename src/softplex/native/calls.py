@@ -194,8 +194,9 @@ def _run(
     operand: NDArray | None,
     index: NDArray | None,
     result: NDArray,
+    scale: float | NDArray = 1.0,
 ) -> None:
-    """Run the extension on arrays with the normalised axes last."""
+    """Run the extension on arrays with the normalised axes last; `scale` (a number, or one a row) is for residuals."""
     assert cpu is not None
     number = TYPES.get(call.dtype.type, BFLOAT16)
     if number == BFLOAT16 and call.dtype.type is not np.uint16:
@@ -217,6 +218,7 @@ def _run(
         _parameter(call, call.temperature),
         None if call.sink is None else _parameter(call, call.sink),
         _parameter(call, hyper.get("alpha", UNUSED)),
+        scale,
     )
 
 

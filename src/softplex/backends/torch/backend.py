@@ -96,6 +96,10 @@ class TorchBackend(ArrayApiBackend):
         """Numbers that came from elsewhere are NumPy's to look at."""
         return array if isinstance(given, SYMBOLS) else super().visible(array, given)
 
+    def look(self, flags: Any) -> bool | None:
+        """Known for numbers alone; what is said of a size that is left open becomes a condition on it."""
+        return bool(flags) if isinstance(flags, torch.SymBool) else super().look(flags)
+
     def as_mask(self, where: Any, name: str) -> Tensor:
         """A bool tensor."""
         if not isinstance(where, Tensor):

@@ -32,5 +32,4 @@ def is_transformed() -> bool:
         or dispatch_modes() > 0
         or forward_ad._current_level >= 0
         or tracing_state() is not None
-        or torch.compiler.is_compiling()
     )

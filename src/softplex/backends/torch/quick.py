@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, empty_like, get_num_threads, is_grad_enabled, strided
 
 from softplex.backends.torch.modes import is_batched, is_plain, is_transformed
 from softplex.core.arrays import Terms, each
@@ -29,44 +29,46 @@ class Cut:
     formula: Any
 
 
+Known = tuple[Cut, int, int, dict[str, Any]]
+"""A map's kernel, the number of a dtype, the axis and the other options."""
+
+
 def cut_of(owner: Any) -> Cut | None:
     """The kernel of a map, found once and kept beside the map."""
-    known = owner.__dict__
-    if "_cut" not in known:
-        formula = getattr(owner, "formula", None)
-        found = None if formula is None else tensor_cut(formula)
-        object.__setattr__(owner, "_cut", None if found is None else Cut(*found, formula))
-    cut: Cut | None = known["_cut"]
+    formula = getattr(owner, "formula", None)
+    found = None if formula is None else tensor_cut(formula)
+    cut = None if found is None else Cut(*found, formula)
+    object.__setattr__(owner, "_cut", cut)
     return cut
 
 
 def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -> Tensor | None:
-    """The weights by the kernel, or None."""
+    """The weights by the kernel, or None. Spelled out, for it is what a small call's time goes into."""
     number = NUMBERS.get(x.dtype)
-    if number is None or not x.is_cpu or is_transformed() or x.layout is not torch.strided or x.is_neg():
+    if number is None or not x.is_cpu or is_transformed() or x.layout is not strided or x.is_neg():
         return None
-    cut = cut_of(owner)
+    try:
+        cut = owner._cut
+    except AttributeError:
+        cut = cut_of(owner)
     if cut is None or len(args) > 1:
         return None
-    axis = args[0] if args else -1
-    where, options = None, given
+    axis, where, options = args[0] if args else -1, None, given
     if given:
         options = dict(given)
-        if "axis" in options:
-            axis = options.pop("axis")
         if "dim" in options:
-            if args or "axis" in given:
+            if args:
                 return None
             axis = options.pop("dim")
         where = options.pop("where", None)
         if where is not None and not fits(where, x):
             return None
-    if x.requires_grad and torch.is_grad_enabled():
+    if x.requires_grad and is_grad_enabled():
         if options.get("sink") is not None and not cut.keeps_sinks:
             return None
-        found: Tensor | None = Weights.apply(x, cut, number, axis, options, where)  # type: ignore[no-untyped-call]
+        found: Tensor | None = followed(x, (cut, number, axis, options), where)
         return found
-    return computed(cut, "value", number, axis, options, x, None, where)
+    return computed("value", (cut, number, axis, options), x, None, where)
 
 
 def fits(where: Any, x: Tensor) -> bool:
@@ -74,16 +76,15 @@ def fits(where: Any, x: Tensor) -> bool:
     return isinstance(where, Tensor) and where.dtype is torch.bool and where.shape == x.shape and is_plain(where)
 
 
-def computed(
-    cut: Cut, method: str, number: int, axis: Any, options: dict[str, Any], x: Tensor, g: Tensor | None, where: Any
-) -> Tensor | None:
+def computed(method: str, known: Known, x: Tensor, g: Tensor | None, where: Tensor | None) -> Tensor | None:
     """The kernel's result, or None where it declines."""
-    result = torch.empty_like(x)
+    cut, number, axis, options = known
+    result = empty_like(x)
     is_done = cut.run(
         method,
         number,
         axis,
-        torch.get_num_threads(),
+        get_num_threads(),
         options,
         x.shape,
         x.data_ptr(),
@@ -102,26 +103,29 @@ class Weights(torch.autograd.Function):
     """The weights, which are all that the way back needs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cut: Cut, number: int, axis: Any, options: Any, where: Any) -> Tensor | None:
+    def forward(ctx: Any, x: Tensor, known: Known, where: Any) -> Tensor | None:
         """By the kernel."""
-        p = computed(cut, "value", number, axis, options, x, None, where)
+        p = computed("value", known, x, None, where)
         if p is not None:
             ctx.save_for_backward(p)
-            ctx.known = cut, number, axis, options
+            ctx.known = known
         return p
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:
         """By the kernel, or by the formula where the way back is to be differentiated."""
         (p,) = ctx.saved_tensors
         found = None
-        if not torch.is_grad_enabled() and is_plain(g) and not is_batched(g) and not g.is_neg():
-            cut, number, axis, options = ctx.known
-            found = computed(cut, "backward", number, axis, options, p, g, None)
-        return (by_formula(ctx.known, p, g) if found is None else found), None, None, None, None, None
+        if not is_grad_enabled() and is_plain(g) and not is_batched(g) and not g.is_neg():
+            found = computed("backward", ctx.known, p, g, None)
+        return (by_formula(ctx.known, p, g) if found is None else found), None, None
 
 
-def by_formula(known: tuple[Cut, int, int, dict[str, Any]], p: Tensor, g: Tensor) -> Tensor:
+# What Function.apply does before this is for transforms, of which none is active here.
+followed = super(torch.autograd.Function, Weights).apply
+
+
+def by_formula(known: Known, p: Tensor, g: Tensor) -> Tensor:
     """g^T J from the weights, in operations that can be differentiated."""
     from softplex.backends.torch.backend import backend_on
 

@@ -5,23 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from softplex.backends.torch import quick
 from softplex.backends.torch.modes import PLAIN
+from softplex.core.map import Map
 from softplex.core.roads import ROADS
 
 Method = Callable[..., Any]
+CALL = Map._call
 
 
 def plain_road(method: Method, owner: Any, x: Tensor, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """For torch's own tensors."""
-    if torch.compiler.is_dynamo_compiling():
+    if is_dynamo_compiling():
         from softplex.backends.torch.graph import in_graph
 
         return in_graph(owner.handle, method.__name__, x, *args, **options)
-    if method.__name__ == "_call":
+    if method is CALL:
         found = quick.value(owner, x, args, options)
         if found is not None:
             return found
@@ -30,7 +32,7 @@ def plain_road(method: Method, owner: Any, x: Tensor, args: tuple[Any, ...], opt
 
 def subclass_road(method: Method, owner: Any, x: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """For tensors of other classes, which compute in their own way."""
-    if torch.compiler.is_dynamo_compiling():
+    if is_dynamo_compiling():
         from softplex.backends.torch.graph import in_graph
 
         return in_graph(owner.handle, method.__name__, x, *args, **options)

@@ -24,6 +24,7 @@ enum class Method : int {
     loss = 6,               // operand: entries (the distribution); result: float64, a number a row
     support_size = 7,       // result: int64, a number a row
     winner = 8,             // maxout only; result: int64, a number a row
+    backward = 9,           // x: entries (what `value` gave); operand: entries (the cotangent); result: entries
 };
 
 enum class Type : int { float64 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
@@ -62,6 +63,7 @@ struct Call {
     Parameter temperature{1.0, {}};
     Parameter sink;
     Parameter alpha{1.5, {}};
+    Parameter scale{1.0, {}};  // residuals alone: what they are multiplied by; 0 gives 0 whatever the row holds
     int threads = 1;
     // Asked about once in some milliseconds, by the calling thread alone: whether to give up. May be absent.
     bool (*is_interrupted)(void*) = nullptr;

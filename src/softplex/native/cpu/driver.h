@@ -43,7 +43,8 @@ INLINE bool has_entries(Method method) {
            method != Method::winner;
 }
 INLINE bool has_operand(Method method) {
-    return method == Method::vjp || method == Method::jvp || method == Method::residual || method == Method::loss;
+    return method == Method::vjp || method == Method::jvp || method == Method::residual || method == Method::loss ||
+           method == Method::backward;
 }
 
 template <class T>
@@ -60,11 +61,12 @@ INLINE bool is_packed(const Call& call, const Array& array) {
 template <class T>
 struct Plan {
     Index rows = 1, n = 1, pitch = 0;
-    bool x_packed, operand_packed, result_packed, streams, is_tiled = false;
+    bool x_packed, operand_packed, result_packed, streams, comes_from_afar, is_tiled = false;
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
     bool is_short;  // rows are taken several at a time, by ShortRows
     bool is_apart;  // weights are kept apart from the scores
+    bool is_backward;  // x holds the weights, or their logarithms
     Index group = 1;   // rows that are brought in together
     Index groups = 1;  // per piece
     Index pieces = 1;
@@ -77,12 +79,15 @@ struct Plan {
         x_packed = is_packed<T>(call, call.x) && call.mask.data == nullptr;
         operand_packed = !has_operand(call.method) || is_packed<T>(call, call.operand);
         result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
-        streams = result_packed && 2 * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
+        const bool is_beyond_cache = 2 * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
+        streams = result_packed && is_beyond_cache;
+        comes_from_afar = x_packed && is_beyond_cache;
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
-        widens = is_widened && sizeof(T) == 4 && (is_tempered || call.has_sink);
+        is_backward = call.method == Method::backward;
+        widens = is_widened && sizeof(T) == 4 && !is_backward && (is_tempered || call.has_sink);
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
-        is_short = n <= longest_short && call.method == Method::value && !is_tempered && !call.has_sink;
+        is_short = n <= longest_short && (is_backward || (call.method == Method::value && !is_tempered && !call.has_sink));
         if (is_short) group = ShortRows::ROWS;
         choose_tiles(call);
         bytes = scratch_bytes(lists);
@@ -95,6 +100,7 @@ struct Plan {
     // Whether the exponentials of a row have a place of their own: that of the result is not to be read again, or holds x.
     INLINE bool keeps_terms() const {
         const Index row = pitch * static_cast<Index>(sizeof(T));
+        if (is_backward) return false;
         return streams ? row <= SCRATCH : !x_packed && !result_packed && row <= SCRATCH / 4;
     }
 
@@ -176,6 +182,12 @@ INLINE Row<T> with_weights_in(const Row<T>& row, T* weights) {
     return apart;
 }
 
+// Zeros stay zeros where the scale is too large for the type.
+template <class T>
+INLINE Vector<T> scaled(const Vector<T>& residual, const Vector<T>& scale) {
+    return select(residual == all(T(0)), residual, residual * scale);
+}
+
 // p - y with p_y - 1 as minus the sum of the others, which keeps its digits.
 template <class T>
 INLINE void less_index(const Row<T>& row, Row<T>& weighed, Team& team, double sink_weight) {
@@ -189,8 +201,9 @@ INLINE void less_index(const Row<T>& row, Row<T>& weighed, Team& team, double si
     others.first.add(sink_weight);
     const T score = row.is_negated ? -row.x[row.label] : row.x[row.label];
     p[row.label] = score > -INFINITE<T> ? static_cast<T>(-others.first.value()) : T(0);
+    const Vector<T> scale = all(static_cast<T>(row.scale));
     team.each_block(row.n, [&](Index begin, Index end) APART {
-        write<T>(row, begin, end, [&](Index i, int count) BODY { return take<T>(p + i, count, T(0)); });
+        write<T>(row, begin, end, [&](Index i, int count) BODY { return scaled<T>(take<T>(p + i, count, T(0)), scale); });
     });
 }
 
@@ -198,11 +211,11 @@ INLINE void less_index(const Row<T>& row, Row<T>& weighed, Team& team, double si
 template <class T>
 INLINE void less_distribution(const Row<T>& row, const Row<T>& weighed, Team& team) {
     const auto sign = row.sign();
-    const Vector<T> dead = all(-INFINITE<T>);
+    const Vector<T> dead = all(-INFINITE<T>), scale = all(static_cast<T>(row.scale));
     team.each_block(row.n, [&](Index begin, Index end) APART {
         write<T>(row, begin, end, [&](Index i, int count) BODY {
             const Vector<T> p = take<T>(weighed.result + i, count, T(0)), y = take<T>(row.operand + i, count, T(0));
-            return select(dead < scores(row, sign, i, count), p - y, all(T(0)));
+            return select(dead < scores(row, sign, i, count), scaled<T>(p - y, scale), all(T(0)));
         });
     });
 }
@@ -297,6 +310,7 @@ inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* w
             break;
         }
         case Method::winner:
+        case Method::backward:
             break;
     }
 }
@@ -368,8 +382,15 @@ struct Driver {
             T* const result = plan.result_packed ? reinterpret_cast<T*>(row_of(call, call.result, first + begin + r)) : own;
             rows.x[r] = reinterpret_cast<const float*>(x);
             rows.result[r] = reinterpret_cast<float*>(result);
+            if (!plan.is_backward) continue;
+            rows.operand[r] = reinterpret_cast<const float*>(operand_of(first + begin + r, begin + r, scratch));
+            rows.outer[r] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + begin + r);
         }
-        return Maps<T>::short_rows(call.map, rows);
+        return plan.is_backward ? Maps<T>::short_backward(call.map, rows) : Maps<T>::short_rows(call.map, rows);
+    }
+    INLINE const T* operand_of(Index index, Index place, const Scratch<T>& scratch) const {
+        return plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))
+                                   : scratch.operand + place * plan.pitch;
     }
     INLINE T* place_of_x(Index place, const Scratch<T>& scratch) const {
         return scratch.x + (plan.needs_x() ? place * plan.pitch : 0);
@@ -434,16 +455,21 @@ struct Driver {
         row.n = plan.n;
         row.x = plan.x_packed ? reinterpret_cast<const T*>(row_of(call, call.x, index)) : own;
         row.result = plan.result_packed ? reinterpret_cast<T*>(row_of(call, call.result, index)) : own;
-        if (has_operand(call.method))
-            row.operand = plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))
-                                              : scratch.operand + place * plan.pitch;
+        if (has_operand(call.method)) row.operand = operand_of(index, place, scratch);
         row.streams = plan.streams;
+        row.comes_from_afar = plan.comes_from_afar;
         row.seam = scratch.seam;
         row.terms = plan.keeps_terms() ? scratch.terms : plan.streams ? nullptr : row.result;
         row.list = scratch.list;
         row.list_low = scratch.list_low;
         set_parameters(row, index);
-        if (Maps<T>::at_once(call.map, call.method, row, team)) return;
+        if (plan.is_backward) return Maps<T>::backward(call.map, row, team);
+        if (row.scale == 0.0) return write_zeros(row, team);
+        double number = 0.0;
+        if (Maps<T>::at_once(call.map, call.method, row, team, number)) {
+            if (!has_entries(call.method)) put_number(call, index, number);
+            return;
+        }
         if (settled(row, index, team)) return;
         if (plan.widens && Maps<T>::is_softmax(call.map, row) && needs_double(row))
             run_widened(row, index, scratch, team);
@@ -459,6 +485,7 @@ struct Driver {
         row.temperature = number_of(call, call.temperature, index);
         row.is_tempered = row.temperature != 1.0;
         row.alpha = number_of(call, call.alpha, index);
+        row.scale = number_of(call, call.scale, index);
         if (call.has_sink) row.sink = (call.negated ? -1.0 : 1.0) * number_of(call, call.sink, index);
         if (call.index.data == nullptr) return;
         std::memcpy(&row.label, row_of(call, call.index, index), sizeof(row.label));
@@ -536,8 +563,8 @@ struct Driver {
 
 template <template <class> class Maps, class T>
 Outcome run_rows(const Call& call) {
-    const bool lists = Maps<T>::lists(call.map);
-    const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::longest_short_row(call.map));
+    const bool lists = Maps<T>::lists(call.map) && call.method != Method::backward;
+    const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::longest_short_row(call.map, call.method));
     if (plan.rows == 0 || plan.n == 0) return Outcome::done;
     const bool is_worth_it = plan.rows * plan.n >= SHARED_FROM;
     const Index wanted = is_worth_it && !plan.is_huge ? (call.threads < plan.pieces ? call.threads : plan.pieces) : 1;

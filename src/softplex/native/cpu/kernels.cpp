@@ -1,5 +1,6 @@
 // The kernels of one instruction set: which map runs which kernel. Compiled once for each set; how rows are walked stands
 // in driver.h, what a map computes in the file of its name.
+#include "backward.h"
 #include "driver.h"
 #include "entmax.h"
 #include "entmax15.h"
@@ -32,19 +33,27 @@ struct Maps {
     }
 
     // What a row that needs no care is asked for, without a look at it first; false if it does, and the result holds nothing of use.
-    static bool at_once(Map map, Method method, Row<T>& row, Team& team) {
+    // `number` is where a result goes that is a number a row.
+    static bool at_once(Map map, Method method, Row<T>& row, Team& team, double& number) {
         if constexpr (sizeof(T) == 4) {
             if (!is_softmax(map, row) || !Softmax<T>::is_plain(row)) return false;
             const bool is_log = map == Map::log_softmax;
+            if (method == Method::residual_of_index) return Softmax<T>::residual_at_once(row, team);
+            if (method == Method::loss_of_index) {
+                const bool is_done = Softmax<T>::conjugate_at_once(row, team, number);
+                if (is_done) number = loss_of_index(row, number);
+                return is_done;
+            }
             if (method != Method::value) return false;
             return is_log ? Softmax<T>::log_value_at_once(row, team) : Softmax<T>::value_at_once(row, team);
         }
         return false;
     }
 
-    // Up to which length the values of a map come from ShortRows.
-    static Index longest_short_row(Map map) {
+    // Up to which length the results of a map come several rows at a time.
+    static Index longest_short_row(Map map, Method method) {
         if (sizeof(T) == 8) return 0;
+        if (method == Method::backward) return map == Map::entmax ? 0 : Backward<T>::SHORT;
         if (map == Map::softmax || map == Map::log_softmax) return Softmax<float>::SHORT;
         return map == Map::sparsemax || map == Map::entmax15 ? Sparse<Sparsemax, float>::SHORT : 0;
     }
@@ -53,6 +62,9 @@ struct Maps {
         if (map == Map::entmax15) return rows.solve<Entmax15>();
         return map == Map::log_softmax ? rows.compute<true>() : rows.compute<false>();
     }
+
+    static void backward(Map map, const Row<T>& row, Team& team) { Backward<T>::run(map, alpha_of(map, row), row, team); }
+    static bool short_backward(Map map, const ShortRows& rows) { return Backward<T>::run(map, rows); }
 
     static void derivative(Map map, bool is_tangent, Row<T>& row, Team& team) {
         if (map == Map::log_softmax && is_tangent) return Softmax<T>::template log_derivative<true>(row, team);

@@ -3,19 +3,32 @@
 
 #include <unistd.h>
 
+#include <cstdio>
+
 #include "row.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
-// Of the last cache, in bytes; a common size where the system does not tell.
+// Of the last cache that one core reaches, in bytes; 0 where the system does not tell.
+inline Index nearest_cache_size() {
+    Index kilobytes = 0;
+#ifdef __linux__
+    std::FILE* const file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
+    if (file == nullptr) return 0;
+    long found = 0;
+    if (std::fscanf(file, "%ldK", &found) == 1) kilobytes = found;
+    std::fclose(file);
+#endif
+    return kilobytes << 10;
+}
+// The same, or of all such caches together, or a common size. What lies beyond the nearest is not soon read again.
 INLINE Index cache_size() {
     static const Index found = [] {
+        Index size = nearest_cache_size();
 #ifdef _SC_LEVEL3_CACHE_SIZE
-        const long size = sysconf(_SC_LEVEL3_CACHE_SIZE);
-#else
-        const long size = 0;
+        if (size == 0) size = static_cast<Index>(sysconf(_SC_LEVEL3_CACHE_SIZE));
 #endif
-        return size > (1 << 20) ? static_cast<Index>(size) : Index(1) << 25;
+        return size > (1 << 20) ? size : Index(1) << 25;
     }();
     return found;
 }

@@ -118,6 +118,7 @@ Layout layout_of(Map map, Method method) {
         case Method::vjp: return {of_map, Shape::none, Shape::entries, Element::of_type};
         case Method::jvp: return {Shape::entries, Shape::none, of_map, Element::of_type};
         case Method::residual_of_index: return {Shape::none, Shape::rows, Shape::entries, Element::of_type};
+        case Method::backward:
         case Method::residual: return {Shape::entries, Shape::none, Shape::entries, Element::of_type};
         case Method::loss_of_index: return {Shape::none, Shape::rows, Shape::rows, Element::float64};
         case Method::loss: return {Shape::entries, Shape::none, Shape::rows, Element::float64};
@@ -131,8 +132,14 @@ Layout layout_of(Map map, Method method) {
 bool has_method(Map map, Method method) {
     const bool is_basic = method == Method::value || method == Method::vjp || method == Method::jvp;
     if (map == Map::maxout) return is_basic || method == Method::winner;
-    if (map == Map::log_softmax) return is_basic;
+    if (map == Map::log_softmax) return is_basic || method == Method::backward;
     return method != Method::winner;
+}
+
+// From weights alone nobody knows what was masked, nor what a sink weighs, which maps with slopes of their own ask for.
+bool is_known_from_weights(const Call& call) {
+    const bool needs_sink = call.has_sink && call.map != Map::softmax && call.map != Map::log_softmax;
+    return call.method != Method::backward || (call.mask.data == nullptr && !needs_sink);
 }
 
 bool is_native(PyArrayObject* array) { return PyArray_ISNBO(PyArray_DESCR(array)->byteorder); }
@@ -254,10 +261,10 @@ void raise_unless_done(Outcome outcome) {
 
 void run_any(int map, int method, int type, bool negated, int row_axes, int threads, double empty, nb::handle x,
              nb::handle operand, nb::handle index, nb::handle mask, nb::handle result, nb::handle temperature,
-             nb::handle sink, nb::handle alpha) {
+             nb::handle sink, nb::handle alpha, nb::handle scale) {
     Call call;
     call.map = read_enum(map, Map::maxout, "map");
-    call.method = read_enum(method, Method::winner, "method");
+    call.method = read_enum(method, Method::backward, "method");
     call.type = read_enum(type, Type::bfloat16, "type");
     if (!has_method(call.map, call.method)) refuse("method", "is not one that this map has");
     call.negated = negated;
@@ -276,6 +283,11 @@ void run_any(int map, int method, int type, bool negated, int row_axes, int thre
     read_parameter(call.temperature, call, "temperature", temperature.ptr());
     if (call.has_sink) read_parameter(call.sink, call, "sink", sink.ptr());
     read_parameter(call.alpha, call, "alpha", alpha.ptr());
+    read_parameter(call.scale, call, "scale", scale.ptr());
+    const bool is_residual = call.method == Method::residual || call.method == Method::residual_of_index;
+    const bool is_scaled = call.scale.rows.data != nullptr || call.scale.fixed != 1.0;
+    if (is_scaled && !is_residual) refuse("scale", "has no meaning for this method");
+    if (!is_known_from_weights(call)) refuse("method", "has no meaning for a mask, nor for a sink of this map");
 
     if (PyArray_SIZE(array_of(result.ptr())) == 0) return;
     const Index entries = PyArray_SIZE(array_of(x.ptr()));
@@ -298,7 +310,7 @@ struct ShortCut {
 
 // Interned, as literals and keywords are: told by their address, and one that is not among them is declined.
 struct Names {
-    PyObject *value, *vjp, *jvp, *temperature, *where, *sink, *empty, *zero, *nan, *dtype, *alpha;
+    PyObject *value, *vjp, *jvp, *backward, *temperature, *where, *sink, *empty, *zero, *nan, *dtype, *alpha;
 } names;
 
 // The arrays of a call that is being read.
@@ -354,7 +366,10 @@ struct NamedMethod {
     PyObject* Names::*name;
     Method method;
 };
-constexpr NamedMethod METHODS[] = {{&Names::value, Method::value}, {&Names::vjp, Method::vjp}, {&Names::jvp, Method::jvp}};
+constexpr NamedMethod METHODS[] = {{&Names::value, Method::value},
+                                   {&Names::vjp, Method::vjp},
+                                   {&Names::jvp, Method::jvp},
+                                   {&Names::backward, Method::backward}};
 
 bool read_method(PyObject* object, Method& method) {
     for (const NamedMethod& each : METHODS) {
@@ -504,7 +519,7 @@ PyObject* quick(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     call.threads = thread_count.load(std::memory_order_relaxed);
     if (!only_formulas && read_method(arguments[0], call.method) &&
         read_scores(call, given, arguments[1], arguments[3]) && read_operand(call, given, arguments[2]) &&
-        read_options(call, &given, *known, arguments[5]) && read_out(given, arguments[4])) {
+        read_options(call, &given, *known, arguments[5]) && read_out(given, arguments[4]) && is_known_from_weights(call)) {
         return run_into(call, given);
     }
     Py_INCREF(Py_None);
@@ -620,7 +635,8 @@ bool read_tensor_call(Call& call, const ShortCut& known, PyObject* const* argume
     call.negated = known.negated;
     call.type = static_cast<Type>(type);
     return read_options(call, nullptr, known, arguments[OPTIONS]) &&
-           read_tensor_shape(call, arguments[SHAPE], arguments[AXIS], axis) && read_tensors(call, axis, arguments);
+           read_tensor_shape(call, arguments[SHAPE], arguments[AXIS], axis) && read_tensors(call, axis, arguments) &&
+           is_known_from_weights(call);
 }
 
 // cut(method, type, axis, threads, options, shape, x, its strides, operand, its, mask, its, result, its) of a map.
@@ -655,9 +671,9 @@ PyObject* interned(const char* name) {
 }
 
 void intern_names() {
-    names = {interned("value"), interned("vjp"),  interned("jvp"), interned("temperature"),
-             interned("where"), interned("sink"), interned("empty"), interned("zero"),
-             interned("nan"),   interned("dtype"), interned("alpha")};
+    names = {interned("value"), interned("vjp"),  interned("jvp"),   interned("backward"), interned("temperature"),
+             interned("where"), interned("sink"), interned("empty"), interned("zero"),     interned("nan"),
+             interned("dtype"), interned("alpha")};
 }
 
 // --- A measure of memory ----------------------------------------------------------------------------------------------
@@ -706,7 +722,7 @@ NB_MODULE(_cpu, module) {
     using namespace nb::literals;
     module.def("run", &softplex::run_any, "map"_a, "method"_a, "type"_a, "negated"_a, "row_axes"_a, "threads"_a,
                "empty"_a, "x"_a, "operand"_a.none(), "index"_a.none(), "mask"_a.none(), "result"_a, "temperature"_a,
-               "sink"_a.none(), "alpha"_a);
+               "sink"_a.none(), "alpha"_a, "scale"_a = 1.0);
     module.def("short_cut", &softplex::short_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("tensor_cut", &softplex::tensor_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("streaming_copy", &softplex::streaming_copy, "to"_a, "from_"_a, "threads"_a);

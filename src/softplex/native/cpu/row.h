@@ -42,10 +42,14 @@ struct Row {
     bool is_tempered = false;
     // The result is larger than the caches and written past them.
     bool streams = false;
+    // So is x.
+    bool comes_from_afar = false;
     Seam<T>* seam = nullptr;
     double temperature = 1.0;
     double sink = 0.0;
     double alpha = 1.5;
+    // Of a residual.
+    double scale = 1.0;
     // The largest score, the sink's among them.
     double top = 0.0;
 
@@ -160,7 +164,7 @@ INLINE void write(const Row<T>& row, Index begin, Index end, Body body) {
 template <class T>
 INLINE void ask_ahead(const Row<T>& row, Index i, int vectors) {
     constexpr Index AHEAD = 16384 / sizeof(T);
-    if (!row.streams) return;
+    if (!row.comes_from_afar) return;
     for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.x + i + AHEAD + j * Lanes<T>::count);
     if (row.operand == nullptr) return;
     for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.operand + i + AHEAD + j * Lanes<T>::count);
@@ -235,6 +239,13 @@ struct Team {
         is_stopped = !share((n + BLOCK - 1) / BLOCK, threads, work, &job, interrupt);
     }
 };
+
+template <class T>
+INLINE void write_zeros(const Row<T>& row, Team& team) {
+    team.each_block(row.n, [&](Index begin, Index end) APART {
+        write<T>(row, begin, end, [&](Index, int) BODY { return all(T(0)); });
+    });
+}
 
 // -- the top of a row --------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@ struct ShortRows {
     static constexpr int ROWS = 8, VECTORS = Softmax<float>::SHORT / 16, LANES = 16;
 
     const float* x[ROWS];
+    const float* operand[ROWS];
     float* result[ROWS];
+    double outer[ROWS];
     int count;
     Index n;
     bool is_negated;
@@ -59,6 +61,29 @@ struct ShortRows {
         return true;
     }
 
+    INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }
+    INLINE void put(int r, int v, const Floats& part) const {
+        float* const to = result[r] + v * LANES;
+        if (streams && lanes_of(v) == LANES && reinterpret_cast<std::uintptr_t>(to) % 64 == 0)
+            stream<float>(to, part);
+        else
+            softplex::SOFTPLEX_ISA::put<float>(to, part, lanes_of(v));
+    }
+    // Writes body(i, count) to a row.
+    template <class Body>
+    INLINE void write(int r, Body body) const {
+        float* const to = result[r];
+        const bool is_streamed = streams && reinterpret_cast<std::uintptr_t>(to) % 64 == 0;
+        if (!is_streamed)
+            return each_vector<float>(0, n, [=](Index i, int lanes) BODY { softplex::SOFTPLEX_ISA::put<float>(to + i, body(i, lanes), lanes); });
+        each_vector<float>(0, n, [=](Index i, int lanes) BODY {
+            if (lanes == LANES)
+                stream<float>(to + i, body(i, lanes));
+            else
+                store_some<float>(to + i, body(i, lanes), lanes);
+        });
+    }
+
   private:
     template <class Pieces>
     static INLINE bool is_last_step(Pieces& pieces, const double* gaps, int vectors) {
@@ -74,7 +99,6 @@ struct ShortRows {
         return pieces.template step<float>(sums[0].total().hi, rates[0].total().hi);
     }
 
-    INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }
     INLINE Floats scores_of(int r, int v) const {
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         const float beyond = is_negated ? INFINITE<float> : -INFINITE<float>;
@@ -136,14 +160,6 @@ struct ShortRows {
             for (int v = 0; v < vectors; ++v) sum.add(load(terms + (r * vectors + v) * LANES));
             high[r] = sum.total().hi;
         }
-    }
-
-    INLINE void put(int r, int v, const Floats& part) const {
-        float* const to = result[r] + v * LANES;
-        if (streams && lanes_of(v) == LANES && reinterpret_cast<std::uintptr_t>(to) % 64 == 0)
-            stream<float>(to, part);
-        else
-            softplex::SOFTPLEX_ISA::put<float>(to, part, lanes_of(v));
     }
 
     INLINE void put_weights(int vectors, const float* terms, const Doubles& sums) const {

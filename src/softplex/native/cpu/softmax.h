@@ -363,6 +363,40 @@ struct Softmax {
                 weighed(row, team, powers, sums.first, factor);
             });
     }
+    // (p - y) times the row's scale, y being an index. The others' terms take the place of the label's: p_y - 1 is minus their
+    // weight.
+    static INLINE bool residual_at_once(Row<T>& row, Team& team) {
+        const double scale = __builtin_fabs(row.scale);
+        if (row.terms == row.x || row.terms == nullptr || row.n > LONGEST || !(0x1p-24 <= scale && scale <= 0x1p24)) return false;
+        return at_once(
+            row, [&](const Powers& powers) APART { return walked(row, team, powers, TermsAlone(row)); },
+            [&](const Powers& powers, const Totals& sums, double factor) BODY {
+                T& label = row.terms[row.label];
+                const double others = sum_without_label(row, team, sums.first, factor);
+                label = __builtin_fabs(row.x[row.label]) < INFINITE<T> ? static_cast<T>(-others) : T(0);
+                scaled(row, team, powers, Scale(sums.first, factor * row.scale));
+            });
+    }
+    // Of the terms as they were kept. The difference of sums has its digits unless the label has nearly all of the weight.
+    static INLINE double sum_without_label(const Row<T>& row, Team& team, const Total& sum, double factor) {
+        T& label = row.terms[row.label];
+        Total others = sum;
+        others.multiply(1.0 / factor);
+        const double whole = others.value();
+        others.add(-static_cast<double>(label));
+        if (others.value() >= whole * 0x1p-16) return others.value();
+        label = T(0);
+        return sum_of_terms(row, team);
+    }
+    static APART double sum_of_terms(const Row<T>& row, Team& team) {
+        const T* const terms = row.terms;
+        const Totals found = team.sum(row.n, [&](Index begin, Index end) APART {
+            Sum<T> sum;
+            each_vector_once<T>(begin, end, [&](Index i, int count) BODY { sum.add(take<T>(terms + i, count, T(0))); });
+            return Totals{sum.total(), {}, {}};
+        });
+        return found.first.value();
+    }
     // Whether a row may be computed by Powers.
     static INLINE bool is_plain(const Row<T>& row) {
         return sizeof(T) == 4 && row.n > SHORT && !row.is_tempered && !(row.has_sink && row.sink != -__builtin_inf());
@@ -484,6 +518,15 @@ struct Softmax {
         return with_exponential(row, [&](const auto& exponential) BODY {
             return log_sum(row, team, exponential, walked(unkept, team, exponential, TermsAlone(row)).first);
         });
+    }
+
+    static INLINE bool conjugate_at_once(Row<T>& row, Team& team, double& conjugate) {
+        const Row<T> unkept = without_terms(row);
+        return at_once(
+            row, [&](const Powers& powers) APART { return walked(unkept, team, powers, TermsAlone(row)); },
+            [&](const Powers& powers, const Totals& sums, double) BODY {
+                conjugate = log_sum(row, team, powers, sums.first);
+            });
     }
 
     // gap - shift, both in more digits than the type has.

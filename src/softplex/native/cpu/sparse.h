@@ -467,15 +467,6 @@ struct Sparse {
             }
         }
     }
-
-    static INLINE void split(const Floats& v, Doubles (&parts)[2]) {
-        const Halves halves = widened(v);
-        parts[0] = halves.low;
-        parts[1] = halves.high;
-    }
-    static INLINE void split(const Doubles& v, Doubles (&parts)[1]) { parts[0] = v; }
-    static INLINE Floats joined(const Doubles (&parts)[2]) { return narrowed(parts[0], parts[1]); }
-    static INLINE Doubles joined(const Doubles (&parts)[1]) { return parts[0]; }
 };
 
 }  // namespace softplex::SOFTPLEX_ISA

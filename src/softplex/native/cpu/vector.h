@@ -256,6 +256,24 @@ INLINE Doubles sqrt(const Doubles& a) {
     return r;
 }
 
+INLINE Floats sqrt(const Floats& a) {
+    Floats r;
+#if defined(__AVX512F__)
+    r.part[0] = _mm512_sqrt_ps(a.part[0]);
+#elif defined(__AVX2__)
+    EACH_PART r.part[i] = _mm256_sqrt_ps(a.part[i]);
+#elif defined(__x86_64__)
+    EACH_PART r.part[i] = _mm_sqrt_ps(a.part[i]);
+#elif defined(__aarch64__)
+    EACH_PART r.part[i] = (NativeFloats)vsqrtq_f32((float32x4_t)a.part[i]);
+#else
+    EACH_PART {
+        for (int j = 0; j < WIDTH / 4; ++j) r.part[i][j] = __builtin_sqrtf(a.part[i][j]);
+    }
+#endif
+    return r;
+}
+
 // -- comparisons -------------------------------------------------------------------------------------------------------
 
 #if defined(__AVX512F__)
@@ -655,6 +673,16 @@ INLINE Floats narrowed(const Doubles& low, const Doubles& high) {
     EACH_PART r.part[i] = narrowed(parts[2 * i], parts[2 * i + 1]);
     return r;
 }
+
+// The lanes of a vector as doubles, and back.
+INLINE void split(const Floats& v, Doubles (&parts)[2]) {
+    const Halves halves = widened(v);
+    parts[0] = halves.low;
+    parts[1] = halves.high;
+}
+INLINE void split(const Doubles& v, Doubles (&parts)[1]) { parts[0] = v; }
+INLINE Floats joined(const Doubles (&parts)[2]) { return narrowed(parts[0], parts[1]); }
+INLINE Doubles joined(const Doubles (&parts)[1]) { return parts[0]; }
 
 // -- across lanes --------------------------------------------------------------------------------------------------------
 

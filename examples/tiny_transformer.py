@@ -14,16 +14,17 @@ import matplotlib as mpl
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.colors import LinearSegmentedColormap
 from torch import nn
 
 import softplex as sx
 from softplex.torch import Entmax15Loss, attention
 
 TEXT = Path(__file__).with_name("text.txt")
-CONTEXT, WIDTH, HEADS, LAYERS, BATCH = 64, 96, 4, 2, 24
-ALPHA = 1.5
-ATTENTION = sx.entmax.bind(alpha=ALPHA)
-INK, ACCENT, MUTED, GRID = "#1f2430", "#0b6e99", "#8a93a3", "#e3e6eb"
+CONTEXT, WIDTH, HEADS, LAYERS, BATCH, DROPPED = 64, 64, 4, 2, 32, 0.15
+ATTENTION = sx.entmax15
+INK, ACCENT, OTHER, MUTED, GRID = "#1f2430", "#0b6e99", "#d1782c", "#8a93a3", "#e3e6eb"
+SHADES = LinearSegmentedColormap.from_list("shades", ["#cfe4f0", ACCENT, "#04202f"])
 
 
 class Block(nn.Module):
@@ -34,6 +35,7 @@ class Block(nn.Module):
         self.before_attention, self.before_layer = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.project = nn.Linear(WIDTH, 3 * WIDTH)
         self.join = nn.Linear(WIDTH, WIDTH)
+        self.drop = nn.Dropout(DROPPED)
         self.layer = nn.Sequential(nn.Linear(WIDTH, 4 * WIDTH), nn.GELU(), nn.Linear(4 * WIDTH, WIDTH))
 
     def heads(self, x):
@@ -44,8 +46,8 @@ class Block(nn.Module):
     def forward(self, x):
         """One step of thought."""
         seen = attention(*self.heads(x), map=ATTENTION, causal=True)
-        x = x + self.join(seen.transpose(-2, -3).flatten(-2))
-        return x + self.layer(self.before_layer(x))
+        x = x + self.drop(self.join(seen.transpose(-2, -3).flatten(-2)))
+        return x + self.drop(self.layer(self.before_layer(x)))
 
 
 class Reader(nn.Module):
@@ -100,10 +102,18 @@ def train(model, text, held_out, steps):
         optimiser.step()
         schedule.step()
         if step == 1 or step % max(1, steps // 40) == 0 or step == steps:
-            with torch.no_grad():
-                x, y = windows(held_out, 32)
-                history.append((step, loss.item(), loss_of(model(x), y).item()))
+            history.append((step, *(evaluated(model, part, loss_of) for part in (text, held_out))))
     return history
+
+
+@torch.no_grad()
+def evaluated(model, text, loss_of):
+    """The loss without dropout."""
+    model.eval()
+    x, y = windows(text, 48)
+    loss = loss_of(model(x), y).item()
+    model.train()
+    return loss
 
 
 @torch.no_grad()
@@ -125,11 +135,6 @@ def sparsity(model, text):
     return sizes, sx.entmax15.support_size(model(x)).double().mean(dim=0)
 
 
-def show(axes, letters):
-    """Characters as they are seen."""
-    return [{" ": "·", "\n": "¶"}.get(c, c) for c in letters] if axes is not None else letters
-
-
 def picture(history, weights, letters, sizes, path):
     """The loss, one attention map, and how many characters each position attends to."""
     plt.rcParams.update({"font.size": 9, "axes.edgecolor": MUTED, "text.color": INK, "axes.labelcolor": INK})
@@ -144,8 +149,8 @@ def picture(history, weights, letters, sizes, path):
 
     length = len(letters)
     shown = torch.where(weights > 0, weights, math.nan)
-    image = middle.imshow(shown.numpy(), cmap="YlGnBu", vmin=0.0, vmax=1.0, interpolation="nearest")
-    names = show(middle, letters)
+    image = middle.imshow(shown.numpy(), cmap=SHADES, vmin=0.0, vmax=1.0, interpolation="nearest")
+    names = [{" ": "·", "\n": "¶"}.get(c, c) for c in letters]
     middle.set_xticks(range(length), names, fontsize=7, family="monospace")
     middle.set_yticks(range(length), names, fontsize=7, family="monospace")
     middle.set(title="weights of one head (white: exactly 0)", xlabel="attended to", ylabel="attending")
@@ -156,7 +161,7 @@ def picture(history, weights, letters, sizes, path):
     right.annotate("softmax: all of them", (42, 44), color=MUTED, rotation=38, ha="center", fontsize=8)
     for layer in range(sizes.shape[0]):
         for head in range(sizes.shape[1]):
-            right.plot(positions, sizes[layer, head].numpy(), color=("#0b6e99", "#d1782c")[layer % 2], alpha=0.75,
+            right.plot(positions, sizes[layer, head].numpy(), color=(ACCENT, OTHER)[layer % 2], alpha=0.75,
                        label=f"layer {layer + 1}" if head == 0 else None)  # fmt: skip
     right.set(title="characters with weight, by head", xlabel="characters so far", ylabel="of them attended to",
               xlim=(1, None), ylim=(0, None))  # fmt: skip
@@ -172,9 +177,10 @@ def main():
     """Train, print a summary, draw."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path(), help="directory for the picture")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=800)
     options = parser.parse_args()
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # products as small as these gain nothing from more
     began = time.perf_counter()
 
     text = TEXT.read_text(encoding="utf-8")
@@ -184,6 +190,7 @@ def main():
     model = Reader(len(characters))
     history = train(model, encoded[:cut], encoded[cut - CONTEXT :], options.steps)
 
+    model.eval()
     sizes, choices = sparsity(model, encoded[:cut])
     start = "The river rose. "
     print(f"{len(text)} characters, {len(characters)} different ones; {sum(p.numel() for p in model.parameters())} parameters")

@@ -555,6 +555,19 @@ def test_residuals_of_sure_rows_keep_their_digits(lead):
     assert float(errors.max()) <= 4.0
 
 
+@pytest.mark.skipif(IS_SANITIZED, reason="much memory")
+@pytest.mark.parametrize("n", [1021, 17_001])
+def test_residuals_and_losses_beyond_a_cache_have_the_same_bits(n):
+    few = 3 * np.random.default_rng(n).normal(size=(7, n)).astype(np.float32)
+    times = (1 << 26) // few.nbytes + 1
+    y, many = np.arange(7), np.tile(few, (times, 1))
+    found = residuals(many, np.tile(y, times), 0.3, threads=2).reshape(times, 7, n)
+    assert np.array_equal(found, np.broadcast_to(residuals(few, y, 0.3), found.shape))
+    given = {"method": LOSS_OF_INDEX, "type": 1, "threads": 2}
+    losses = run(x=many, index=np.tile(y, times), result=np.empty(len(many)), **given).reshape(times, 7)
+    assert np.array_equal(losses, np.broadcast_to(run(x=few, index=y, result=np.empty(7), **given), losses.shape))
+
+
 def exact_residuals(x, y):
     z = x.astype(np.longdouble)
     e, places = np.exp(z - z.max(axis=1, keepdims=True)), (np.arange(len(x)), y)

@@ -2,6 +2,7 @@
 to the bits of a row alone. It has no name in the library: what differentiates calls it.
 """
 
+import os
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ TYPES = {"float64": 0, "float32": 1, "float16": 2, "bfloat16": 3}
 BACKWARD = 9
 ALPHAS = (1.0, 1.2, 1.5, 1.9, 2.0, 2.5, 4.0, np.inf)
 LAYOUTS = ("plain", "Fortran", "transposed", "strided", "negative", "unaligned", "shifted", "read-only")
+IS_SANITIZED = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
 STEEPEST = 1e100
 WIDE = np.longdouble
 MANY = 60
@@ -202,6 +204,20 @@ def test_the_bits_are_those_of_any_number_of_threads(name):
         given = drawn(3, name, "float32", lengths, rows)
         found = [computed(given, threads=n) for n in (1, 2, 3)]
         assert same_bits(found[1], found[0]) and same_bits(found[2], found[0]), given
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="much memory")
+@pytest.mark.parametrize("n", [17, 1021, 17_001])
+@pytest.mark.parametrize("name", ["softmax", "log_softmax", "sparsemax"])
+def test_results_beyond_a_cache_have_the_same_bits(name, n):
+    """Of common size: where the cache is larger they are the same all the more."""
+    few = drawn(1, name, "float32", (n,), 9)
+    times = (1 << 26) // (4 * few.p.size) + 1
+    many = replace(few, p=np.tile(few.p, (times, 1)), g=np.tile(few.g, (times, 1)))
+    if np.ndim(few.temperature):
+        many = replace(many, temperature=np.tile(few.temperature, times))
+    found = computed(many, threads=2).reshape(times, *few.p.shape)
+    assert np.array_equal(found.view(np.uint32), np.broadcast_to(computed(few).view(np.uint32), found.shape))
 
 
 @pytest.mark.parametrize("name", NUMBERS)

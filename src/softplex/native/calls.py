@@ -60,6 +60,8 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
         return _maxout(call, kernel, asked.method, operands)
     if asked.method in ("loss", "cross_entropy"):
         return _losses(call, kernel, asked, operands)
+    if asked.method == "gradient":
+        return _gradient(call, kernel, asked, operands)
     if asked.method == "support_size":
         return [_numbers(call, kernel, SUPPORT_SIZE, np.int64)]
     if asked.method not in ENTRIES:
@@ -184,6 +186,33 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -
         return [losses, weights]
     with np.errstate(all="ignore"):
         return [np.where(weights == 0.0, 0.0, losses) * weights, weights]
+
+
+def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:
+    """The gradient of the rows' losses: core/derivatives.py's, by residuals."""
+    targets, y, scale = asked.targets, operands[0], operands[-1]
+    is_log = kernel.number == LOG_SOFTMAX
+    if targets.smoothing != 0.0 or (not targets.is_index and (targets.weight is not None or is_log)):
+        return None
+    if is_log:
+        kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)
+    sign = -1.0 if kernel.negated else 1.0
+    with np.errstate(all="ignore"):
+        scale = sign * scale.astype(np.float64) / _parameter(call, call.temperature)
+    result = np.empty(call.x.shape, call.dtype)
+    if not targets.is_index:
+        if not _is_of(call, y):
+            return None
+        _run(call, kernel, ENTRIES["residual"], _as_scores(call), y, None, result, scale)
+        return [result]
+    is_counted = None if targets.ignore_index is None else y != targets.ignore_index
+    classes = y if is_counted is None else np.where(is_counted, y, 0)
+    if targets.weight is not None:
+        scale = scale * targets.weight.astype(np.float64)[classes]
+    if is_counted is not None:
+        scale = np.where(is_counted, scale, 0.0)
+    _run(call, kernel, RESIDUAL_OF_INDEX, _as_scores(call), None, classes, result, scale)
+    return [result]
 
 
 def _run(

@@ -235,14 +235,26 @@ struct LogBackward {
                 sum.add(where_weighed(m, h));
             }
         }
-        INLINE void add(const T* logarithms, const T* g, Index begin, Index end) {
+        // keep(i, l, count) for each vector.
+        template <class Keep>
+        INLINE void add(const T* logarithms, const T* g, Index begin, Index end, Keep keep) {
             Index i = begin;
             for (; i + 2 * LANES <= end; i += 2 * LANES) {
                 ask_ahead_of(logarithms + i);
                 ask_ahead_of(g + i);
-                add(load(logarithms + i), load(logarithms + i + LANES), load(g + i), load(g + i + LANES));
+                const V l = load(logarithms + i), m = load(logarithms + i + LANES);
+                add(l, m, load(g + i), load(g + i + LANES));
+                keep(i, l, LANES);
+                keep(i + LANES, m, LANES);
             }
-            if (i < end) add_last(logarithms + i, g + i, end - i);
+            if (i >= end) return;
+            add_last(logarithms + i, g + i, end - i);
+            each_vector_once<T>(i, end, [&](Index at, int count) BODY {
+                keep(at, take<T>(logarithms + at, count, -INFINITE<T>), count);
+            });
+        }
+        INLINE void add(const T* logarithms, const T* g, Index begin, Index end) {
+            add(logarithms, g, begin, end, [](Index, const V&, int) BODY {});
         }
         INLINE void add_last(const T* logarithms, const T* g, Index count) {
             const int first = static_cast<int>(count < LANES ? count : LANES), second = static_cast<int>(count) - first;
@@ -270,10 +282,22 @@ struct LogBackward {
     }
 
     // False, and nothing done, if the row needs more care.
-    static APART bool run_in_floats(const Row<float>& row, Team& team) {
+    static INLINE bool run_in_floats(const Row<float>& row, Team& team) {
+        return row.terms == nullptr || row.terms == row.result ? run_row<false>(row, team) : run_row<true>(row, team);
+    }
+    // What weighs nothing is kept as -1.
+    static INLINE Floats weight_to_keep(const Powers& power, const Floats& l) {
+        return select(l == all(-INFINITE<float>), all(-1.0f), power(l));
+    }
+    template <bool KEEPS>
+    static APART bool run_row(const Row<float>& row, Team& team) {
         const Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
+            const Powers power = powers();
+            float* const kept = row.terms;
             Sums found;
-            found.add(row.x, row.operand, begin, end);
+            found.add(row.x, row.operand, begin, end, [&](Index i, const Floats& l, int count) BODY {
+                if constexpr (KEEPS) put<float>(kept + i, weight_to_keep(power, l), count);
+            });
             return Totals{found.total(), {}, {}};
         });
         const double sum = sums.first.hi;
@@ -284,7 +308,9 @@ struct LogBackward {
             const Powers power = powers();
             const Floats own_total = total, own_outer = outer;
             write<float>(own, begin, end, [=](Index i, int count) BODY {
-                return result_at(power, own.x + i, own.operand + i, count, own_total, own_outer);
+                if constexpr (!KEEPS) return result_at(power, own.x + i, own.operand + i, count, own_total, own_outer);
+                const Floats p = take<float>(own.terms + i, count, -1.0f), g = take<float>(own.operand + i, count, 0.0f);
+                return select(p < all(0.0f), all(0.0f), fma(-p, own_total, g) * own_outer);
             });
         });
         return true;

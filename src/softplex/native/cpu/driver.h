@@ -67,6 +67,7 @@ struct Plan {
     bool is_short;  // rows are taken several at a time, by ShortRows
     bool is_apart;  // weights are kept apart from the scores
     bool is_backward;  // x holds the weights, or their logarithms
+    bool is_log;
     Index group = 1;   // rows that are brought in together
     Index groups = 1;  // per piece
     Index pieces = 1;
@@ -84,6 +85,7 @@ struct Plan {
         comes_from_afar = x_packed && is_beyond_cache;
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
         is_backward = call.method == Method::backward;
+        is_log = call.map == Map::log_softmax;
         widens = is_widened && sizeof(T) == 4 && !is_backward && (is_tempered || call.has_sink);
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
@@ -100,7 +102,8 @@ struct Plan {
     // Whether the exponentials of a row have a place of their own: that of the result is not to be read again, or holds x.
     INLINE bool keeps_terms() const {
         const Index row = pitch * static_cast<Index>(sizeof(T));
-        if (is_backward) return false;
+        // Exponentials cost less beside a walk that waits for memory.
+        if (is_backward) return is_log && streams && row <= SCRATCH;
         return streams ? row <= SCRATCH : !x_packed && !result_packed && row <= SCRATCH / 4;
     }
 

@@ -44,6 +44,8 @@ struct Maps {
                 if (is_done) number = loss_of_index(row, number);
                 return is_done;
             }
+            if (method == Method::vjp) return is_log ? Softmax<T>::log_vjp_at_once(row, team) : Softmax<T>::vjp_at_once(row, team);
+            if (method == Method::jvp && !is_log) return Softmax<T>::vjp_at_once(row, team);
             if (method != Method::value) return false;
             return is_log ? Softmax<T>::log_value_at_once(row, team) : Softmax<T>::value_at_once(row, team);
         }

@@ -318,8 +318,7 @@ struct Softmax {
     // guess having been another power of 2 than the top gives: all is multiplied exactly.
     template <class Walk, class Finish>
     static INLINE bool at_once(Row<T>& row, Walk walk, Finish finish) {
-        const V first = scores(row, row.sign(), 0, static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count));
-        const double guess = static_cast<double>(largest_of(first));
+        const double guess = guess_of_top(row);
         if (guess >= 512.0) return false;
         const Powers guessed(is_near(guess) ? guess : 0.0);
         Totals sums = walk(guessed);
@@ -334,6 +333,23 @@ struct Softmax {
         const double factor = power_of_two(static_cast<std::int64_t>(apart));
         sums.first.multiply(factor);
         finish(powers, sums, row.terms != nullptr ? factor : 1.0);
+        return true;
+    }
+    static INLINE double guess_of_top(const Row<T>& row) {
+        const V first = scores(row, row.sign(), 0, static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count));
+        return static_cast<double>(largest_of(first));
+    }
+    // The same for what shows terms that are no weights of the type: which of them vanish depends on the power of 2, so that
+    // the guess stays what it was.
+    template <class Walk, class Finish>
+    static INLINE bool at_once_as_guessed(Row<T>& row, Walk walk, Finish finish) {
+        const double guess = guess_of_top(row);
+        if (guess >= 512.0) return false;
+        const Powers guessed(is_near(guess) ? guess : 0.0);
+        const Totals sums = walk(guessed);
+        if (!is_near(sums.top) || sums.third.hi != 0.0) return false;
+        if (!guessed.reaches(sums.top) || (row.n > LONGEST && __builtin_fabs(sums.top - guess) > 4.0)) return false;
+        finish(guessed, sums);
         return true;
     }
     // Beyond it the sum may be so large that what the weights are multiplied by gets subnormal.
@@ -434,10 +450,19 @@ struct Softmax {
     static INLINE void scaled(const Row<T>& row, Team& team, const Exponential& exponential, const Scale& scale) {
         const Terms<Exponential> terms{row, exponential};
         team.each_block(row.n, [&](Index begin, Index end) APART {
-            write<T>(row, begin, end, [&](Index i, int count) BODY { return scale(terms.kept(i, count)); });
+            const Terms<Exponential> own = terms;
+            const Scale own_scale = scale;
+            write<T>(own.row, begin, end, [&](Index i, int count) BODY { return own_scale(own.kept(i, count)); });
         });
     }
 
+    // The terms are kept unless the scores are where they would be.
+    static INLINE bool vjp_at_once(Row<T>& row, Team& team) {
+        const Row<T> own = row.terms == row.x ? without_terms(row) : row;
+        return at_once_as_guessed(
+            row, [&](const Powers& powers) APART { return walked(own, team, powers, Products(own)); },
+            [&](const Powers& powers, const Totals& sums) BODY { differentiated(own, team, powers, sums); });
+    }
     // s (g - <s, g> / sum s) with s = p.
     static INLINE void vjp(Row<T>& row, Team& team) {
         with_powers(row, [&](const auto& exponential) BODY {
@@ -451,10 +476,14 @@ struct Softmax {
         const Scale scale(sums.first);
         const V outer = all(static_cast<T>(row.outer()));
         team.each_block(row.n, [&](Index begin, Index end) APART {
-            write<T>(row, begin, end, [&](Index i, int count) BODY {
-                const V e = terms.kept(i, count);
-                const V g = take<T>(row.operand + i, count, T(0));
-                return select(all(T(0)) < e, (scale(e) * (g - mean)) * outer, all(T(0)));
+            // Own copies, which no store can change.
+            const Terms<Exponential> own = terms;
+            const Scale own_scale = scale;
+            const V own_mean = mean, own_outer = outer;
+            write<T>(own.row, begin, end, [&](Index i, int count) BODY {
+                const V e = own.kept(i, count);
+                const V g = take<T>(own.row.operand + i, count, T(0));
+                return select(all(T(0)) < e, (own_scale(e) * (g - own_mean)) * own_outer, all(T(0)));
             });
         });
     }
@@ -592,19 +621,48 @@ struct Softmax {
             sums.first.add(sink_term(row, exponential));
             const V outer = all(static_cast<T>(row.outer()));
             const double mean = sums.second.value() / (sums.first.value() * OF_PRODUCTS);
-            const V total = all(static_cast<T>(sums.second.value()));
-            const Scale scale(sums.first);
+            if constexpr (!TANGENT) return log_differentiated(row, team, exponential, sums);
             team.each_block(row.n, [&](Index begin, Index end) APART {
                 write<T>(row, begin, end, [&](Index i, int count) BODY {
                     const V x = scores(row, terms.sign, i, count);
                     const V g = take<T>(row.operand + i, count, T(0));
-                    V moved;
-                    if constexpr (TANGENT)
-                        moved = g - all(static_cast<T>(mean));
-                    else
-                        moved = fma(-scale(terms.computed(i, count)), total, g);
-                    return select(dead < x, moved * outer, zero);
+                    return select(dead < x, (g - all(static_cast<T>(mean))) * outer, zero);
                 });
+            });
+        });
+    }
+
+    // Beside the terms the cotangents of entries that take part.
+    struct Cotangents {
+        const Row<T>& row;
+        Sum<T> sum;
+
+        explicit INLINE Cotangents(const Row<T>& the_row) : row(the_row) {}
+        INLINE void add(const V&, Index i, int count) {
+            const V dead = all(row.is_negated ? INFINITE<T> : -INFINITE<T>);
+            sum.add(select(take<T>(row.x + i, count, T(0)) == dead, all(T(0)), take<T>(row.operand + i, count, T(0))));
+        }
+        INLINE Total total() const { return sum.total(); }
+    };
+    static INLINE bool log_vjp_at_once(Row<T>& row, Team& team) {
+        const Row<T> unkept = without_terms(row);
+        return at_once_as_guessed(
+            row, [&](const Powers& powers) APART { return walked(unkept, team, powers, Cotangents(unkept)); },
+            [&](const Powers& powers, const Totals& sums) BODY { log_differentiated(unkept, team, powers, sums); });
+    }
+    template <class Exponential>
+    static INLINE void log_differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
+        const Terms<Exponential> terms{row, exponential};
+        const V total = all(static_cast<T>(sums.second.value())), outer = all(static_cast<T>(row.outer()));
+        const Scale scale(sums.first);
+        team.each_block(row.n, [&](Index begin, Index end) APART {
+            const Terms<Exponential> own = terms;
+            const Scale own_scale = scale;
+            const V own_total = total, own_outer = outer;
+            write<T>(own.row, begin, end, [&](Index i, int count) BODY {
+                const V x = scores(own.row, own.sign, i, count), g = take<T>(own.row.operand + i, count, T(0));
+                const V moved = fma(-own_scale(own.exponential(x)), own_total, g) * own_outer;
+                return select(all(-INFINITE<T>) < x, moved, all(T(0)));
             });
         });
     }

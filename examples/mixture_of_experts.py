@@ -89,13 +89,18 @@ def picture(sparse, histories, path):
     wanted, found, used, first, _ = sparse
     figure, axes = plt.subplots(2, 3, figsize=(12.5, 7.4), layout="constrained")
     plane = {"origin": "lower", "extent": (-1, 1, -1, 1), "interpolation": "nearest"}
-    for at, values, title in ((axes[0, 0], wanted, "the function"), (axes[0, 1], found, "what sparsemax's experts learned")):
+    for at, values, title in (
+        (axes[0, 0], wanted, "the function"),
+        (axes[0, 1], found, "what sparsemax's experts learned"),
+    ):
         image = at.imshow(values.numpy(), cmap="cividis", vmin=-1.2, vmax=1.2, **plane)
         at.set_title(title)
     figure.colorbar(image, ax=axes[0, 1], shrink=0.85)
     most = int(used.max())
     shades = ListedColormap(plt.get_cmap("Blues")([0.12 + 0.8 * n / max(1, most - 1) for n in range(most)]))
-    image = axes[1, 0].imshow(used.numpy(), cmap=shades, norm=BoundaryNorm([n + 0.5 for n in range(most + 1)], most), **plane)
+    image = axes[1, 0].imshow(
+        used.numpy(), cmap=shades, norm=BoundaryNorm([n + 0.5 for n in range(most + 1)], most), **plane
+    )
     figure.colorbar(image, ax=axes[1, 0], shrink=0.85, ticks=range(1, most + 1))
     axes[1, 0].set_title(f"experts switched on (of {EXPERTS})")
     axes[0, 2].imshow(first.numpy(), cmap="tab20", vmin=-0.5, vmax=19.5, **plane)

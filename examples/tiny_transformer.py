@@ -193,9 +193,12 @@ def main():
     model.eval()
     sizes, choices = sparsity(model, encoded[:cut])
     start = "The river rose. "
-    print(f"{len(text)} characters, {len(characters)} different ones; {sum(p.numel() for p in model.parameters())} parameters")
-    print(f"loss {history[0][1]:.3f} before, {history[-1][1]:.3f} after {options.steps} steps; held out {history[-1][2]:.3f}")
-    print(f"a position attends to {sizes[..., -1].mean():.1f} of {CONTEXT} characters; {choices.mean():.1f} of {len(characters)} may come next")
+    size = sum(p.numel() for p in model.parameters())
+    print(f"{len(text)} characters, {len(characters)} different ones; {size} parameters")
+    (_, first, _), (_, last, held_out) = history[0], history[-1]
+    print(f"loss {first:.3f} before, {last:.3f} after {options.steps} steps; held out {held_out:.3f}")
+    print(f"a position attends to {sizes[..., -1].mean():.1f} of the {CONTEXT} characters before it")
+    print(f"of {len(characters)} characters {choices.mean():.1f} may come next")
     print(f"it writes: {write(model, start, characters, 120)!r}")
 
     at = text.index("He held the boat against")

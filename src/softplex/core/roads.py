@@ -18,17 +18,17 @@ Road = Callable[..., Any]
 ROADS: dict[type, Road | None] = {}
 """By the type of x; None: straight on."""
 
-OWNERS: WeakValueDictionary[int, Any] = WeakValueDictionary()
-"""Who has methods that arrays enter, by handle: compilers keep numbers, not objects."""
+OWNERS: WeakValueDictionary[str, Any] = WeakValueDictionary()
+"""Who has methods that arrays enter, by handle: compilers keep words, not objects, and may make numbers symbolic."""
 
 HANDLES = count(1)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def handle_for(owner: Any) -> int:
+def handle_for(owner: Any) -> str:
     """A handle by which a compiled call finds its owner."""
-    handle = next(HANDLES)
+    handle = str(next(HANDLES))
     OWNERS[handle] = owner
     return handle
 

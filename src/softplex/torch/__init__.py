@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor as _Tensor
+
+from softplex.core.roads import road_of as _road_of
 from softplex.maps import MAPS
 from softplex.torch.activations import Activation as Activation
 from softplex.torch.activations import classes as _activations
@@ -26,6 +29,7 @@ from softplex.torch.maxout import MaxoutLinear as MaxoutLinear
 from softplex.torch.router import Router as Router
 from softplex.torch.router import Routing as Routing
 
+_road_of(_Tensor)  # so that a graph that is being compiled does not meet tensors for the first time
 _MADE = {**_activations(MAPS), **_losses(MAPS)}
 globals().update(_MADE)
 

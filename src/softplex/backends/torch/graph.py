@@ -10,7 +10,7 @@ from softplex.core.roads import OWNERS
 
 
 @torch.compiler.allow_in_graph
-def in_graph(handle: int, method: str, x: Any, *args: Any, **options: Any) -> Any:
+def in_graph(handle: str, method: str, x: Any, *args: Any, **options: Any) -> Any:
     """The method's result; a compiler sees the arguments, and nothing of what checks them."""
     owner = OWNERS[handle]
     function = getattr(type(owner), method)

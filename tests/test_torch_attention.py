@@ -1,5 +1,6 @@
 """softplex.torch.attention: against torch's own with softmax, against plain NumPy with any map; tiles and memory."""
 
+import gc
 import math
 import sys
 
@@ -314,6 +315,28 @@ def test_memory_does_not_grow_with_length_squared(each, causal, monkeypatch):
     with Largest() as largest:
         torch.softmax(q @ k.mT, dim=-1)
     assert largest.entries == 2 * length**2  # the measure sees what it is to see
+
+
+def alive():
+    """The entries of all tensors that Python knows of."""
+    gc.collect()
+    tensors = [each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)]
+    return sum(
+        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() // t.element_size() for t in tensors}.values()
+    )
+
+
+@pytest.mark.parametrize("each", [sx.softmax, sx.entmax.bind(alpha=1.3), sx.normmax], ids=lambda m: m.name)
+@pytest.mark.parametrize("options", [{}, {"causal": True}, {"causal": True, "sink": 0.5}], ids=str)
+def test_no_weights_outlive_their_tile(each, options, monkeypatch):
+    length, width = 128, 4
+    monkeypatch.setattr(tiles, "TILE", 16 * length)
+    q, k, v = (t.requires_grad_() for t in inputs(batch=(2,), length=length, keys=length, width=width, out=width))
+    before = alive()
+    result = sxt.attention(q, k, v, map=each, **options)
+    assert alive() - before <= 4 * 2 * length * width
+    result.sum().backward()
+    assert q.grad.any()
 
 
 def test_few_long_rows_and_many_short_ones_fit_into_tiles(monkeypatch):

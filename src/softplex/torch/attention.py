@@ -237,10 +237,9 @@ def attend(inputs: Inputs, setting: Setting) -> Tensor:
     scores = (q.to(wide) * setting.scale) @ k.to(wide).mT
     if added is not None:
         scores = scores + added.to(wide)
-    if where is not None:
-        scores = scores.expand(common_shape(scores.shape, where.shape))
-    if isinstance(sink, Tensor):
-        scores = scores.expand(common_shape(scores.shape, sink.shape))
+    shapes = [each.shape for each in (where, sink) if isinstance(each, Tensor)]
+    scores = scores.expand(common_shape(scores.shape, *shapes))
+    where = None if where is None else where.expand(scores.shape)
     weights: Tensor = setting.map(scores, -1, where=where, sink=sink)
     return (weights @ v.to(wide)).to(q.dtype)
 

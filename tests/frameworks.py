@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -108,8 +110,18 @@ DASK = Framework(
 )
 
 
+@cache
+def load_torch():
+    """torch, with what it loads of itself at the first use of forward mode, which warns of its own doings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch = importlib.import_module("torch")
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
+    return torch
+
+
 def torch_tensor(array):
-    torch = importlib.import_module("torch")
+    torch = load_torch()
     array = np.asarray(array)
     if array.dtype.name == "bfloat16":
         return torch.tensor(array.astype(np.float32)).to(torch.bfloat16)
@@ -117,7 +129,7 @@ def torch_tensor(array):
 
 
 def tensor_to_numpy(tensor):
-    torch = importlib.import_module("torch")
+    torch = load_torch()
     if tensor.dtype is torch.bfloat16:
         return tensor.detach().float().numpy().astype(numpy_dtype("bfloat16"))
     return tensor.detach().numpy()
@@ -125,7 +137,7 @@ def tensor_to_numpy(tensor):
 
 def forward_mode():
     """Under it no tensor may be looked at: all take the road of graphs."""
-    return importlib.import_module("torch.autograd.forward_ad").dual_level()
+    return load_torch().autograd.forward_ad.dual_level()
 
 
 TORCH = Framework(

@@ -1,5 +1,6 @@
 """Every law of the family, gathered: importing this fills `LAWS`."""
 
+import laws_autograd  # noqa: F401
 import laws_derivatives  # noqa: F401
 import laws_errors  # noqa: F401
 import laws_layout  # noqa: F401

@@ -100,6 +100,10 @@ class TorchBackend(ArrayApiBackend):
         """Known for numbers alone; what is said of a size that is left open becomes a condition on it."""
         return bool(flags) if isinstance(flags, torch.SymBool) else super().look(flags)
 
+    def first_where(self, values: Any, flags: Any) -> Any:
+        """The first flagged value."""
+        return super().first_where(values.detach() if isinstance(values, Tensor) else values, flags)
+
     def as_mask(self, where: Any, name: str) -> Tensor:
         """A bool tensor."""
         if not isinstance(where, Tensor):

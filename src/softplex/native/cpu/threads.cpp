@@ -152,9 +152,14 @@ struct alignas(CACHE_LINE) Worker {
     WakeElsewhere wake_elsewhere;  // guarded by the mutex
 };
 
+// The pieces that a thread takes first. Those of a like call are then where its caches have them.
+struct alignas(CACHE_LINE) Portion {
+    std::atomic<Index> next{0};
+};
+
 struct Pool {
     alignas(CACHE_LINE) std::atomic<Gate> gate{0};
-    alignas(CACHE_LINE) std::atomic<Index> next_piece{0};
+    Portion portions[MAX_THREADS];
     alignas(CACHE_LINE) std::atomic<int> next_to_wake{0};
     alignas(CACHE_LINE) SharedCall call;
     std::atomic<bool> spinning_pays{false};
@@ -280,12 +285,29 @@ void wake_one_more() {
 
 // Pieces ----------------------------------------------------------------------------------------------------------
 
-// Does one piece that nobody has; false if none is left. The gate, not this counter, orders memory.
+Index portion_begin(const SharedCall& call, int slot) {
+    return call.count / call.threads * slot + std::min<Index>(call.count % call.threads, slot);
+}
+
+// A piece that nobody has, of the slot's own portion or else of another's; the call's count if none is left.
+Index next_piece(const SharedCall& call, int slot) {
+    for (int turn = 0; turn < call.threads; ++turn) {
+        const int owner = (slot + turn) % call.threads;
+        const Index end = portion_begin(call, owner + 1);
+        std::atomic<Index>& next = pool.portions[owner].next;
+        if (next.load(std::memory_order_relaxed) >= end) continue;
+        const Index piece = next.fetch_add(1, std::memory_order_relaxed);
+        if (piece < end) return piece;
+    }
+    return call.count;
+}
+
+// Does one piece that nobody has; false if none is left. The gate, not these counters, orders memory.
 bool do_next_piece(int slot) noexcept {
     const SharedCall& call = pool.call;
-    const Index piece = pool.next_piece.fetch_add(1, std::memory_order_relaxed);
+    const Index piece = next_piece(call, slot);
     if (piece >= call.count) return false;
-    if (piece + 1 < call.count) wake_one_more();
+    wake_one_more();
     call.work(call.state, piece, slot);
     return true;
 }
@@ -397,12 +419,16 @@ int make_workers(int threads) {
 
 void begin_call(Index count, int threads, Work work, void* state) {
     pool.call = SharedCall{count, threads, work, state, float_mode()};
-    pool.next_piece.store(0, std::memory_order_relaxed);
+    for (int slot = 0; slot < threads; ++slot)
+        pool.portions[slot].next.store(portion_begin(pool.call, slot), std::memory_order_relaxed);
     pool.next_to_wake.store(1, std::memory_order_relaxed);
     pool.gate.store(open_gate(++pool.number, threads), std::memory_order_seq_cst);
 }
 
-void start_no_more_pieces() { pool.next_piece.store(pool.call.count, std::memory_order_relaxed); }
+void start_no_more_pieces() {
+    for (int slot = 0; slot < pool.call.threads; ++slot)
+        pool.portions[slot].next.store(pool.call.count, std::memory_order_relaxed);
+}
 
 bool nobody_is_attached() { return (pool.gate.load(std::memory_order_acquire) & ATTACHED) == 0; }
 

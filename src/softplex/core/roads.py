@@ -19,7 +19,7 @@ ROADS: dict[type, Road | None] = {}
 """By the type of x; None: straight on."""
 
 OWNERS: WeakValueDictionary[str, Any] = WeakValueDictionary()
-"""Who has methods that arrays enter, by handle: compilers keep words, not objects."""
+"""Who has methods that arrays enter, by handle: compilers keep words, not objects, and may make numbers symbolic."""
 
 HANDLES = count(1)
 
@@ -28,7 +28,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def handle_for(owner: Any) -> str:
     """A handle by which a compiled call finds its owner."""
-    handle = f"{getattr(owner, 'name', 'softplex')} {next(HANDLES)}"
+    handle = str(next(HANDLES))
     OWNERS[handle] = owner
     return handle
 

@@ -62,6 +62,9 @@ class Views(NumpyBackend):
 VIEWS = Views()
 
 
+NOTHING = torch.empty(0)
+
+
 @dataclass(frozen=True)
 class Work:
     """What `run` was asked to do, and the tensors in it, in an order."""
@@ -80,6 +83,11 @@ class Work:
         named = {"x": call.x, **{name: number for name, number in numbers.items() if isinstance(number, Tensor)}}
         object.__setattr__(self, "names", tuple(named))
         object.__setattr__(self, "tensors", (*named.values(), *[array for _, array in self.operands]))
+
+    def hollow(self) -> Work:
+        """The same work without its large tensors: what is kept of it for later keeps no memory alive."""
+        bare = self.with_tensors((NOTHING,) * len(self.tensors))
+        return replace(bare, call=bare.call._replace(where=None))
 
     def with_tensors(self, tensors: tuple[Tensor, ...]) -> Work:
         """The same work on other tensors."""
@@ -110,15 +118,18 @@ class Answer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, work: Work, *tensors: Tensor) -> tuple[Tensor, ...]:
         """By NumPy's road."""
-        ctx.work = work.with_tensors(tuple(tensor.detach() for tensor in tensors))
-        ctx.save_for_backward(*tensors)
-        return tuple(computed_by_numpy(ctx.work))
+        # What is not saved by torch's own means would outlive checkpoints and hooks of saved tensors.
+        ctx.work = work.hollow()
+        ctx.save_for_backward(*tensors, work.call.where)
+        return tuple(computed_by_numpy(work.with_tensors(tuple(tensor.detach() for tensor in tensors))))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """By NumPy's road where that goes back and nobody follows, else by differentiating the formulas."""
         wanted = ctx.needs_input_grad[1:]
-        work = ctx.work.with_tensors(ctx.saved_tensors)
+        *tensors, where = ctx.saved_tensors
+        work = ctx.work.with_tensors(tuple(tensors))
+        work = replace(work, call=work.call._replace(where=where))
         way = None if torch.is_grad_enabled() else way_back(work, wanted)
         if way is not None and all(map(is_plain_cotangent, cotangents)):
             return (None, *way(work, cotangents, wanted))

@@ -11,8 +11,8 @@ import numpy as np
 
 import hard_rows
 from frameworks import load_torch
-from laws_derivatives import directions, parameters_of
 from lawbook import is_simplex, law
+from laws_derivatives import directions, parameters_of
 
 TORCH = ("torch", "torch formulas")
 EAGER = ("torch",)
@@ -84,7 +84,9 @@ def transforms_give_the_jacobian(case):
         for each in (
             func.vmap(func.jacrev(function))(x),
             func.vmap(func.jacfwd(function))(x),
-            func.vmap(lambda row, function=function: func.vmap(func.vjp(function, row)[1])(torch().eye(5).double())[0])(x),
+            func.vmap(lambda row, function=function: func.vmap(func.vjp(function, row)[1])(torch().eye(5).double())[0])(
+                x
+            ),
         ):
             assert torch().allclose(each, jacobians, rtol=1e-11, atol=1e-13)
         across = func.vmap(function, in_dims=1, out_dims=1)(x.T.contiguous().T)

@@ -51,7 +51,7 @@ def layouts(x):
     yield x.unsqueeze(0).expand(1, *x.shape)[0]
 
 
-# -- the same numbers as NumPy -------------------------------------------------------------------------------------------
+# -- the same numbers as NumPy -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -64,8 +64,12 @@ def test_same_bits_as_numpy(map_, hyper, dtype):
         plain = {name: value.numpy() if isinstance(value, torch.Tensor) else value for name, value in options.items()}
         for each in layouts(x):
             assert same_bits(map_(each, **options, **hyper), map_(as_numpy(x), **plain, **hyper))
-            assert same_bits(map_.vjp(each, g, **options, **hyper), map_.vjp(as_numpy(x), as_numpy(g), **plain, **hyper))
-            assert same_bits(map_.jvp(each, g, **options, **hyper), map_.jvp(as_numpy(x), as_numpy(g), **plain, **hyper))
+            assert same_bits(
+                map_.vjp(each, g, **options, **hyper), map_.vjp(as_numpy(x), as_numpy(g), **plain, **hyper)
+            )
+            assert same_bits(
+                map_.jvp(each, g, **options, **hyper), map_.jvp(as_numpy(x), as_numpy(g), **plain, **hyper)
+            )
             asking = each.detach().requires_grad_()
             assert same_bits(map_(asking, **options, **hyper), map_(as_numpy(x), **plain, **hyper))
     assert same_bits(map_(x, dim=0, **hyper), map_(as_numpy(x), axis=0, **hyper))
@@ -122,7 +126,7 @@ def fresh_compiler():
     torch._dynamo.reset()
 
 
-# -- compilers and exporters ---------------------------------------------------------------------------------------------
+# -- compilers and exporters -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("map_", "hyper"), MAPS)
@@ -249,7 +253,7 @@ def test_traces_for_the_old_exporter_hold_no_constants():
     assert torch.allclose(traced(x), sx.softmax(x))
 
 
-# -- modes ---------------------------------------------------------------------------------------------------------------
+# -- modes -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("map_", "hyper"), MAPS)
@@ -335,8 +339,7 @@ def test_threads_may_call_at_once():
     found = []
 
     def work():
-        for _ in range(20):
-            found.append(torch.autograd.grad(sx.sparsemax(x).square().sum(), x)[0])
+        found.extend([torch.autograd.grad(sx.sparsemax(x).square().sum(), x)[0] for _ in range(20)])
 
     threads = [threading.Thread(target=work) for _ in range(4)]
     for each in threads:
@@ -378,7 +381,7 @@ def test_empty_and_scalar_tensors():
     assert sx.softmax(torch.tensor([1, 2])).dtype is torch.get_default_dtype()
 
 
-# -- errors --------------------------------------------------------------------------------------------------------------
+# -- errors ------------------------------------------------------------------------------------------------------------
 
 
 def test_errors_say_what_to_do():

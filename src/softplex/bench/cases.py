@@ -55,6 +55,7 @@ LARGE_SHAPES = (
     Shape((2048, 32_000)),
     Shape((1, 40_000_000)),
 )
+LOSS_SHAPES = (Shape((128, 1000)), Shape((1024, 1024)), Shape((128, 32_000)), Shape((16, 128_256)))
 MEMORY_SHAPES = (Shape((1, 20_000_000)), Shape((20_000, 1000)), Shape((100, 1000)))
 
 QUICK_ENTRIES = 2**17
@@ -166,6 +167,56 @@ CASES = (
         "a call on 17 entries",
         ("softmax",),
         (Goal("softplex", 1.5e-6, "time"), Goal("SciPy", 5.0)),
+        shapes=(Shape((17,)),),
+        takes_more_shapes=False,
+    ),
+    Case(
+        "tensors",
+        "on tensors: softmax, log_softmax, softmin",
+        tuple(f"tensor {name}" for name in THE_SAME_FUNCTIONS),
+        (Goal("PyTorch", 1.8),),
+    ),
+    Case(
+        "tensors-step",
+        "on tensors, forward and backward: the same",
+        tuple(f"step {name}" for name in THE_SAME_FUNCTIONS),
+        (Goal("PyTorch", 1.5),),
+    ),
+    Case(
+        "tensors-sparse",
+        "on tensors, forward and backward: sparsemax, entmax15",
+        tuple(f"step {name}" for name in SPARSE),
+        (Goal("entmax", 60.0),),
+    ),
+    Case(
+        "tensors-vocabulary",
+        "cross_entropy, forward and backward",
+        ("step cross_entropy",),
+        (Goal("PyTorch", 1.5),),
+        shapes=(Shape((512, 128_256)),),
+        takes_more_shapes=False,
+    ),
+    Case(
+        "tensors-losses",
+        "sparsemax_loss, forward and backward",
+        ("step sparsemax_loss",),
+        (Goal("entmax", 60.0),),
+        shapes=LOSS_SHAPES,
+        takes_more_shapes=False,
+    ),
+    Case(
+        "tensors-call",
+        "a call on a tensor of 17 entries",
+        ("tensor softmax",),
+        (Goal("PyTorch", 1 / 3),),
+        shapes=(Shape((17,)),),
+        takes_more_shapes=False,
+    ),
+    Case(
+        "tensors-call-followed",
+        "the same on one that asks for a gradient",
+        ("tensor softmax, followed",),
+        (Goal("PyTorch", 1 / 4),),
         shapes=(Shape((17,)),),
         takes_more_shapes=False,
     ),

@@ -14,26 +14,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import softplex as sx
+from softplex.bench import tensor_peers
 from softplex.bench.inputs import Inputs
+from softplex.bench.ways import Prepare, Way, tensor_of
 from softplex.system import installed_version
 
 ALPHA = 1.3
-
-
-class Way(NamedTuple):
-    """One way to a result: a function without arguments, and whether it writes to a given place."""
-
-    name: str
-    is_preallocated: bool
-    call: Callable[[], Any]
-
-
-Prepare = Callable[[Inputs], list[Way]]
 
 
 @dataclass(frozen=True)
@@ -58,7 +49,7 @@ def softplex_peer() -> Peer:
     functions["softmax.vjp"] = lambda inputs: [
         Way("fresh", False, partial(sx.softmax.vjp, inputs.x, inputs.cotangent, **own_axis(inputs)))
     ]
-    return Peer("softplex", "softplex", functions)
+    return Peer("softplex", "softplex", functions | tensor_peers.own_functions())
 
 
 def own_softmax_peer() -> Peer:
@@ -133,14 +124,6 @@ def jax_peer() -> Peer:
 # ---- PyTorch, and entmax, which runs on it
 
 
-def tensor_of(array: Any) -> Any:
-    """A tensor on the same memory."""
-    torch = importlib.import_module("torch")
-    if array.dtype.name == "bfloat16":
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
-
-
 def torch_peer() -> Peer:
     """Results anew and, often much faster, to a given place."""
     torch = importlib.import_module("torch")
@@ -167,6 +150,7 @@ def torch_peer() -> Peer:
             "softmax": partial(ways, torch.softmax),
             "log_softmax": partial(ways, torch.log_softmax),
             "softmin": softmin,
+            **tensor_peers.torch_functions(),
         },
     )
 
@@ -216,7 +200,11 @@ def entmax_peer(name: str = "entmax", **options: Any) -> Peer:
     return Peer(
         name,
         "entmax",
-        {"sparsemax": partial(ways, entmax.sparsemax), "entmax15": partial(ways, entmax.entmax15)},
+        {
+            "sparsemax": partial(ways, entmax.sparsemax),
+            "entmax15": partial(ways, entmax.entmax15),
+            **tensor_peers.entmax_functions(),
+        },
     )
 
 

@@ -15,9 +15,10 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from softplex.bench import machine, memory, peers, report, timing
 from softplex.bench.cases import Case, Shape, chosen_cases, parse_shapes
 from softplex.bench.inputs import MASKED_SHARE, SCORES, SEED, Inputs
-from softplex.bench.peers import Peer, Way
+from softplex.bench.peers import Peer
 from softplex.bench.ratios import judged
 from softplex.bench.timing import Effort
+from softplex.bench.ways import Way
 from softplex.files.errors import UsageError, needs_package, reason
 
 PICTURE, FILE = "bench.png", "bench.json"

@@ -1,4 +1,4 @@
-"""What a backward pass asks for: cotangents of scores and parameters, and of scores under a loss. No map is named here."""
+"""What a backward pass asks for: cotangents of scores and parameters, also under a loss. No map is named here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from softplex.core.targets import Targets, index_hits, is_class, read_under_mask
 
 def pulled_back(call: Call, formula: Any, g: Array, names: Sequence[str]) -> tuple[Array, ...]:
     """g^T J for the scores ("x": shape of x) and for parameters (each of the shape that it was given in)."""
-
     if not isinstance(formula, Formula):
         return (formula.pulled_back(call, g),)
 
@@ -32,7 +31,7 @@ def pulled_back(call: Call, formula: Any, g: Array, names: Sequence[str]) -> tup
 
 
 def gradient_of_loss(call: Call, asked: Asked, scale: Array) -> Array:
-    """The gradient in the scores of sum_r scale_r loss_r, for the losses of the rows as core/targets.py defines them."""
+    """The gradient in the scores of sum_r scale_r loss_r, the rows' losses being those of core/targets.py."""
     targets = asked.targets
     is_crossed = asked.method == "cross_entropy"
 

@@ -74,37 +74,37 @@ class FollowedRows(Rows):
         return self.detached
 
     @property
-    def is_bad(self) -> Array:  # type: ignore[override]
+    def is_bad(self) -> Array:
         """As in the detached rows."""
         return self._still.is_bad
 
     @property
-    def is_empty(self) -> Array:  # type: ignore[override]
+    def is_empty(self) -> Array:
         """As in the detached rows."""
         return self._still.is_empty
 
     @property
-    def top(self) -> Array:  # type: ignore[override]
+    def top(self) -> Array:
         """As in the detached rows: no result depends on the number that scores are counted from."""
         return self._still.top
 
     @property
-    def scores(self) -> Terms:  # type: ignore[override]
+    def scores(self) -> Terms:
         """As in the detached rows."""
         return self._still.scores
 
     @property
-    def is_live(self) -> Terms:  # type: ignore[override]
+    def is_live(self) -> Terms:
         """As in the detached rows."""
         return self._still.is_live
 
     @property
-    def live_count(self) -> Array:  # type: ignore[override]
+    def live_count(self) -> Array:
         """As in the detached rows."""
         return self._still.live_count
 
     @cached_property
-    def gaps(self) -> Terms:  # type: ignore[override]
+    def gaps(self) -> Terms:
         """(x - top) / temperature."""
         return each(lambda gap, move: gap + move, self._still.gaps, self.moves)
 

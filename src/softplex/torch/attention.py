@@ -182,7 +182,7 @@ def as_inputs(
 
 def common_shape(*shapes: Sequence[int]) -> tuple[int, ...]:
     """What the shapes broadcast to."""
-    return tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
+    return tuple(torch.broadcast_shapes(*shapes))
 
 
 def fits(tensor: Tensor, shape: tuple[int, ...]) -> bool:

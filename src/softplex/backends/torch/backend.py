@@ -61,7 +61,8 @@ class TorchBackend(ArrayApiBackend):
     def _converted(self, value: Any, what: str) -> Tensor:
         """A dense tensor of floats, integers or booleans on the device of the scores."""
         if not isinstance(value, Tensor):
-            return self._from_numpy(value, what)
+            made: Tensor = self._from_numpy(value, what)
+            return made
         if value.layout is not torch.strided or value.is_nested:
             kind = "nested" if value.is_nested else str(value.layout)
             raise TypeError(
@@ -153,8 +154,9 @@ class EagerBackend(TorchBackend):
             return values
         if not all(is_plain(one) for one in (values, weights, counted) if one is not None):
             return super()._reduced(values, weights, counted, reduction)
-        arrays = [None if one is None else one.detach().numpy() for one in (values, weights, counted)]
-        exact = torch.from_numpy(eager.VIEWS.reduced(*arrays, np.float64, reduction))
+        v, w, c = [None if one is None else one.detach().numpy() for one in (values, weights, counted)]
+        assert v is not None
+        exact = torch.from_numpy(eager.VIEWS.reduced(v, w, c, np.float64, reduction))
         if not (torch.is_grad_enabled() and values.requires_grad):
             return exact
         # The difference of two sums of the same numbers is exact, and so is what it is added to.

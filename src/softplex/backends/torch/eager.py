@@ -109,7 +109,7 @@ def answered(work: Work) -> list[Tensor]:
     is_followed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in work.tensors)
     if not is_followed or any(dtype is torch.int64 for _, dtype in work.results):
         return computed_by_numpy(work)
-    return list(Answer.apply(work, *work.tensors))  # type: ignore[no-untyped-call]
+    return list(Answer.apply(work, *work.tensors))
 
 
 class Answer(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""torch's functions under the names of the array API standard, as far as formulas ask for them. No formula lives here."""
+"""torch's functions under the names of the array API standard, as formulas ask for them. No formula lives here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Axis = int | Sequence[int] | None
+Axis = int | tuple[int, ...] | None
 
 
 class TorchFunctions:
@@ -127,14 +127,14 @@ class PlainFunctions(TorchFunctions):
     """For graphs that other runtimes run: log1p and expm1 from exp and log, which keep their digits all the same."""
 
     @staticmethod
-    def log1p(x: Tensor) -> Tensor:
+    def log1p(x: Tensor) -> Tensor:  # type: ignore[override]
         """x log(u) / (u - 1) with u = 1 + x: the errors of both cancel (Kahan; Goldberg 1991, theorem 4)."""
         u = 1.0 + x
         is_lost = u == 1.0
         return torch.where(is_lost, x, x * torch.log(u) / torch.where(is_lost, 1.0, u - 1.0))
 
     @staticmethod
-    def expm1(x: Tensor) -> Tensor:
+    def expm1(x: Tensor) -> Tensor:  # type: ignore[override]
         """(u - 1) x / log(u) with u = exp(x), likewise."""
         u = torch.exp(x)
         is_lost, is_far = u == 1.0, (u < 0.25) | (u > 1e10)

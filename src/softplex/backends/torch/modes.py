@@ -1,4 +1,4 @@
-"""Whether a tensor is plain: dense, on the CPU, and outside of every transform that must see what is computed with it."""
+"""Whether a tensor is plain: dense, on the CPU, and outside of every transform that must see what becomes of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from torch.autograd import forward_ad
 
 PLAIN = frozenset({Tensor, torch.nn.Parameter, torch.nn.Buffer})
 
-# torch itself asks these in autograd.Function.apply, torch.jit.trace and torch.utils._python_dispatch; it has no public names.
+# torch asks these itself, in autograd.Function.apply, torch.jit.trace and torch.utils._python_dispatch; they have no
+# public names.
 transforms_are_active = torch._C._are_functorch_transforms_active
 tracing_state = torch._C._get_tracing_state
 dispatch_modes = torch._C._len_torch_dispatch_stack
@@ -28,8 +29,5 @@ def is_plain_cotangent(g: Tensor) -> bool:
 def is_transformed() -> bool:
     """Whether something is tracing, batching or differentiating forward what is computed now."""
     return (
-        transforms_are_active()
-        or dispatch_modes() > 0
-        or forward_ad._current_level >= 0
-        or tracing_state() is not None
+        transforms_are_active() or dispatch_modes() > 0 or forward_ad._current_level >= 0 or tracing_state() is not None
     )

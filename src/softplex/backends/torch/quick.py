@@ -157,4 +157,5 @@ def by_formula(known: Known, p: Tensor, g: Tensor) -> Tensor:
         solution = cut.formula.recalled(rows, hyper, Terms(weights, rest))
         terms = Terms(terms.entries, xp.zeros_like(rest))
     moved = each(lambda c: c * (solution.rows.sign / rows.temperature), solution.cotangent(terms)).entries
-    return xp.moveaxis(xp.astype(xp.where(is_live, moved, 0.0), p.dtype), -1, axis)
+    result: Tensor = xp.moveaxis(xp.astype(xp.where(is_live, moved, 0.0), p.dtype), -1, axis)
+    return result

@@ -1,4 +1,4 @@
-"""Weights of detached rows on tensors: the one operator that stands in a compiled graph, and what stands in exported ones.
+"""Weights of detached rows on tensors: the one operator of compiled graphs, and what stands in exported ones.
 
 `softplex::weights` has no derivatives: what follows the scores is added to its result by core/follow.py. On the CPU it
 runs NumPy's road, kernels and all; elsewhere the formulas. No formula lives here.
@@ -65,7 +65,9 @@ class TorchNamespace(Following):
 
 def is_exporting() -> bool:
     """Whether the graph that is being made is to leave this process."""
-    return bool(torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing())
+    return bool(
+        torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch._C._get_tracing_state() is not None
+    )
 
 
 def fixed(number: Any) -> float:
@@ -77,7 +79,8 @@ def as_column(number: Any, entries: Tensor) -> Tensor | None:
     """A tensor as deep as the rows; None for a number."""
     if isinstance(number, float):
         return None
-    return number.reshape((1,) * (entries.ndim - number.ndim) + tuple(number.shape))
+    column: Tensor = number.reshape((1,) * (entries.ndim - number.ndim) + tuple(number.shape))
+    return column
 
 
 def namespace_for(device: torch.device) -> TorchNamespace:

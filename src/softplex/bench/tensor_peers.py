@@ -1,0 +1,93 @@
+"""Peers on tensors: softplex called as PyTorch's users call it, PyTorch itself, and the entmax package.
+
+An operation is a function's name after "tensor" (its value, nobody following) or "step" (forward and backward).
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+import softplex as sx
+from softplex.bench.inputs import SEED, Inputs
+from softplex.bench.ways import Prepare, Way, tensor_of
+
+Function = Callable[..., Any]
+
+
+def value(function: Function, inputs: Inputs) -> list[Way]:
+    """A call that nobody follows."""
+    return [Way("fresh", False, partial(function, tensor_of(inputs.x), inputs.axis))]
+
+
+def call_to_follow(function: Function, inputs: Inputs) -> list[Way]:
+    """A call on scores that ask for a gradient."""
+    return [Way("fresh", False, partial(function, tensor_of(inputs.x).requires_grad_(), inputs.axis))]
+
+
+def step(function: Function, inputs: Inputs) -> list[Way]:
+    """Forward and backward from a cotangent."""
+    x, g = tensor_of(inputs.x).requires_grad_(), tensor_of(inputs.cotangent)
+
+    def run() -> Any:
+        x.grad = None
+        function(x, inputs.axis).backward(g)
+
+    return [Way("backward", False, run)]
+
+
+def loss_step(function: Function, inputs: Inputs) -> list[Way]:
+    """Forward and backward of the mean loss against one class a row."""
+    torch = importlib.import_module("torch")
+    x = tensor_of(inputs.x).requires_grad_()
+    rows, classes = inputs.shape.sizes
+    y = torch.from_numpy(np.random.default_rng(SEED + 3).integers(0, classes, rows))
+
+    def run() -> Any:
+        x.grad = None
+        function(x, y).backward()
+
+    return [Way("backward", False, run)]
+
+
+def functions_of(named: Mapping[str, Function], losses: Mapping[str, Function]) -> dict[str, Prepare]:
+    """What is done with functions of scores, and with losses."""
+    ways: dict[str, Prepare] = {}
+    for name, function in named.items():
+        ways[f"tensor {name}"] = partial(value, function)
+        ways[f"tensor {name}, followed"] = partial(call_to_follow, function)
+        ways[f"step {name}"] = partial(step, function)
+    return ways | {f"step {name}": partial(loss_step, function) for name, function in losses.items()}
+
+
+def own_functions() -> dict[str, Prepare]:
+    """softplex on tensors."""
+    maps = {name: getattr(sx, name) for name in ("softmax", "log_softmax", "softmin", "sparsemax", "entmax15")}
+    losses = {name: getattr(sx, name) for name in ("cross_entropy", "sparsemax_loss", "entmax15_loss")}
+    return functions_of(maps, losses)
+
+
+def torch_functions() -> dict[str, Prepare]:
+    """PyTorch's own."""
+    functional = importlib.import_module("torch.nn.functional")
+    names = ("softmax", "log_softmax", "softmin")
+    return functions_of(
+        {name: getattr(functional, name) for name in names}, {"cross_entropy": functional.cross_entropy}
+    )
+
+
+def entmax_functions() -> dict[str, Prepare]:
+    """The entmax package's; its losses are summed by hand."""
+    entmax = importlib.import_module("entmax")
+
+    def mean(function: Function) -> Function:
+        return lambda x, y: function(x, y).mean()
+
+    return functions_of(
+        {"sparsemax": entmax.sparsemax, "entmax15": entmax.entmax15},
+        {"sparsemax_loss": mean(entmax.sparsemax_loss), "entmax15_loss": mean(entmax.entmax15_loss)},
+    )

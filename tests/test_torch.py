@@ -114,10 +114,19 @@ def test_the_way_back_does_not_depend_on_layout_or_neighbours(map_, hyper):
     assert torch.equal(gradient(x[2], g[2]), wanted[2])
 
 
+@pytest.fixture
+def fresh_compiler():
+    """No code compiled before counts against this test."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
 # -- compilers and exporters ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("map_", "hyper"), MAPS)
+@pytest.mark.usefixtures("fresh_compiler")
 def test_compiles_whole_with_open_shapes_and_transforms_inside(map_, hyper):
     def weights(x):
         return map_(x, dim=-1, temperature=0.7, **hyper)
@@ -130,13 +139,13 @@ def test_compiles_whole_with_open_shapes_and_transforms_inside(map_, hyper):
 
     compiled = torch.compile(everything, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in ((3, 5), (4, 7)):
-        x, t = scores(*shape), scores(*shape, seed=6)
+        x, t = 0.2 * scores(*shape), scores(*shape, seed=6)
         for one, other in zip(compiled(x, t), everything(x, t), strict=True):
             assert torch.allclose(one, other, rtol=1e-11, atol=1e-13)
         assert compiled(x, t)[1].abs().max() > 0
     ahead = torch.compile(weights, fullgraph=True, dynamic=True, backend="aot_eager")
     for shape in ((3, 5), (6, 4)):
-        x, g = scores(*shape).requires_grad_(), scores(*shape, seed=7)
+        x, g = (0.2 * scores(*shape)).requires_grad_(), scores(*shape, seed=7)
         one, other = ahead(x), weights(x)
         assert torch.allclose(one, other, rtol=1e-12, atol=1e-15)
         mine, wanted = torch.autograd.grad(one, x, g)[0], torch.autograd.grad(other, x, g)[0]

@@ -38,6 +38,11 @@ def backend_for(x: Tensor) -> TorchBackend:
     return EAGER if is_plain(x) else backend_on(x.device, is_exporting())
 
 
+def is_cast(device: torch.device) -> bool:
+    """Whether autocast is on for a device."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 class TorchBackend(ArrayApiBackend):
     """Tensors as differentiable arrays, on any device and under any transform."""
 
@@ -82,7 +87,7 @@ class TorchBackend(ArrayApiBackend):
             return dtype
         if dtype_name(x.dtype) not in FLOATS:
             return torch.get_default_dtype()
-        if x.dtype in SIXTEEN_BIT and torch.is_autocast_enabled(x.device.type):
+        if x.dtype in SIXTEEN_BIT and is_cast(x.device):
             return torch.softmax(x.new_zeros((1,)), 0).dtype
         return x.dtype
 
@@ -115,9 +120,13 @@ class TorchBackend(ArrayApiBackend):
         self, values: Tensor, weights: Tensor | None, counted: Tensor | None, dtype: Any, reduction: str
     ) -> Tensor:
         """None, the sum or the mean of the rows' losses; at least float32 under autocast."""
-        if dtype in SIXTEEN_BIT and torch.is_autocast_enabled(self.device.type):
+        if dtype in SIXTEEN_BIT and is_cast(self.device):
             dtype = torch.float32
-        reduced: Tensor = super().reduced(values, weights, counted, dtype, reduction)
+        return self._reduced(values, weights, counted, reduction).to(dtype)
+
+    def _reduced(self, values: Tensor, weights: Tensor | None, counted: Tensor | None, reduction: str) -> Tensor:
+        """In the working precision."""
+        reduced: Tensor = super().reduced(values, weights, counted, self.working, reduction)
         return reduced
 
     def copied_into(self, out: Any, result: Any, name: str) -> Tensor:
@@ -137,6 +146,20 @@ class EagerBackend(TorchBackend):
         if isinstance(flags, Tensor):
             return bool(flags.all()) if is_plain(flags) else None
         return super().look(flags)
+
+    def _reduced(self, values: Tensor, weights: Tensor | None, counted: Tensor | None, reduction: str) -> Tensor:
+        """As NumPy adds up, to the bit."""
+        if reduction == "none":
+            return values
+        if not all(is_plain(one) for one in (values, weights, counted) if one is not None):
+            return super()._reduced(values, weights, counted, reduction)
+        arrays = [None if one is None else one.detach().numpy() for one in (values, weights, counted)]
+        exact = torch.from_numpy(eager.VIEWS.reduced(*arrays, np.float64, reduction))
+        if not (torch.is_grad_enabled() and values.requires_grad):
+            return exact
+        # The difference of two sums of the same numbers is exact, and so is what it is added to.
+        found = super()._reduced(values, weights, counted, reduction)
+        return torch.where(torch.isfinite(exact), found + (exact - found.detach()), found)
 
     def run(
         self,

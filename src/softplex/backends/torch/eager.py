@@ -154,8 +154,7 @@ def way_back(work: Work, wanted: tuple[bool, ...]) -> Way | None:
 def back_from_value(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
     """The vjp in all that asks for it."""
     names = tuple([name for name, is_wanted in zip(work.names, wanted, strict=False) if is_wanted])
-    (g,) = cotangents
-    call, (operand,) = as_numpy(work.call, [g])
+    call, (operand,) = as_numpy(work.call, [cotangents[0].reshape(work.call.x.shape)])
     assert work.asked is not None
     found = dict(zip(names, pulled_back(call, work.asked.formula, operand, names), strict=True))
     return [

@@ -65,7 +65,7 @@ class TorchNamespace(Following):
 
 def is_exporting() -> bool:
     """Whether the graph that is being made is to leave this process."""
-    return bool(torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export())
+    return bool(torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing())
 
 
 def fixed(number: Any) -> float:

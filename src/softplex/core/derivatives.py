@@ -12,8 +12,11 @@ from softplex.core.rows import Rows
 from softplex.core.targets import Targets, index_hits, is_class, read_under_mask, smoothed, weight_of
 
 
-def pulled_back(call: Call, formula: Formula, g: Array, names: Sequence[str]) -> tuple[Array, ...]:
+def pulled_back(call: Call, formula: Any, g: Array, names: Sequence[str]) -> tuple[Array, ...]:
     """g^T J for the scores ("x": shape of x) and for parameters (each of the shape that it was given in)."""
+
+    if not isinstance(formula, Formula):
+        return (formula.pulled_back(call, g),)
 
     def function(rows: Rows, hyper: Hyper, g: Array) -> tuple[Array, ...]:
         found = formula.solve(rows, hyper).vjp(rows.xp.astype(g, rows.xp.working), tuple(names))

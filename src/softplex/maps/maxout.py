@@ -175,12 +175,19 @@ class Maxout:
             raise ValueError(
                 f"{self.name}: g has shape {tuple(g.shape)}; it must have the result's shape {groups.shape}"
             )
+        call = self._split_call(groups)
+        found = self.pulled_back(call, call.backend.xp.reshape(g, call.batch))
+        return call.backend.xp.reshape(found, () if call.is_scalar else tuple(groups.call.x.shape))
+
+    def pulled_back(self, call: Call, g: Array) -> Array:
+        """The cotangents, one a row of a call whose axes hold the pieces, sent to the winners."""
 
         def function(rows: Rows, hyper: object, g: Array) -> tuple[Array]:
             xp = rows.xp
             return (xp.where(has_won(xp, rows.x), xp.astype(g, xp.working), 0.0),)
 
-        return self._expand(groups, function, g)
+        kinds: list[tuple[Kind, Any]] = [("entries", call.dtype)]
+        return call.backend.run(call, function, [("row", g)], kinds, asked=Asked("vjp", self))[0]
 
     @entrance
     def jvp(
@@ -290,15 +297,6 @@ class Maxout:
         if call.is_scalar and groups.keeps_axis:
             result = call.backend.xp.reshape(result, ())
         return result if out is None else call.backend.copied_into(out, result, self.name)
-
-    def _expand(self, groups: Groups, function: Any, g: Array) -> Array:
-        call = self._split_call(groups)
-        xp = call.backend.xp
-        shape = () if call.is_scalar else tuple(groups.call.x.shape)
-        operands: list[tuple[Kind, Array]] = [("row", xp.reshape(g, call.batch))]
-        asked = Asked("vjp", self)
-        found = call.backend.run(call, function, operands, [("entries", call.dtype)], asked=asked)[0]
-        return xp.reshape(found, shape)
 
 
 def first_winner(xp: Namespace, rows: Array) -> Array:

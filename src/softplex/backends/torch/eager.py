@@ -154,13 +154,18 @@ def way_back(work: Work, wanted: tuple[bool, ...]) -> Way | None:
 def back_from_value(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
     """The vjp in all that asks for it."""
     names = tuple([name for name, is_wanted in zip(work.names, wanted, strict=False) if is_wanted])
-    call, (operand,) = as_numpy(work.call, [cotangents[0].reshape(work.call.x.shape)])
+    call, (operand,) = as_numpy(work.call, [cotangents[0].reshape(as_lying(work))])
     assert work.asked is not None
     found = dict(zip(names, pulled_back(call, work.asked.formula, operand, names), strict=True))
     return [
         as_tensor(found[name], like) if name in found else None
         for name, like in zip(work.names, work.tensors, strict=False)
     ]
+
+
+def as_lying(work: Work) -> tuple[int, ...]:
+    """The shape of a result within the call, in which a scalar is a row of length 1."""
+    return tuple(work.call.x.shape) if work.results[0][0] == "entries" else work.call.batch
 
 
 def back_from_loss(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:

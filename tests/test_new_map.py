@@ -52,7 +52,7 @@ quarterpower = Map(
 '''
 LINE = "from softplex.maps.quarterpower import quarterpower as quarterpower\n"
 SESSION = """
-import pytest, reference, sys
+import importlib.util, pickle, pytest, reference, sys
 import numpy as np
 import softplex as sx
 
@@ -67,6 +67,12 @@ for method in ("jacobian", "support_size", "smooth_max"):
     found = getattr(sx.quarterpower, method)(x)
     assert np.allclose(found, getattr(sx.entmax, method)(x, alpha=1.25), rtol=1e-10) and np.any(found)
 assert sx.blend({sx.quarterpower: 0.5, sx.softmax: 0.5})(x).sum() > 0.99
+if importlib.util.find_spec("torch"):
+    import softplex.torch as layers, torch
+    rows = torch.tensor(x)
+    assert np.allclose(layers.Quarterpower()(rows), sx.quarterpower(x)) and "Quarterpower" in layers.__all__
+    assert np.allclose(layers.QuarterpowerLoss()(rows, torch.tensor(y)), sx.quarterpower.loss(x, y))
+    assert pickle.loads(pickle.dumps(layers.Quarterpower(0))).dim == 0
 reference.teach("quarterpower", alpha=1.25)
 chosen = ["-k", "quarterpower and (numpy or strict)", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
 sys.exit(pytest.main([*chosen, "-c", CONFIG, TESTS]))

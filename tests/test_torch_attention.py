@@ -1,5 +1,6 @@
 """softplex.torch.attention: against torch's own with softmax, against plain NumPy with any map; tiles and memory."""
 
+import contextlib
 import gc
 import math
 import sys
@@ -80,6 +81,9 @@ def test_softmax_is_torchs(mask, dtype, scale, tile):
     expected = scaled_dot_product_attention(*wide, attn_mask=added, scale=scale)
     assert found.dtype == dtype
     close(found, expected, dtype)
+    if dtype.itemsize == 2:  # computed in float32 and rounded once
+        error = (found.detach().double() - expected.detach()).abs()
+        assert (error <= 0.501 * torch.finfo(dtype).eps * expected.detach().abs() + 1e-6).all()
     g = random(*expected.shape, seed=8)
     gradients = torch.autograd.grad(found, (q, k, v), g.to(dtype))
     for one, other in zip(gradients, torch.autograd.grad(expected, wide, g.to(dtype).double()), strict=True):
@@ -320,10 +324,12 @@ def test_memory_does_not_grow_with_length_squared(each, causal, monkeypatch):
 def alive():
     """The entries of all tensors that Python knows of."""
     gc.collect()
-    tensors = [each for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)]
-    return sum(
-        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() // t.element_size() for t in tensors}.values()
-    )
+    sizes = {}
+    for each in gc.get_objects():
+        if type(each) in (torch.Tensor, torch.nn.Parameter):
+            with contextlib.suppress(NotImplementedError, RuntimeError):  # what transforms left behind has no memory
+                sizes[each.untyped_storage().data_ptr()] = each.untyped_storage().nbytes() // each.element_size()
+    return sum(sizes.values())
 
 
 @pytest.mark.parametrize("each", [sx.softmax, sx.entmax.bind(alpha=1.3), sx.normmax], ids=lambda m: m.name)

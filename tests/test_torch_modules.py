@@ -273,6 +273,7 @@ def test_maxout_convolution_is_torchs_layer_and_maxima(rank, sizes, groups):
     ],
 )
 def test_maxout_layers_are_differentiable_and_survive(layer):
+    torch.manual_seed(7)  # no two pieces so close that a small step changes the winner
     layer = layer()
     x = torch.randn(2, 1, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, x)

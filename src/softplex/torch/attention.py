@@ -17,8 +17,8 @@ from softplex.core.map import Map
 from softplex.maps import softmax
 from softplex.torch.activations import a_map
 
-TILE = 2**24
-"""How many scores are held at a time: 64 MiB in float32."""
+TILE = 2**22
+"""How many scores are held at a time: 16 MiB in float32, which caches still help with."""
 
 
 class Inputs(NamedTuple):
@@ -61,7 +61,7 @@ def attention(
 
         map(scale * q k^T) v
 
-    Up to 2^24 scores are held at a time (64 MiB in float32). Where there are more, tiles of queries are computed one
+    Up to 2^22 scores are held at a time (16 MiB in float32). Where there are more, tiles of queries are computed one
     by one, and again in backward; what is kept is the inputs. 16-bit inputs are computed in float32 and rounded once.
 
     Arguments:

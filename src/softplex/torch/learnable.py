@@ -48,7 +48,7 @@ def free_number(rule: formula.Parameter, start: Any, where: str, *, device: Any,
 def in_range(rule: formula.Parameter, raw: Tensor) -> Tensor:
     """The hyper-parameter for which a free number stands; differentiable."""
     signed = raw - rule.low
-    distance = torch.where(signed < 0.0, -signed, signed)
+    distance = signed.abs()
     excess = torch.clamp(distance - LINEAR, min=0.0, max=torch.finfo(raw.dtype).max)
     folded = rule.low + torch.where(excess > 0.0, LINEAR + torch.log1p(excess), distance)
     found = torch.where((signed < 0.0) | (excess > 0.0), folded, raw)

@@ -1,4 +1,5 @@
-"""Facts about softplex and its peers, measured side by side in one run: errors against exact results, and edge cases.
+"""Facts about softplex and its peers, measured side by side in one run: errors against exact results, edge cases, and
+which derivatives of PyTorch's tensors there are.
 
     python bench/compare.py            measures every peer that is installed; writes bench/results/compare-<date>.json
     python bench/compare.py --demo     runs the demonstration; writes bench/results/demo-<date>.json
@@ -13,7 +14,7 @@ entmax that are installed; softplex is that of this checkout.
 
 import argparse
 import datetime
-import importlib
+import importlib.util
 import json
 import os
 import platform
@@ -53,6 +54,8 @@ class Peer:
     name: str
     package: str
     functions: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    on_tensors: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    """From PyTorch's tensors to tensors, differentiable, along the last axis."""
 
 
 def softplex_peer() -> Peer:
@@ -73,6 +76,14 @@ def softplex_peer() -> Peer:
             "cross_entropy_gradient": sx.softmax.residual,
             "masked_softmax": lambda x, mask: sx.softmax(x, where=mask),
             "masked_gradient": masked_gradient,
+        },
+        {
+            "softmax": sx.softmax,
+            "sparsemax": sx.sparsemax,
+            "entmax15": sx.entmax15,
+            "entmax": lambda x, alpha: sx.entmax(x, alpha=alpha),
+            "cross_entropy": sx.cross_entropy,
+            "sparsemax_loss": lambda x, y: sx.sparsemax_loss(x, y, ignore_index=-100),
         },
     )
 
@@ -120,6 +131,10 @@ def torch_peer() -> Peer:
             "masked_softmax": masked_softmax,
             "masked_gradient": masked_gradient,
         },
+        {
+            "softmax": lambda x: torch.softmax(x, -1),
+            "cross_entropy": torch.nn.functional.cross_entropy,
+        },
     )
 
 
@@ -164,6 +179,9 @@ def keras_peer() -> Peer:
     def masked_softmax(x: Any, mask: Any) -> Any:
         return keras.ops.convert_to_numpy(keras.layers.Softmax(dtype=str(x.dtype))(x, mask=mask))[mask]
 
+    sparse_cross_entropy = keras.losses.SparseCategoricalCrossentropy(
+        from_logits=True, ignore_class=-100, dtype="float64"
+    )
     return Peer(
         "Keras",
         "keras",
@@ -172,6 +190,11 @@ def keras_peer() -> Peer:
             "log_softmax": on_tensors(keras.ops.log_softmax),
             "sparsemax": on_tensors(keras.ops.sparsemax),
             "masked_softmax": masked_softmax,
+        },
+        {
+            "softmax": keras.ops.softmax,
+            "sparsemax": keras.ops.sparsemax,
+            "cross_entropy": lambda x, y: sparse_cross_entropy(y, x),
         },
     )
 
@@ -190,6 +213,12 @@ def entmax_peer() -> Peer:
             "sparsemax": on_tensors(entmax.sparsemax),
             "entmax15": on_tensors(entmax.entmax15),
             "entmax": lambda x, alpha: on_tensors(entmax.entmax_bisect, alpha=alpha)(x),
+        },
+        {
+            "sparsemax": entmax.sparsemax,
+            "entmax15": entmax.entmax15,
+            "entmax": entmax.entmax_bisect,
+            "sparsemax_loss": entmax.SparsemaxLoss(ignore_index=-100),
         },
     )
 
@@ -286,6 +315,7 @@ class Fact:
     unit: str
     needs: tuple[str, ...]
     answer: Callable[..., Any]
+    is_on_tensors: bool = False
 
 
 def spread_scores(dtype: Any) -> Any:
@@ -368,6 +398,91 @@ def same_bits(softmax: Callable[..., Any]) -> Any:
     return bool(np.array_equal(whole, alone) and np.array_equal(whole, across))
 
 
+# ---- facts about tensors, all in float64
+
+
+def tensor_of(*shape: int, seed: int = SEED) -> Any:
+    import torch
+
+    return torch.from_numpy(np.random.default_rng(seed).normal(0.0, 1.0, shape))
+
+
+def differentiates_twice(function: Callable[..., Any]) -> bool:
+    import torch
+
+    x = tensor_of(3, 6).requires_grad_()
+    return bool(torch.autograd.gradgradcheck(function, (x,), raise_exception=False))
+
+
+def tangents(function: Callable[..., Any]) -> Any:
+    """Forward mode; the scores and the tangent are looked at as they come, so that it compiles too."""
+    import torch
+
+    return lambda x, t: torch.func.jvp(function, (x,), (t,))[1]
+
+
+def is_product(function: Callable[..., Any], found: Callable[..., Any]) -> bool:
+    """Whether what was found is the Jacobian times the tangent; the Jacobian by central differences of the values."""
+    import torch
+
+    x, t, step = tensor_of(6), tensor_of(6, seed=SEED + 1), 2.0**-20
+    unit = step * torch.eye(6, dtype=x.dtype)
+    jacobian = torch.stack([(function(x + e) - function(x - e)) / (2 * step) for e in unit], dim=1)
+    return bool(torch.allclose(found(x, t), jacobian @ t, rtol=0.0, atol=1e-8))
+
+
+def has_forward_mode(function: Callable[..., Any]) -> bool:
+    return is_product(function, tangents(function))
+
+
+def has_forward_mode_when_compiled(function: Callable[..., Any]) -> bool:
+    import torch
+
+    torch.compiler.reset()
+    return is_product(function, torch.compile(tangents(function), fullgraph=True))
+
+
+def has_batches(function: Callable[..., Any]) -> bool:
+    import torch
+
+    x = tensor_of(4, 6)
+    return bool(torch.allclose(torch.vmap(function)(x), torch.stack([function(row) for row in x])))
+
+
+def gradient_of_nothing(function: Callable[..., Any]) -> Any:
+    import torch
+
+    x = torch.full((1, 2), -torch.inf, dtype=torch.float64, requires_grad=True)
+    function(x)[0, 0].backward()
+    return shown_row(x.grad[0])
+
+
+def gradient_for_alpha(entmax: Callable[..., Any]) -> Any:
+    """d p_i / d alpha at 1 is p_i (sum_j p_j log^2 p_j - log^2 p_i) / 2."""
+    import torch
+
+    x, alpha = tensor_of(6), torch.ones((), dtype=torch.float64, requires_grad=True)
+    entmax(x, alpha)[0].backward()
+    p = exact_softmax(x.tolist())
+    mean = mpmath.fsum(q * mpmath.log(q) ** 2 for q in p)
+    exact = p[0] * (mean - mpmath.log(p[0]) ** 2) / 2
+    return error(alpha.grad, exact) / ulp(exact, np.float64)
+
+
+def loss_of_ignored(cross_entropy: Callable[..., Any]) -> str:
+    import torch
+
+    return shown_row([cross_entropy(tensor_of(2, 3), torch.tensor([-100, -100]))])[1:-1]
+
+
+def leaves_ignored_out(sparsemax_loss: Callable[..., Any]) -> bool:
+    import torch
+
+    x, y = tensor_of(3, 4), torch.tensor([0, -100, 2])
+    kept = [0, 2]
+    return bool(torch.allclose(sparsemax_loss(x, y), sparsemax_loss(x[kept], y[kept])))
+
+
 def shown_row(row: Any) -> str:
     return "[" + ", ".join(f"{float(p):.3g}" for p in row) + "]"
 
@@ -398,13 +513,25 @@ FACTS = (
     Fact("softmax with a NaN under the mask: the other weights", "", ("masked_softmax",), nan_under_mask),
     Fact("the same: the gradient", "", ("masked_gradient",), gradient_with_nan_under_mask),
     Fact("softmax: a row has the same bits alone, in a batch and along axis 0", "", ("softmax",), same_bits),
+    Fact("on tensors: softmax in forward mode (jvp)", "", ("softmax",), has_forward_mode, True),
+    Fact("on tensors: entmax15 in forward mode", "", ("entmax15",), has_forward_mode, True),
+    Fact("the same, within torch.compile(fullgraph=True)", "", ("entmax15",), has_forward_mode_when_compiled, True),
+    Fact("on tensors: entmax15 under torch.vmap", "", ("entmax15",), has_batches, True),
+    Fact("on tensors: second derivatives of entmax15 (gradgradcheck)", "", ("entmax15",), differentiates_twice, True),
+    Fact("on tensors: gradient of sparsemax at [-inf, -inf]", "", ("sparsemax",), gradient_of_nothing, True),
+    Fact(
+        "on tensors: gradient of entmax for alpha, at alpha = 1, float64", "ULP", ("entmax",), gradient_for_alpha, True
+    ),
+    Fact("on tensors: mean cross-entropy, every row ignored", "", ("cross_entropy",), loss_of_ignored, True),
+    Fact("on tensors: sparsemax loss with ignore_index=-100", "", ("sparsemax_loss",), leaves_ignored_out, True),
 )
 
 
 def answered(fact: Fact, peer: Peer) -> Any:
     """The answer, None where the peer lacks a function, the name of the exception where it raises one."""
-    functions = [peer.functions.get(name) for name in fact.needs]
-    if None in functions:
+    offered = peer.on_tensors if fact.is_on_tensors else peer.functions
+    functions = [offered.get(name) for name in fact.needs]
+    if None in functions or (fact.is_on_tensors and importlib.util.find_spec("torch") is None):
         return None
     try:
         with warnings.catch_warnings(), np.errstate(all="ignore"):

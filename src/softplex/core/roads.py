@@ -34,21 +34,15 @@ def handle_for(owner: Any) -> str:
 
 
 def road_of(kind: type) -> Road | None:
-    """The road for arrays of a type, if their library has one."""
+    """The road for arrays of a type, if their library has one; torch's is for what inherits from its tensors."""
     if kind in ROADS:
         return ROADS[kind]
-    return found_road(kind)
+    if any(each.__module__ == "torch" or each.__module__.startswith("torch.") for each in kind.__mro__):
+        from softplex.backends.torch.road import road_for
 
-
-def found_road(kind: type) -> Road | None:
-    """The road of a type that is met for the first time: torch's, for its tensors and what inherits from them."""
-    if kind.__module__.startswith("torch") or any(each.__module__ == "torch" for each in kind.__mro__):
-        from softplex.backends.torch.road import enter
-
-        enter(kind)
-    else:
-        ROADS[kind] = None
-    return ROADS[kind]
+        return road_for(kind)
+    ROADS[kind] = None
+    return None
 
 
 def entrance(method: F) -> F:

@@ -156,12 +156,13 @@ class EagerBackend(TorchBackend):
             return super()._reduced(values, weights, counted, reduction)
         v, w, c = [None if one is None else one.detach().numpy() for one in (values, weights, counted)]
         assert v is not None
-        exact = torch.from_numpy(eager.VIEWS.reduced(v, w, c, np.float64, reduction))
+        total = eager.VIEWS.reduced(v, w, c, np.float64, reduction)
         if not (torch.is_grad_enabled() and values.requires_grad):
-            return exact
-        # The difference of two sums of the same numbers is exact, and so is what it is added to.
-        found = super()._reduced(values, weights, counted, reduction)
-        return torch.where(torch.isfinite(exact), found + (exact - found.detach()), found)
+            return torch.from_numpy(total)
+        counts = v.size > 0 if c is None else bool(c.any())
+        divisor = 1.0 if reduction == "sum" or not counts else float(v.size if w is None else w.sum())
+        found: Tensor = eager.Added.apply(values, total, divisor)
+        return found
 
     def run(
         self,
@@ -175,7 +176,7 @@ class EagerBackend(TorchBackend):
         """Apply a function of rows by NumPy's road, if all that takes part is plain."""
         if out is not None:
             self.copied_into(out, None, call.name)
-        work = eager.Work(call, function, tuple(operands), tuple(results), asked)
+        work = eager.work_of(call, function, operands, results, asked)
         if not all(is_plain(tensor) for tensor in work.tensors):
             return super().run(call, function, operands, results, None, asked)
         return eager.answered(work)

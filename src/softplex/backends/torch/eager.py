@@ -8,8 +8,8 @@ commonest calls do instead stands in quick.py. No formula lives here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -65,40 +65,52 @@ VIEWS = Views()
 NOTHING = torch.empty(0)
 
 
-@dataclass(frozen=True)
-class Work:
-    """What `run` was asked to do, and the tensors in it, in an order."""
+class Work(NamedTuple):
+    """What `run` was asked to do, and its tensors: those of the call by their names, then the operands."""
 
     call: Call
     function: Callable[..., tuple[Any, ...]]
-    operands: tuple[tuple[Kind, Tensor], ...]
+    kinds: tuple[Kind, ...]
+    """Of the operands."""
     results: tuple[tuple[Kind, Any], ...]
     asked: Asked | None
-    names: tuple[str, ...] = field(init=False)
-    tensors: tuple[Tensor, ...] = field(init=False)
+    names: tuple[str, ...]
+    tensors: tuple[Tensor, ...]
 
-    def __post_init__(self) -> None:
-        call = self.call
-        numbers = {"temperature": call.temperature, "sink": call.sink, **call.hyper}
-        named = {"x": call.x, **{name: number for name, number in numbers.items() if isinstance(number, Tensor)}}
-        object.__setattr__(self, "names", tuple(named))
-        object.__setattr__(self, "tensors", (*named.values(), *[array for _, array in self.operands]))
-
-    def hollow(self) -> Work:
-        """The same work without its large tensors: what is kept of it for later keeps no memory alive."""
-        bare = self.with_tensors((NOTHING,) * len(self.tensors))
-        return replace(bare, call=bare.call._replace(where=None))
+    @property
+    def operands(self) -> tuple[tuple[Kind, Tensor], ...]:
+        """The operands and how they lie."""
+        return tuple(zip(self.kinds, self.tensors[len(self.names) :], strict=True))
 
     def with_tensors(self, tensors: tuple[Tensor, ...]) -> Work:
         """The same work on other tensors."""
         named = dict(zip(self.names, tensors, strict=False))
-        rest = tensors[len(named) :]
-        operands = tuple([(kind, tensor) for (kind, _), tensor in zip(self.operands, rest, strict=True)])
-        return replace(self, call=on_other(self.call, named), operands=operands)
+        return self._replace(call=on_other(self.call, named), tensors=tensors)
+
+    def hollow(self) -> Work:
+        """The same work without its large tensors: what is kept of it for later keeps no memory alive."""
+        named = dict.fromkeys(self.names, NOTHING)
+        return self._replace(call=on_other(self.call, named)._replace(where=None), tensors=())
+
+
+def work_of(
+    call: Call,
+    function: Callable[..., tuple[Any, ...]],
+    operands: Sequence[tuple[Kind, Tensor]],
+    results: Sequence[tuple[Kind, Any]],
+    asked: Asked | None,
+) -> Work:
+    """What `run` was asked to do."""
+    numbers = {"temperature": call.temperature, "sink": call.sink, **call.hyper}
+    named = {"x": call.x, **{name: number for name, number in numbers.items() if isinstance(number, Tensor)}}
+    tensors = (*named.values(), *[array for _, array in operands])
+    return Work(call, function, tuple([k for k, _ in operands]), tuple(results), asked, tuple(named), tensors)
 
 
 def on_other(call: Call, named: dict[str, Any]) -> Call:
     """The call with other arrays under their names."""
+    if len(named) == 1:
+        return call._replace(x=named["x"])
     hyper = {name: named.get(name, number) for name, number in call.hyper.items()}
     fields = {name: value for name, value in named.items() if name in ("x", "temperature", "sink")}
     return call._replace(hyper=hyper, **fields)
@@ -121,7 +133,7 @@ class Answer(torch.autograd.Function):
         # What is not saved by torch's own means would outlive checkpoints and hooks of saved tensors.
         ctx.work = work.hollow()
         ctx.save_for_backward(*tensors, work.call.where)
-        return tuple(computed_by_numpy(work.with_tensors(tuple(tensor.detach() for tensor in tensors))))
+        return tuple(computed_by_numpy(work))
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
@@ -129,11 +141,27 @@ class Answer(torch.autograd.Function):
         wanted = ctx.needs_input_grad[1:]
         *tensors, where = ctx.saved_tensors
         work = ctx.work.with_tensors(tuple(tensors))
-        work = replace(work, call=work.call._replace(where=where))
+        work = work._replace(call=work.call._replace(where=where))
         way = None if torch.is_grad_enabled() else way_back(work, wanted)
         if way is not None and all(map(is_plain_cotangent, cotangents)):
             return (None, *way(work, cotangents, wanted))
         return (None, *differentiated(work, cotangents, wanted))
+
+
+class Added(torch.autograd.Function):
+    """A sum or a mean of losses that NumPy has taken."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, total: NDArray, divisor: float) -> Tensor:
+        """The number as it is known."""
+        ctx.known = values.shape, divisor
+        return torch.from_numpy(total)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
+        """Each loss's share."""
+        shape, divisor = ctx.known
+        return (g / divisor).expand(shape), None, None
 
 
 Cotangents = tuple[Tensor, ...]

@@ -11,7 +11,7 @@ from torch.compiler import is_dynamo_compiling
 from softplex.backends.torch import quick
 from softplex.backends.torch.modes import PLAIN
 from softplex.core.map import Map
-from softplex.core.roads import ROADS
+from softplex.core.roads import ROADS, Road
 
 Method = Callable[..., Any]
 CALL = Map._call
@@ -39,9 +39,9 @@ def subclass_road(method: Method, owner: Any, x: Any, args: tuple[Any, ...], opt
     return method(owner, x, *args, **options)
 
 
-def enter(kind: type) -> None:
-    """Let tensors of a type take their road."""
-    for each in PLAIN:
-        ROADS[each] = plain_road
-    if kind not in ROADS:
-        ROADS[kind] = subclass_road if issubclass(kind, Tensor) else None
+def road_for(kind: type) -> Road | None:
+    """The road of a type, entered in the list; not while a compiler looks on, which must see no list change."""
+    road = plain_road if kind in PLAIN else subclass_road if issubclass(kind, Tensor) else None
+    if not is_dynamo_compiling():
+        ROADS[kind] = road
+    return road

@@ -31,7 +31,7 @@ def cross_entropy(
     Arguments:
         x: scores of any shape.
         y: class indices (integers, shape of x without the axis) or distributions (floating, shape of x).
-        axis: the class axis (or axes, class indices then being flat).
+        axis: the class axis (or axes, class indices then being flat); the last, where torch's function has the second.
         weight: one number a class.
         ignore_index: a class index whose rows count for nothing.
         reduction: "mean" (over the weights of the rows' classes; over the rows for distributions), "sum" or "none".

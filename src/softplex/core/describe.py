@@ -10,20 +10,21 @@ from softplex.core.formula import Formula, Parameter
 
 ARGUMENTS = """
 Arguments:
-    x: scores of any shape; float64, float32, float16 or bfloat16 (integers and booleans become the default float).
+    x: scores of any shape: a NumPy array, list or number, a PyTorch tensor, or an array of another array-API library;
+        float64, float32, float16 or bfloat16 (integers and booleans become the default float).
     axis: the axis, or tuple of axes, along which the weights are made; None for all. `dim` means the same.
     temperature: positive and finite; a scalar, or an array that broadcasts against x with size 1 along the axis.
     where: booleans that broadcast to x; False entries weigh 0, pass no gradient and may hold anything.
     sink: the score of one more competitor, which takes weight and is left out of the result.
     empty: what a row with nothing to weigh becomes, "zero" or "nan".
     dtype: the dtype that x is cast to first and that the result has.
-    out: a NumPy array for the result; may be x itself.
+    out: for NumPy's arrays only, one for the result; may be x itself.
 """.strip()
 
 RETURNS = """
 Returns:
-    An array of the shape of x. Methods: vjp, jvp, jacobian, support_size, regularizer, smooth_max, loss, residual,
-    bind.
+    An array of the library and the shape of x; PyTorch differentiates it. Methods: vjp, jvp, jacobian, support_size,
+    regularizer, smooth_max, loss, residual, bind.
 
 Raises:
     TypeError: for a dtype or keyword that is not taken.

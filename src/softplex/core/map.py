@@ -29,7 +29,10 @@ SCORES = "x"
 
 @dataclass(frozen=True)
 class Map:
-    """A map from scores to weights; call it as a function. Its methods give the derivatives and the loss."""
+    """A map from scores to weights; call it as a function. Its methods give the derivatives and the loss.
+
+    Arrays are NumPy's, tensors of PyTorch, or of another array-API library; results are of the library that x is of.
+    """
 
     name: str
     formula: Formula

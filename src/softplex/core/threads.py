@@ -18,7 +18,7 @@ class Threads:
 
 
 def set_num_threads(n: int) -> None:
-    """Let a call use at most n threads. The results do not depend on it.
+    """Let a call use at most n threads. The results do not depend on it. On tensors torch.set_num_threads rules.
 
     Arguments:
         n: from 1 to 65536; at the start the number of processors that this process may use.
@@ -50,7 +50,7 @@ def set_num_threads(n: int) -> None:
 
 
 def get_num_threads() -> int:
-    """How many threads a call may use.
+    """How many threads a call may use. On tensors torch.get_num_threads says it.
 
     Returns:
         The number last set, at the start that of the processors that this process may use.

@@ -47,16 +47,17 @@ class Maxout:
         y_u = max_j x_(u, j)
 
     Arguments:
-        x: scores of any shape; float64, float32, float16 or bfloat16 (integers and booleans become the default float).
+        x: scores of any shape, an array or tensor; float64, float32, float16 or bfloat16 (integers and booleans become
+            the default float).
         pieces: how many entries make a unit: an axis of units * pieces shrinks to units. Without it the axis is the
             pieces and goes.
         axis: the axis that holds the pieces; without `pieces` also a tuple of axes or None for all.
         layout: "contiguous" (the pieces of a unit are neighbours) or "strided" (they lie `units` apart).
         dtype: the dtype that x is cast to first and that the result has.
-        out: a NumPy array for the result.
+        out: for NumPy's arrays only, one for the result.
 
     Returns:
-        An array of the shape of x with the axis shrunk or gone. Methods: winner, vjp, jvp.
+        An array of the library of x, of its shape with the axis shrunk or gone. Methods: winner, vjp, jvp.
 
     Raises:
         TypeError: for a dtype or keyword that is not taken.

@@ -206,6 +206,15 @@ OWN = {
     "softmax(where)": lambda one: sx.softmax(one.x, axis=one.axis, where=one.mask),
     "softmax.vjp": lambda one: sx.softmax.vjp(one.x, one.cotangent, axis=one.axis),
 }
+for each in (sx.softmax, sx.log_softmax, sx.softmin, sx.sparsemax, sx.entmax15):
+    OWN[f"tensor {each.name}"] = OWN[f"tensor {each.name}, followed"] = OWN[each.name]
+    OWN[f"step {each.name}"] = lambda one, each=each: each.vjp(one.x, one.cotangent, axis=one.axis)
+for name, each in {"cross_entropy": sx.softmax, "sparsemax_loss": sx.sparsemax, "entmax15_loss": sx.entmax15}.items():
+    OWN[f"step {name}"] = lambda one, each=each: each.residual(one.x, one.classes) / one.classes.size
+
+
+def array_of(found):
+    return np.asarray(found.detach() if hasattr(found, "detach") else found)
 
 
 @pytest.mark.parametrize("shape", [Shape((5, 7)), Shape((5, 7), 0)], ids=lambda shape: shape.label)
@@ -213,12 +222,14 @@ OWN = {
 def test_a_peer_computes_what_it_is_timed_for(name, shape):
     if name == "SciPy":
         pytest.importorskip("scipy")
+    pytest.importorskip("torch")
     peer = peers.PEERS[name]()
     for operation, prepare in peer.functions.items():
         one = Inputs(shape)
         for each in prepare(one):
             one.out.fill(7.0)
-            np.testing.assert_allclose(each.call(), OWN[operation](one), rtol=1e-5, atol=1e-6, err_msg=operation)
+            found = array_of(each.call())
+            np.testing.assert_allclose(found, OWN[operation](one), rtol=1e-5, atol=1e-6, err_msg=operation)
             assert (not np.all(one.out == 7.0)) == each.is_preallocated
 
 
@@ -240,7 +251,7 @@ for name, peer in present.items():
                 if name == "streaming copy":
                     np.testing.assert_array_equal(one.out, one.x)
                     continue
-                found = np.asarray(found.detach() if hasattr(found, "detach") else found)
+                found = tested.array_of(found)
                 np.testing.assert_allclose(found, tested.OWN[operation](one), rtol=2e-5, atol=2e-6, err_msg=name)
 print(len(present), len(absent))
 """

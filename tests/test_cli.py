@@ -256,20 +256,29 @@ def test_apply_takes_every_map(tmp_path, each):
     np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), each(scores, **hyper))
 
 
+# A process counts what its parent held when it was forked, so the parent is a small one.
+WAITING = """
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdout=sys.stderr, stdin=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+print(os.waitstatus_to_exitcode(status), usage.ru_maxrss)
+"""
+
+
 def peak_memory(arguments, folder):
     """Run `softplex ARGUMENTS` and give the exit code and the most bytes that lay in memory at once."""
     with open(folder / "log", "wb") as log:
-        process = subprocess.Popen(
-            [*COMMAND, *map(str, arguments)],
+        process = subprocess.run(
+            [sys.executable, "-c", WAITING, *COMMAND, *map(str, arguments)],
             cwd=folder,
             env=environment(),
-            stdout=log,
+            stdout=subprocess.PIPE,
             stderr=log,
             stdin=subprocess.DEVNULL,
+            check=True,
         )
-        _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    return process.returncode, usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    code, peak = map(int, process.stdout.split())
+    return code, peak * (1 if sys.platform == "darwin" else 1024)
 
 
 def test_a_file_of_3_gb_takes_less_than_1_gb_of_memory(tmp_path):

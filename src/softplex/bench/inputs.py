@@ -61,6 +61,12 @@ class Inputs:
         g = np.random.default_rng(SEED + 2).standard_normal(self.shape.sizes, dtype=np.float32)
         return g.astype(self.x.dtype, copy=False)
 
+    @cached_property
+    def classes(self) -> Any:
+        """A class for each row along the last axis."""
+        *batch, classes = self.shape.sizes
+        return np.random.default_rng(SEED + 3).integers(0, classes, batch)
+
 
 def numpy_dtype(name: str) -> Any:
     """The dtype of that name; bfloat16 takes the package ml_dtypes."""

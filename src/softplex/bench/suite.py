@@ -142,7 +142,7 @@ def measure_all(
                 try:
                     result = MEASURES[case.measure](operation, inputs, case, setting)
                 except ImportError as error:
-                    absent[dtype] = str(error).partition("\n")[0]
+                    absent[dtype if error.name == "ml_dtypes" else str(error.name)] = str(error).partition("\n")[0]
                     continue
                 found.append({**described(case, operation, inputs), **result})
     return found

@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-
 import softplex as sx
-from softplex.bench.inputs import SEED, Inputs
+from softplex.bench.inputs import Inputs
 from softplex.bench.ways import Prepare, Way, tensor_of
 
 Function = Callable[..., Any]
@@ -36,20 +34,19 @@ def step(function: Function, inputs: Inputs) -> list[Way]:
     def run() -> Any:
         x.grad = None
         function(x, inputs.axis).backward(g)
+        return x.grad
 
     return [Way("backward", False, run)]
 
 
 def loss_step(function: Function, inputs: Inputs) -> list[Way]:
     """Forward and backward of the mean loss against one class a row."""
-    torch = importlib.import_module("torch")
-    x = tensor_of(inputs.x).requires_grad_()
-    rows, classes = inputs.shape.sizes
-    y = torch.from_numpy(np.random.default_rng(SEED + 3).integers(0, classes, rows))
+    x, y = tensor_of(inputs.x).requires_grad_(), tensor_of(inputs.classes)
 
     def run() -> Any:
         x.grad = None
         function(x, y).backward()
+        return x.grad
 
     return [Way("backward", False, run)]
 

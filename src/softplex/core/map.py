@@ -72,7 +72,7 @@ class Map:
                 return found
         elif (road := ROADS.get(type(x)) or road_of(type(x))) is not None:
             given = () if axis is DEFAULT_AXIS else (axis,)
-            return road(Map._call, self, x, given, options if out is None else {"out": out, **options})
+            return road("_call", Map._call, self, x, given, options if out is None else {"out": out, **options})
         return self._call(x, axis, out=out, **options)
 
     def _call(self, x: Any, axis: Axis = DEFAULT_AXIS, *, out: Any = None, **options: Any) -> Array:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
 Road = Callable[..., Any]
-"""road(method, owner, x, args, options): the result of owner.method(x, *args, **options)."""
+"""road(name, method, owner, x, args, options): the result of owner.method(x, *args, **options), known by its name."""
 
 ROADS: dict[type, Road | None] = {}
 """By the type of x; None: straight on."""
@@ -47,13 +47,14 @@ def road_of(kind: type) -> Road | None:
 
 def entrance(method: F) -> F:
     """A method that arrays enter by the road of their library."""
+    name = method.__name__
 
     @wraps(method)
     def entered(self: Any, x: Any, *args: Any, **options: Any) -> Any:
         road = road_of(type(x))
         if road is None:
             return method(self, x, *args, **options)
-        return road(method, self, x, args, options)
+        return road(name, method, self, x, args, options)
 
     return entered  # type: ignore[return-value]
 
@@ -70,18 +71,18 @@ FUNCTIONS = Functions()
 
 def open_to_tensors(function: F) -> F:
     """A function that arrays enter by the road of their library."""
+    name = function.__name__
 
     def method(self: Functions, x: Any, *args: Any, **options: Any) -> Any:
         return function(x, *args, **options)
 
-    method.__name__ = function.__name__
-    setattr(Functions, function.__name__, method)
+    setattr(Functions, name, method)
 
     @wraps(function)
     def entered(x: Any, *args: Any, **options: Any) -> Any:
         road = road_of(type(x))
         if road is None:
             return function(x, *args, **options)
-        return road(method, FUNCTIONS, x, args, options)
+        return road(name, method, FUNCTIONS, x, args, options)
 
     return entered  # type: ignore[return-value]

@@ -17,12 +17,12 @@ Method = Callable[..., Any]
 CALL = Map._call
 
 
-def plain_road(method: Method, owner: Any, x: Tensor, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def plain_road(name: str, method: Method, owner: Any, x: Tensor, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """For torch's own tensors."""
     if is_dynamo_compiling():
         from softplex.backends.torch.graph import in_graph
 
-        return in_graph(owner.handle, method.__name__, x, *args, **options)
+        return in_graph(owner.handle, name, x, *args, **options)
     if method is CALL:
         found = quick.value(owner, x, args, options)
         if found is not None:
@@ -30,12 +30,12 @@ def plain_road(method: Method, owner: Any, x: Tensor, args: tuple[Any, ...], opt
     return method(owner, x, *args, **options)
 
 
-def subclass_road(method: Method, owner: Any, x: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
+def subclass_road(name: str, method: Method, owner: Any, x: Any, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     """For tensors of other classes, which compute in their own way."""
     if is_dynamo_compiling():
         from softplex.backends.torch.graph import in_graph
 
-        return in_graph(owner.handle, method.__name__, x, *args, **options)
+        return in_graph(owner.handle, name, x, *args, **options)
     return method(owner, x, *args, **options)
 
 

@@ -59,7 +59,7 @@ def real_array(value: Any, what: str) -> NDArray:
         raise TypeError(f"{what} is a masked array; give its data, and its mask inverted as where=")
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor that cannot become an array
         raise TypeError(f"{what} is {described(value)}, which is not an array of real numbers: {error}") from None
     if not (array.dtype.kind in "iub" or is_float(array.dtype)):
         raise TypeError(

@@ -379,17 +379,35 @@ struct Driver {
         rows.n = plan.n;
         rows.is_negated = call.negated;
         rows.streams = plan.streams;
-        for (int r = 0; r < rows.count; ++r) {
-            T* const own = place_of_x(begin + r, scratch);
-            const T* const x = plan.x_packed ? reinterpret_cast<const T*>(row_of(call, call.x, first + begin + r)) : own;
-            T* const result = plan.result_packed ? reinterpret_cast<T*>(row_of(call, call.result, first + begin + r)) : own;
-            rows.x[r] = reinterpret_cast<const float*>(x);
-            rows.result[r] = reinterpret_cast<float*>(result);
-            if (!plan.is_backward) continue;
-            rows.operand[r] = reinterpret_cast<const float*>(operand_of(first + begin + r, begin + r, scratch));
-            rows.outer[r] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + begin + r);
+        const T* const own = place_of_x(begin, scratch);
+        place(rows.x, call.x, plan.x_packed, first + begin, own, rows.count);
+        place(rows.result, call.result, plan.result_packed, first + begin, own, rows.count);
+        if (!plan.is_backward) return Maps<T>::short_rows(call.map, rows);
+        const T* const operands = scratch.operand + (plan.operand_packed ? 0 : begin * plan.pitch);
+        place(rows.operand, call.operand, plan.operand_packed, first + begin, operands, rows.count);
+        set_outer(rows, first + begin);
+        return Maps<T>::short_backward(call.map, rows);
+    }
+    // Where neighbouring rows are: in an array, or from `own` on.
+    template <class F>
+    INLINE void place(F* (&rows)[ShortRows::ROWS], const Array& array, bool is_packed, Index first, const T* own, int count) const {
+        const char* from = reinterpret_cast<const char*>(own);
+        Index step = plan.pitch * static_cast<Index>(sizeof(T));
+        if (is_packed) {
+            from = row_of(call, array, first);
+            step = array.strides[0];
         }
-        return plan.is_backward ? Maps<T>::short_backward(call.map, rows) : Maps<T>::short_rows(call.map, rows);
+        if (is_packed && call.batch_axes != 1) {
+            for (int r = 0; r < count; ++r) rows[r] = reinterpret_cast<F*>(row_of(call, array, first + r));
+        } else {
+            for (int r = 0; r < count; ++r) rows[r] = reinterpret_cast<F*>(const_cast<char*>(from + r * step));
+        }
+    }
+    INLINE void set_outer(ShortRows& rows, Index first) const {
+        const double sign = call.negated ? -1.0 : 1.0;
+        if (call.temperature.rows.data == nullptr) return store(rows.outer, all(sign / call.temperature.fixed));
+        store(rows.outer, all(1.0));
+        for (int r = 0; r < rows.count; ++r) rows.outer[r] = sign / number_of(call, call.temperature, first + r);
     }
     INLINE const T* operand_of(Index index, Index place, const Scratch<T>& scratch) const {
         return plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))

@@ -275,7 +275,9 @@ class Sum<float> {
         low = low + other.low;
         high = high + other.high;
     }
-    INLINE Total total() const { return {sum_of(low + high), 0.0}; }
+    // What total adds up.
+    INLINE Doubles lanes() const { return low + high; }
+    INLINE Total total() const { return {sum_of(lanes()), 0.0}; }
 };
 
 // Doubles are summed with what rounding takes.

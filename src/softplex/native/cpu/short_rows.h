@@ -14,7 +14,7 @@ struct ShortRows {
     const float* x[ROWS];
     const float* operand[ROWS];
     float* result[ROWS];
-    double outer[ROWS];
+    alignas(64) Eight outer;
     int count;
     Index n;
     bool is_negated;
@@ -69,19 +69,33 @@ struct ShortRows {
         else
             softplex::SOFTPLEX_ISA::put<float>(to, part, lanes_of(v));
     }
-    // Writes body(i, count) to a row.
+    // body(the vectors of a row as a constant): 1, 2, or 0 for any number.
     template <class Body>
+    INLINE bool with_vectors(Body body) const {
+        if (streams) return body(std::integral_constant<int, 0>());
+        if (n <= LANES) return body(std::integral_constant<int, 1>());
+        if (n <= 2 * LANES) return body(std::integral_constant<int, 2>());
+        return body(std::integral_constant<int, 0>());
+    }
+    // Writes body(i, count) to a row.
+    template <int VECTORS, class Body>
     INLINE void write(int r, Body body) const {
         float* const to = result[r];
-        const bool is_streamed = streams && reinterpret_cast<std::uintptr_t>(to) % 64 == 0;
-        if (!is_streamed)
-            return each_vector<float>(0, n, [=](Index i, int lanes) BODY { softplex::SOFTPLEX_ISA::put<float>(to + i, body(i, lanes), lanes); });
-        each_vector<float>(0, n, [=](Index i, int lanes) BODY {
-            if (lanes == LANES)
-                stream<float>(to + i, body(i, lanes));
-            else
-                store_some<float>(to + i, body(i, lanes), lanes);
-        });
+        if constexpr (VECTORS > 0) {
+            const int last = static_cast<int>(n) - (VECTORS - 1) * LANES;
+            const Floats end = body(n - last, last);
+            if constexpr (VECTORS == 2) store(to, body(0, LANES));
+            softplex::SOFTPLEX_ISA::put<float>(to + n - last, end, last);
+        } else if (streams && reinterpret_cast<std::uintptr_t>(to) % 64 == 0) {
+            each_vector<float>(0, n, [=](Index i, int lanes) BODY {
+                if (lanes == LANES)
+                    stream<float>(to + i, body(i, lanes));
+                else
+                    store_some<float>(to + i, body(i, lanes), lanes);
+            });
+        } else {
+            each_vector<float>(0, n, [=](Index i, int lanes) BODY { softplex::SOFTPLEX_ISA::put<float>(to + i, body(i, lanes), lanes); });
+        }
     }
 
   private:

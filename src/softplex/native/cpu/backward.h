@@ -54,18 +54,25 @@ INLINE bool is_plain(double mean, double outer) {
 
 // What short rows are multiplied by, as floats: a sum or mean of each, and its outer factor.
 struct Multipliers {
-    float numbers[ShortRows::ROWS], outer[ShortRows::ROWS];
-    bool is_scaled;
+    static constexpr int ROWS = ShortRows::ROWS, FEW = ShortRows::FEW;
+    float numbers[ROWS], outer[ROWS];
+    bool is_scaled = false;
 
-    // False if one of the rows needs more care.
-    INLINE bool set(const ShortRows& rows, const Doubles& means) {
-        const Doubles factors = load(rows.outer), most = all(0x1p100), least = all(0x1p-100);
-        const unsigned wanted = (1u << rows.count) - 1u;
-        const unsigned plain = bits(magnitude(means) < most) & bits(magnitude(factors) < most) & bits(least < magnitude(factors));
-        is_scaled = bits(factors == all(1.0)) != 0xffu;
-        store_eight(numbers, means);
-        store_eight(outer, factors);
-        return (plain & wanted) == wanted;
+    // means(first) are those of eight rows. False if one of the rows needs more care.
+    template <class Means>
+    INLINE bool set(const ShortRows& rows, Means means) {
+        const Doubles most = all(0x1p100), least = all(0x1p-100);
+        unsigned bad = 0;
+        for (int r = 0; r < rows.count; r += FEW) {
+            const Doubles mean = means(r), factors = load(rows.outer + r), size = magnitude(factors);
+            const unsigned plain = bits(magnitude(mean) < most) & bits(size < most) & bits(least < size);
+            const int left = rows.count - r;
+            bad |= ~plain & (left < FEW ? (1u << left) - 1u : 0xffu);
+            is_scaled |= bits(factors == all(1.0)) != 0xffu;
+            store_eight(numbers + r, mean);
+            store_eight(outer + r, factors);
+        }
+        return bad == 0;
     }
 };
 
@@ -226,16 +233,18 @@ struct PlainBackward {
     static APART bool run_short(const ShortRows& rows) {
         constexpr int ROWS = ShortRows::ROWS;
         Doubles wholes[ROWS], products[ROWS];
-        for (int r = 0; r < ROWS; ++r) {
+        for (int r = 0; r < rows.count; ++r) {
             Sums found;
-            if (r < rows.count) found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n);
+            found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n);
             products[r] = found.products.lanes();
             if constexpr (!Slopes::sum_to_one) wholes[r] = found.whole.lanes();
         }
-        Doubles means = sums_of(products);
-        if constexpr (!Slopes::sum_to_one) means = means / sums_of(wholes);
+        for (int r = rows.count; r % ShortRows::FEW != 0; ++r) products[r] = wholes[r] = all(1.0);
         Multipliers by;
-        if (!by.set(rows, means)) return false;
+        const bool is_plain = by.set(rows, [&](int r) BODY {
+            return Slopes::sum_to_one ? sums_of(products + r) : sums_of(products + r) / sums_of(wholes + r);
+        });
+        if (!is_plain) return false;
         if (by.is_scaled)
             write_short<VECTORS, true>(rows, by);
         else
@@ -374,14 +383,15 @@ struct LogBackward {
         constexpr int ROWS = ShortRows::ROWS;
         Doubles sums[ROWS];
         auto bad = unordered(all(0.0f), all(0.0f));
-        for (int r = 0; r < ROWS; ++r) {
+        for (int r = 0; r < rows.count; ++r) {
             Sums found;
-            if (r < rows.count) found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n);
+            found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n);
             sums[r] = found.sum.lanes();
             bad = bad | found.bad;
         }
         Multipliers by;
-        if (any(bad) || !by.set(rows, sums_of(sums))) return false;
+        for (int r = rows.count; r % ShortRows::FEW != 0; ++r) sums[r] = all(0.0);
+        if (any(bad) || !by.set(rows, [&](int r) BODY { return sums_of(sums + r); })) return false;
         const Powers power = powers();
         for (int r = 0; r < rows.count; ++r) {
             const Floats total = all(by.numbers[r]), outer = all(by.outer[r]);

@@ -68,6 +68,7 @@ struct Plan {
     bool is_apart;  // weights are kept apart from the scores
     bool is_backward;  // x holds the weights, or their logarithms
     bool is_log;
+    Index at_once = 1;  // rows that ShortRows takes
     Index group = 1;   // rows that are brought in together
     Index groups = 1;  // per piece
     Index pieces = 1;
@@ -90,7 +91,8 @@ struct Plan {
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
         is_short = n <= longest_short && (is_backward || (call.method == Method::value && !is_tempered && !call.has_sink));
-        if (is_short) group = ShortRows::ROWS;
+        const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
+        if (is_short) group = at_once = is_solved ? ShortRows::FEW : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
         bytes = scratch_bytes(lists);
         const Index per_piece = n > 0 && PIECE / n > 1 ? PIECE / n : 1;
@@ -346,7 +348,7 @@ struct Driver {
         if (!plan.x_packed) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
         for (Index r = 0; r < count;) {
-            const Index step = count - r < ShortRows::ROWS ? count - r : ShortRows::ROWS, next = plan.is_short ? r + step : r + 1;
+            const Index step = count - r < plan.at_once ? count - r : plan.at_once, next = plan.is_short ? r + step : r + 1;
             if (plan.is_short && run_short_rows(first, r, next, scratch)) {
                 r = next;
                 continue;
@@ -405,9 +407,12 @@ struct Driver {
     }
     INLINE void set_outer(ShortRows& rows, Index first) const {
         const double sign = call.negated ? -1.0 : 1.0;
-        if (call.temperature.rows.data == nullptr) return store(rows.outer, all(sign / call.temperature.fixed));
-        store(rows.outer, all(1.0));
+        if (call.temperature.rows.data == nullptr) return fill(rows, sign / call.temperature.fixed);
+        fill(rows, 1.0);
         for (int r = 0; r < rows.count; ++r) rows.outer[r] = sign / number_of(call, call.temperature, first + r);
+    }
+    static INLINE void fill(ShortRows& rows, double outer) {
+        for (int r = 0; r < rows.count; r += ShortRows::FEW) store(rows.outer + r, all(outer));
     }
     INLINE const T* operand_of(Index index, Index place, const Scratch<T>& scratch) const {
         return plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))

@@ -52,10 +52,35 @@ INLINE bool is_plain(double mean, double outer) {
     return is_moderate(mean) && is_moderate(outer) && __builtin_fabs(outer) > 0x1p-100;
 }
 
-// Asks for what a walk over two vectors comes to next, in this row or another.
+// What short rows are multiplied by, as floats: a sum or mean of each, and its outer factor.
+struct Multipliers {
+    static constexpr int ROWS = ShortRows::ROWS, FEW = ShortRows::FEW;
+    float numbers[ROWS], outer[ROWS];
+    bool is_scaled = false;
+
+    // means(first) are those of eight rows. False if one of the rows needs more care.
+    template <class Means>
+    INLINE bool set(const ShortRows& rows, Means means) {
+        const Doubles most = all(0x1p100), least = all(0x1p-100);
+        unsigned bad = 0;
+        for (int r = 0; r < rows.count; r += FEW) {
+            const Doubles mean = means(r), factors = load(rows.outer + r), size = magnitude(factors);
+            const unsigned plain = bits(magnitude(mean) < most) & bits(size < most) & bits(least < size);
+            const int left = rows.count - r;
+            bad |= ~plain & (left < FEW ? (1u << left) - 1u : 0xffu);
+            is_scaled |= bits(factors == all(1.0)) != 0xffu;
+            store_eight(numbers + r, mean);
+            store_eight(outer + r, factors);
+        }
+        return bad == 0;
+    }
+};
+
+// Asks the memory for what a walk over two vectors comes to next.
 template <class T>
-INLINE void ask_ahead_of(const T* place) {
+INLINE void ask_ahead_of(const T* place, bool is_far) {
     constexpr int AHEAD = 4096 / sizeof(T);
+    if (!is_far) return;
     __builtin_prefetch(place + AHEAD);
     __builtin_prefetch(place + AHEAD + Lanes<T>::count);
 }
@@ -126,11 +151,11 @@ struct PlainBackward {
             if constexpr (!Slopes::sum_to_one) whole.add(s + t);
         }
         template <bool SKIPS>
-        INLINE void add(const float* weights, const float* g) {
-            ask_ahead_of(weights);
+        INLINE void add(const float* weights, const float* g, bool is_far) {
+            ask_ahead_of(weights, is_far);
             const Floats p = load(weights), q = load(weights + LANES);
             if (SKIPS && is_all_zero<float>(p) && is_all_zero<float>(q)) return;
-            if (!SKIPS) ask_ahead_of(g);
+            if (!SKIPS) ask_ahead_of(g, is_far);
             add(p, q, load(g), load(g + LANES));
         }
         // At most two vectors that end the row.
@@ -139,10 +164,19 @@ struct PlainBackward {
             add(take<float>(weights, first, 0.0f), load_some<float>(weights + first, second, 0.0f),
                 take<float>(g, first, 0.0f), load_some<float>(g + first, second, 0.0f));
         }
-        INLINE void add_all(const float* weights, const float* g, Index n) {
-            Index i = 0;
-            for (; i + 2 * LANES <= n; i += 2 * LANES) add<false>(weights + i, g + i);
-            if (i < n) add_last(weights + i, g + i, n - i);
+        template <bool SKIPS>
+        INLINE void add_all(const float* weights, const float* g, Index begin, Index end, bool is_far) {
+            Index i = begin;
+            for (; i + 2 * LANES <= end; i += 2 * LANES) add<SKIPS>(weights + i, g + i, is_far);
+            if (i < end) add_last(weights + i, g + i, end - i);
+        }
+        template <int VECTORS>
+        INLINE void add_short(const float* weights, const float* g, Index n) {
+            if constexpr (VECTORS == 0) return add_all<false>(weights, g, 0, n, false);
+            const int last = static_cast<int>(n) - (VECTORS - 1) * LANES;
+            const Floats end = take<float>(weights + n - last, last, 0.0f), h = take<float>(g + n - last, last, 0.0f);
+            if constexpr (VECTORS == 1) add(end, all(0.0f), h, all(0.0f));
+            if constexpr (VECTORS == 2) add(load(weights), end, load(g), h);
         }
         INLINE Totals totals() const { return {whole.total(), products.total(), {}}; }
     };
@@ -150,16 +184,18 @@ struct PlainBackward {
     static INLINE double mean_of(const Totals& sums) {
         return Slopes::sum_to_one ? sums.second.hi : sums.second.hi / sums.first.hi;
     }
-    // Of s g - s mean no part overflows where slopes are at most 1. Adding 0 takes the sign from zeros.
+    // Nothing overflows where slopes are at most 1. Adding 0 takes the sign from zeros.
+    template <bool SCALES>
     static INLINE Floats result(const Floats& p, const Floats& g, const Floats& mean, const Floats& outer) {
-        const Floats s = Slopes::of(p);
-        return fma(fma(s, g, -(s * mean)), outer, all(0.0f));
+        const Floats s = Slopes::of(p), zero = all(0.0f);
+        if constexpr (SCALES) return fma(s * (g - mean), outer, zero);
+        return HAS_FMA ? fma(s, g - mean, zero) : s * (g - mean) + zero;
     }
-    template <bool SKIPS>
+    template <bool SKIPS, bool SCALES>
     static INLINE Floats result_at(const float* weights, const float* g, int count, const Floats& mean, const Floats& outer) {
         const Floats p = take<float>(weights, count, 0.0f);
         if (SKIPS && is_all_zero<float>(p)) return p;
-        return result(p, take<float>(g, count, 0.0f), mean, outer);
+        return result<SCALES>(p, take<float>(g, count, 0.0f), mean, outer);
     }
 
     // False, and nothing done, if the row needs more care.
@@ -172,9 +208,7 @@ struct PlainBackward {
     static APART bool run_row(const Row<float>& row, Team& team) {
         const Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
             Sums found;
-            Index i = begin;
-            for (; i + 2 * LANES <= end; i += 2 * LANES) found.template add<SKIPS>(row.x + i, row.operand + i);
-            if (i < end) found.add_last(row.x + i, row.operand + i, end - i);
+            found.template add_all<SKIPS>(row.x, row.operand, begin, end, row.comes_from_afar);
             return found.totals();
         });
         const double middle = mean_of(sums);
@@ -185,29 +219,45 @@ struct PlainBackward {
             const Row<float> own = row;
             const Floats own_mean = mean, own_outer = outer;
             write<float>(own, begin, end, [=](Index i, int count) BODY {
-                return result_at<SKIPS>(own.x + i, own.operand + i, count, own_mean, own_outer);
+                return result_at<SKIPS, true>(own.x + i, own.operand + i, count, own_mean, own_outer);
             });
         });
         return true;
     }
 
     // The same for a few short rows.
-    static APART bool run(const ShortRows& rows) {
-        double means[ShortRows::ROWS];
-        bool is_simple = true;
+    static INLINE bool run(const ShortRows& rows) {
+        return rows.with_vectors([&](auto vectors) BODY { return run_short<decltype(vectors)::value>(rows); });
+    }
+    template <int VECTORS>
+    static APART bool run_short(const ShortRows& rows) {
+        constexpr int ROWS = ShortRows::ROWS;
+        Doubles wholes[ROWS], products[ROWS];
         for (int r = 0; r < rows.count; ++r) {
             Sums found;
-            found.add_all(rows.x[r], rows.operand[r], rows.n);
-            means[r] = mean_of(found.totals());
-            is_simple &= is_plain(means[r], rows.outer[r]);
+            found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n);
+            products[r] = found.products.lanes();
+            if constexpr (!Slopes::sum_to_one) wholes[r] = found.whole.lanes();
         }
-        if (!is_simple) return false;
-        for (int r = 0; r < rows.count; ++r) {
-            const Floats mean = all(static_cast<float>(means[r])), outer = all(static_cast<float>(rows.outer[r]));
-            const float *const p = rows.x[r], *const g = rows.operand[r];
-            rows.write(r, [=](Index i, int count) BODY { return result_at<false>(p + i, g + i, count, mean, outer); });
-        }
+        for (int r = rows.count; r % ShortRows::FEW != 0; ++r) products[r] = wholes[r] = all(1.0);
+        Multipliers by;
+        const bool is_plain = by.set(rows, [&](int r) BODY {
+            return Slopes::sum_to_one ? sums_of(products + r) : sums_of(products + r) / sums_of(wholes + r);
+        });
+        if (!is_plain) return false;
+        if (by.is_scaled)
+            write_short<VECTORS, true>(rows, by);
+        else
+            write_short<VECTORS, false>(rows, by);
         return true;
+    }
+    template <int VECTORS, bool SCALES>
+    static INLINE void write_short(const ShortRows& rows, const Multipliers& by) {
+        for (int r = 0; r < rows.count; ++r) {
+            const Floats mean = all(by.numbers[r]), outer = all(by.outer[r]);
+            const float *const p = rows.x[r], *const g = rows.operand[r];
+            rows.write<VECTORS>(r, [=](Index i, int count) BODY { return result_at<false, SCALES>(p + i, g + i, count, mean, outer); });
+        }
     }
 };
 
@@ -237,11 +287,11 @@ struct LogBackward {
         }
         // keep(i, l, count) for each vector.
         template <class Keep>
-        INLINE void add(const T* logarithms, const T* g, Index begin, Index end, Keep keep) {
+        INLINE void add(const T* logarithms, const T* g, Index begin, Index end, bool is_far, Keep keep) {
             Index i = begin;
             for (; i + 2 * LANES <= end; i += 2 * LANES) {
-                ask_ahead_of(logarithms + i);
-                ask_ahead_of(g + i);
+                ask_ahead_of(logarithms + i, is_far);
+                ask_ahead_of(g + i, is_far);
                 const V l = load(logarithms + i), m = load(logarithms + i + LANES);
                 add(l, m, load(g + i), load(g + i + LANES));
                 keep(i, l, LANES);
@@ -254,12 +304,20 @@ struct LogBackward {
             });
         }
         INLINE void add(const T* logarithms, const T* g, Index begin, Index end) {
-            add(logarithms, g, begin, end, [](Index, const V&, int) BODY {});
+            add(logarithms, g, begin, end, false, [](Index, const V&, int) BODY {});
         }
         INLINE void add_last(const T* logarithms, const T* g, Index count) {
             const int first = static_cast<int>(count < LANES ? count : LANES), second = static_cast<int>(count) - first;
             add(take<T>(logarithms, first, -INFINITE<T>), load_some<T>(logarithms + first, second, -INFINITE<T>),
                 take<T>(g, first, T(0)), load_some<T>(g + first, second, T(0)));
+        }
+        template <int VECTORS>
+        INLINE void add_short(const float* logarithms, const float* g, Index n) {
+            if constexpr (VECTORS == 0) return add(logarithms, g, 0, n);
+            const int last = static_cast<int>(n) - (VECTORS - 1) * LANES;
+            const V end = take<T>(logarithms + n - last, last, -INFINITE<T>), h = take<T>(g + n - last, last, T(0));
+            if constexpr (VECTORS == 1) add(end, all(-INFINITE<T>), h, all(T(0)));
+            if constexpr (VECTORS == 2) add(load(logarithms), end, load(g), h);
         }
         INLINE Total total() const {
             if (any(bad)) return {__builtin_nan(""), 0.0};
@@ -295,7 +353,7 @@ struct LogBackward {
             const Powers power = powers();
             float* const kept = row.terms;
             Sums found;
-            found.add(row.x, row.operand, begin, end, [&](Index i, const Floats& l, int count) BODY {
+            found.add(row.x, row.operand, begin, end, row.comes_from_afar, [&](Index i, const Floats& l, int count) BODY {
                 if constexpr (KEEPS) put<float>(kept + i, weight_to_keep(power, l), count);
             });
             return Totals{found.total(), {}, {}};
@@ -317,21 +375,28 @@ struct LogBackward {
     }
 
     // The same for a few short rows.
-    static APART bool run(const ShortRows& rows) {
-        double totals[ShortRows::ROWS];
-        bool is_simple = true;
+    static INLINE bool run(const ShortRows& rows) {
+        return rows.with_vectors([&](auto vectors) BODY { return run_short<decltype(vectors)::value>(rows); });
+    }
+    template <int VECTORS>
+    static APART bool run_short(const ShortRows& rows) {
+        constexpr int ROWS = ShortRows::ROWS;
+        Doubles sums[ROWS];
+        auto bad = unordered(all(0.0f), all(0.0f));
         for (int r = 0; r < rows.count; ++r) {
             Sums found;
-            found.add(rows.x[r], rows.operand[r], 0, rows.n);
-            totals[r] = found.total().hi;
-            is_simple &= is_plain(totals[r], rows.outer[r]);
+            found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n);
+            sums[r] = found.sum.lanes();
+            bad = bad | found.bad;
         }
-        if (!is_simple) return false;
+        Multipliers by;
+        for (int r = rows.count; r % ShortRows::FEW != 0; ++r) sums[r] = all(0.0);
+        if (any(bad) || !by.set(rows, [&](int r) BODY { return sums_of(sums + r); })) return false;
         const Powers power = powers();
         for (int r = 0; r < rows.count; ++r) {
-            const Floats total = all(static_cast<float>(totals[r])), outer = all(static_cast<float>(rows.outer[r]));
+            const Floats total = all(by.numbers[r]), outer = all(by.outer[r]);
             const float *const l = rows.x[r], *const g = rows.operand[r];
-            rows.write(r, [=](Index i, int count) BODY { return result_at(power, l + i, g + i, count, total, outer); });
+            rows.write<VECTORS>(r, [=](Index i, int count) BODY { return result_at(power, l + i, g + i, count, total, outer); });
         }
         return true;
     }

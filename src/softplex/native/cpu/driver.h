@@ -68,6 +68,7 @@ struct Plan {
     bool is_apart;  // weights are kept apart from the scores
     bool is_backward;  // x holds the weights, or their logarithms
     bool is_log;
+    Index at_once = 1;  // rows that ShortRows takes
     Index group = 1;   // rows that are brought in together
     Index groups = 1;  // per piece
     Index pieces = 1;
@@ -90,7 +91,8 @@ struct Plan {
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
         is_short = n <= longest_short && (is_backward || (call.method == Method::value && !is_tempered && !call.has_sink));
-        if (is_short) group = ShortRows::ROWS;
+        const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
+        if (is_short) group = at_once = is_solved ? ShortRows::FEW : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
         bytes = scratch_bytes(lists);
         const Index per_piece = n > 0 && PIECE / n > 1 ? PIECE / n : 1;
@@ -346,7 +348,7 @@ struct Driver {
         if (!plan.x_packed) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
         for (Index r = 0; r < count;) {
-            const Index step = count - r < ShortRows::ROWS ? count - r : ShortRows::ROWS, next = plan.is_short ? r + step : r + 1;
+            const Index step = count - r < plan.at_once ? count - r : plan.at_once, next = plan.is_short ? r + step : r + 1;
             if (plan.is_short && run_short_rows(first, r, next, scratch)) {
                 r = next;
                 continue;
@@ -379,17 +381,38 @@ struct Driver {
         rows.n = plan.n;
         rows.is_negated = call.negated;
         rows.streams = plan.streams;
-        for (int r = 0; r < rows.count; ++r) {
-            T* const own = place_of_x(begin + r, scratch);
-            const T* const x = plan.x_packed ? reinterpret_cast<const T*>(row_of(call, call.x, first + begin + r)) : own;
-            T* const result = plan.result_packed ? reinterpret_cast<T*>(row_of(call, call.result, first + begin + r)) : own;
-            rows.x[r] = reinterpret_cast<const float*>(x);
-            rows.result[r] = reinterpret_cast<float*>(result);
-            if (!plan.is_backward) continue;
-            rows.operand[r] = reinterpret_cast<const float*>(operand_of(first + begin + r, begin + r, scratch));
-            rows.outer[r] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + begin + r);
+        const T* const own = place_of_x(begin, scratch);
+        place(rows.x, call.x, plan.x_packed, first + begin, own, rows.count);
+        place(rows.result, call.result, plan.result_packed, first + begin, own, rows.count);
+        if (!plan.is_backward) return Maps<T>::short_rows(call.map, rows);
+        const T* const operands = scratch.operand + (plan.operand_packed ? 0 : begin * plan.pitch);
+        place(rows.operand, call.operand, plan.operand_packed, first + begin, operands, rows.count);
+        set_outer(rows, first + begin);
+        return Maps<T>::short_backward(call.map, rows);
+    }
+    // Where neighbouring rows are: in an array, or from `own` on.
+    template <class F>
+    INLINE void place(F* (&rows)[ShortRows::ROWS], const Array& array, bool is_packed, Index first, const T* own, int count) const {
+        const char* from = reinterpret_cast<const char*>(own);
+        Index step = plan.pitch * static_cast<Index>(sizeof(T));
+        if (is_packed) {
+            from = row_of(call, array, first);
+            step = array.strides[0];
         }
-        return plan.is_backward ? Maps<T>::short_backward(call.map, rows) : Maps<T>::short_rows(call.map, rows);
+        if (is_packed && call.batch_axes != 1) {
+            for (int r = 0; r < count; ++r) rows[r] = reinterpret_cast<F*>(row_of(call, array, first + r));
+        } else {
+            for (int r = 0; r < count; ++r) rows[r] = reinterpret_cast<F*>(const_cast<char*>(from + r * step));
+        }
+    }
+    INLINE void set_outer(ShortRows& rows, Index first) const {
+        const double sign = call.negated ? -1.0 : 1.0;
+        if (call.temperature.rows.data == nullptr) return fill(rows, sign / call.temperature.fixed);
+        fill(rows, 1.0);
+        for (int r = 0; r < rows.count; ++r) rows.outer[r] = sign / number_of(call, call.temperature, first + r);
+    }
+    static INLINE void fill(ShortRows& rows, double outer) {
+        for (int r = 0; r < rows.count; r += ShortRows::FEW) store(rows.outer + r, all(outer));
     }
     INLINE const T* operand_of(Index index, Index place, const Scratch<T>& scratch) const {
         return plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))

@@ -218,6 +218,22 @@ APART inline Doubles log1p(const Doubles& q) {
     return log(w.hi, w.lo);
 }
 
+// log(1 + q) for q >= 2^-26, good enough for floats.
+INLINE Doubles short_log1p(const Doubles& q) {
+    const Pair<Doubles> w = two_sum(all(1.0), q);
+    const std::int64_t root_half = 0x3fe6a09e667f3bcdLL;
+    const Longs over = exponents_over(bits_of<Longs>(w.hi) - all(root_half) + all(std::int64_t(1023) << 52));
+    const Doubles k = bits_of<Doubles>(over | all(std::int64_t(0x4330000000000000LL))) - all(0x1p52 + 1023.0);
+    const Doubles m = bits_of<Doubles>(bits_of<Longs>(w.hi) - shifted_left<52>(over - all(std::int64_t(1023))));
+    const Doubles f = m - all(1.0);
+    const Doubles s = f / (all(2.0) + f);
+    const Doubles z = s * s;
+    constexpr double terms[5] = {2.0 / 3.0, 2.0 / 5.0, 2.0 / 7.0, 2.0 / 9.0, 2.0 / 11.0};
+    // 2 and more lose nothing that counts.
+    const Doubles low = fma(k, all(LN2_REST), w.lo);
+    return fma(k, all(LN2_HEAD), fma(s * z, polynomial(z, terms), s + s) + low);
+}
+
 // One number through a vector function, so that its bits are the same everywhere.
 INLINE double log1p_of(double q) { return first_of(log1p(all(q))); }
 INLINE double log_of(double x) { return first_of(log(all(x), all(0.0))); }
@@ -275,7 +291,9 @@ class Sum<float> {
         low = low + other.low;
         high = high + other.high;
     }
-    INLINE Total total() const { return {sum_of(low + high), 0.0}; }
+    // What total adds up.
+    INLINE Doubles lanes() const { return low + high; }
+    INLINE Total total() const { return {sum_of(lanes()), 0.0}; }
 };
 
 // Doubles are summed with what rounding takes.

@@ -8,30 +8,51 @@
 namespace softplex::SOFTPLEX_ISA {
 
 struct ShortRows {
-    using Eight = double[8];
-    static constexpr int ROWS = 8, VECTORS = Softmax<float>::SHORT / 16, LANES = 16;
+    // FEW: rows that go through one vector of doubles, and whose sums a solver finds at a time.
+    static constexpr int ROWS = 32, FEW = 8, LANES = 16;
+    // Entries of all rows at most.
+    static constexpr int ROOM = FEW * Softmax<float>::SHORT;
 
     const float* x[ROWS];
     const float* operand[ROWS];
     float* result[ROWS];
-    double outer[ROWS];
+    alignas(64) double outer[ROWS];
     int count;
     Index n;
     bool is_negated;
     bool streams;
 
+    // How many are worth taking together: as many as keep a processor busy while it waits for sums and quotients, but no more
+    // where it computes little and waits for memory.
+    static INLINE Index at_once(Index n, bool is_backward) {
+        if (n <= ROOM / ROWS) return ROWS;
+        return n <= 2 * ROOM / ROWS && !is_backward ? ROWS / 2 : FEW;
+    }
+
     // False, and nothing done, if one of the rows needs more care.
     template <bool LOG>
     APART bool compute() const {
         const int vectors = static_cast<int>((n + LANES - 1) / LANES);
-        alignas(64) float terms[(ROWS + 1) * VECTORS * LANES];
-        float tops[ROWS];
-        Eight high = {1, 1, 1, 1, 1, 1, 1, 1};
-        if (!find_tops(vectors, terms, tops)) return false;
-        exponentiate(vectors, terms, tops);
-        sum(vectors, terms, high);
-        if constexpr (LOG) return put_logarithms(vectors, tops, load(high));
-        put_weights(vectors, terms, load(high));
+        // Entries that fill their vectors badly are put side by side, row after row.
+        const bool is_dense = vectors % SEVERAL != 0 || vectors * LANES > n + n / 4;
+        return is_dense ? compute_rows<LOG, true>(vectors) : compute_rows<LOG, false>(vectors);
+    }
+    template <bool LOG, bool IS_DENSE>
+    INLINE bool compute_rows(int vectors) const {
+        alignas(64) float terms[ROOM + (SEVERAL + 1) * LANES];
+        alignas(64) float tops[ROWS + FEW];
+        Doubles sums[ROWS];
+        const Index pitch = IS_DENSE ? n : vectors * LANES;
+        if (!find_tops<IS_DENSE>(vectors, terms, tops)) return false;
+        if constexpr (IS_DENSE) {
+            exponentiate(vectors, terms, tops);
+            sum(vectors, terms, sums);
+        } else {
+            exponentiate_whole<!LOG>(vectors, terms, tops, sums);
+        }
+        for (int r = count; r % FEW != 0; ++r) sums[r] = all(4.0 / UNBIASED<float>);
+        if constexpr (LOG) return put_logarithms(tops, sums);
+        put_weights(pitch, terms, sums);
         return true;
     }
 
@@ -40,16 +61,16 @@ struct ShortRows {
     APART bool solve() const {
         static constexpr int MOST = static_cast<int>(Sparse<Pieces, float>::SHORT);
         const int vectors = static_cast<int>((n + LANES - 1) / LANES);
-        double gaps[ROWS][MOST];
-        float terms[ROWS * MOST + SEVERAL * LANES], tops[ROWS];
-        if (!find_tops(vectors, terms, tops)) return false;
+        double gaps[FEW][MOST];
+        float terms[FEW * MOST + SEVERAL * LANES], tops[FEW];
+        if (!copy_scores(vectors, terms, tops)) return false;
         for (int r = 0; r < count; ++r)
             for (int v = 0; v < vectors; ++v) {
                 const Halves wide = widened(load(terms + (r * vectors + v) * LANES));
                 store(gaps[r] + v * LANES, wide.low - all(static_cast<double>(tops[r])));
                 store(gaps[r] + v * LANES + 8, wide.high - all(static_cast<double>(tops[r])));
             }
-        Pieces pieces[ROWS] = {Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0)};
+        Pieces pieces[FEW] = {Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0)};
         for (Pieces& piece : pieces) piece.begin();
         unsigned left = (1u << count) - 1u;
         for (int round = 0; round < Sparse<Pieces, float>::ROUNDS && left != 0; ++round)
@@ -69,19 +90,33 @@ struct ShortRows {
         else
             softplex::SOFTPLEX_ISA::put<float>(to, part, lanes_of(v));
     }
-    // Writes body(i, count) to a row.
+    // body(the vectors of a row as a constant): 1, 2, or 0 for any number.
     template <class Body>
+    INLINE bool with_vectors(Body body) const {
+        if (streams) return body(std::integral_constant<int, 0>());
+        if (n <= LANES) return body(std::integral_constant<int, 1>());
+        if (n <= 2 * LANES) return body(std::integral_constant<int, 2>());
+        return body(std::integral_constant<int, 0>());
+    }
+    // Writes body(i, count) to a row.
+    template <int VECTORS, class Body>
     INLINE void write(int r, Body body) const {
         float* const to = result[r];
-        const bool is_streamed = streams && reinterpret_cast<std::uintptr_t>(to) % 64 == 0;
-        if (!is_streamed)
-            return each_vector<float>(0, n, [=](Index i, int lanes) BODY { softplex::SOFTPLEX_ISA::put<float>(to + i, body(i, lanes), lanes); });
-        each_vector<float>(0, n, [=](Index i, int lanes) BODY {
-            if (lanes == LANES)
-                stream<float>(to + i, body(i, lanes));
-            else
-                store_some<float>(to + i, body(i, lanes), lanes);
-        });
+        if constexpr (VECTORS > 0) {
+            const int last = static_cast<int>(n) - (VECTORS - 1) * LANES;
+            const Floats end = body(n - last, last);
+            if constexpr (VECTORS == 2) store(to, body(0, LANES));
+            softplex::SOFTPLEX_ISA::put<float>(to + n - last, end, last);
+        } else if (streams && reinterpret_cast<std::uintptr_t>(to) % 64 == 0) {
+            each_vector<float>(0, n, [=](Index i, int lanes) BODY {
+                if (lanes == LANES)
+                    stream<float>(to + i, body(i, lanes));
+                else
+                    store_some<float>(to + i, body(i, lanes), lanes);
+            });
+        } else {
+            each_vector<float>(0, n, [=](Index i, int lanes) BODY { softplex::SOFTPLEX_ISA::put<float>(to + i, body(i, lanes), lanes); });
+        }
     }
 
   private:
@@ -106,7 +141,7 @@ struct ShortRows {
     }
 
     // Copies the scores, -inf past their end.
-    INLINE bool find_tops(int vectors, float* scores, float (&tops)[ROWS]) const {
+    INLINE bool copy_scores(int vectors, float* scores, float (&tops)[FEW]) const {
         auto bad = unordered(all(0.0f), all(0.0f));
         for (int r = 0; r < count; ++r) {
             Floats top = all(-INFINITE<float>);
@@ -123,72 +158,125 @@ struct ShortRows {
         return !any(bad);
     }
 
-    // The vectors of all rows in one line, several at a time.
-    INLINE void exponentiate(int vectors, float* terms, const float (&tops)[ROWS]) const {
-        using W = SeveralOf<float>;
-        if (vectors % SEVERAL == 0) return exponentiate_whole(vectors, terms, tops);
-        int r = 0, v = 0;
-        for (int i = 0; i < count * vectors; i += SEVERAL) {
-            W top;
-            for (int j = 0; j < SEVERAL; ++j) {
-                set_one_of(top, j, all(tops[r]));
-                if (++v == vectors && r + 1 < count) v = 0, ++r;
+    // The largest scores, 0 for rows that are not there. Dense scores are copied.
+    template <bool COPIES>
+    INLINE bool find_tops(int vectors, float* scores, float* tops) const {
+        auto bad = unordered(all(0.0f), all(0.0f));
+        Floats largest[ROWS];
+        for (int r = 0; r < count; ++r) {
+            Floats top = all(-INFINITE<float>);
+            for (int v = 0; v < vectors; ++v) {
+                const Floats one = scores_of(r, v);
+                bad = bad | unordered(one, one);
+                top = larger(one, top);
+                // The next row overwrites what is past the end.
+                if constexpr (COPIES) store(scores + r * n + v * LANES, one);
             }
-            const NearExponential::Constants<W> constants(top);
-            store(terms + i * LANES, NearExponential::terms(load_as<W>(terms + i * LANES), constants));
+            largest[r] = top;
+        }
+        for (int r = count; r % FEW != 0; ++r) largest[r] = all(0.0f);
+        bool are_near = true;
+        for (int r = 0; r < count; r += FEW) {
+            const Floats found = largest_of(largest + r) + all(0.0f);
+            store(tops + r, found);
+            are_near &= bits(larger(found, -found) < all(512.0f)) % 256 == 255;
+        }
+        return are_near && !any(bad);
+    }
+
+    // Dense rows in one line, several vectors at a time, each entry with the top of its row.
+    INLINE void exponentiate(int vectors, float* terms, const float* tops) const {
+        using W = SeveralOf<float>;
+        alignas(64) float line[ROOM + (SEVERAL + 1) * LANES];
+        for (int r = 0; r < count; ++r)
+            for (int v = 0; v < vectors; ++v) store(line + r * n + v * LANES, all(tops[r]));
+        const Index end = count * n;
+        for (int v = 0; v < SEVERAL; ++v) {
+            store(line + end + v * LANES, all(0.0f));
+            store(terms + end + v * LANES, all(0.0f));
+        }
+        for (Index i = 0; i < end; i += SEVERAL * LANES) {
+            const NearExponential::Constants<W> constants(load_as<W>(line + i));
+            store(terms + i, NearExponential::terms(load_as<W>(terms + i), constants));
+        }
+    }
+    INLINE void sum(int vectors, const float* terms, Doubles (&sums)[ROWS]) const {
+        for (int r = 0; r < count; ++r) {
+            Sum<float> sum;
+            for (int v = 0; v < vectors; ++v) sum.add(take<float>(terms + r * n + v * LANES, lanes_of(v), 0.0f));
+            sums[r] = sum.lanes();
         }
     }
 
-    // The same where no four belong to two rows.
-    INLINE void exponentiate_whole(int vectors, float* terms, const float (&tops)[ROWS]) const {
+    // The same for rows each of which takes a multiple of several vectors.
+    template <bool KEEPS>
+    INLINE void exponentiate_whole(int vectors, float* terms, const float* tops, Doubles (&sums)[ROWS]) const {
         using W = SeveralOf<float>;
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+        const Index whole = n / (SEVERAL * LANES) * (SEVERAL * LANES);
         for (int r = 0; r < count; ++r) {
             const NearExponential::Constants<Floats> own(all(tops[r]));
             const NearExponential::Constants<W> constants(
                 spread<SEVERAL * PARTS>(own.top), spread<SEVERAL * PARTS>(own.floor),
                 spread<SEVERAL * PARTS>(own.top_multiple), spread<SEVERAL * PARTS>(own.top_rest));
-            for (int v = 0; v < vectors; v += SEVERAL) {
-                float* const place = terms + (r * vectors + v) * LANES;
-                store(place, NearExponential::terms(load_as<W>(place), constants));
-            }
-        }
-    }
-
-    INLINE void sum(int vectors, const float* terms, Eight& high) const {
-        for (int r = 0; r < count; ++r) {
             Sum<float> sum;
-            for (int v = 0; v < vectors; ++v) sum.add(load(terms + (r * vectors + v) * LANES));
-            high[r] = sum.total().hi;
-        }
-    }
-
-    INLINE void put_weights(int vectors, const float* terms, const Doubles& sums) const {
-        Eight head, rest;
-        const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums, all(0.0)});
-        store(head, scales.hi);
-        store(rest, scales.lo);
-        for (int r = 0; r < count; ++r) {
-            const Floats hi = all(static_cast<float>(head[r])), lo = all(static_cast<float>(rest[r]));
-            for (int v = 0; v < vectors; ++v) {
-                const Floats e = load(terms + (r * vectors + v) * LANES);
-                put(r, v, fma(e, hi, e * lo));
+            const auto add = [&](Index i, const W& scores) BODY {
+                const W e = NearExponential::terms(scores, constants);
+                if constexpr (KEEPS) {
+                    store(terms + r * vectors * LANES + i, e);
+                    // All lines at once would keep the memory waiting later.
+                    for (int j = 0; j < SEVERAL; ++j) __builtin_prefetch(result[r] + i + j * LANES, 1);
+                }
+                for (int j = 0; j < SEVERAL; ++j) sum.add(one_of(e, j));
+            };
+            for (Index i = 0; i < whole; i += SEVERAL * LANES) add(i, flipped(load_as<W>(x[r] + i), sign));
+            if (whole < n) {
+                W last;
+                for (int j = 0; j < SEVERAL; ++j) set_one_of(last, j, scores_of(r, static_cast<int>(whole) / LANES + j));
+                add(whole, last);
             }
+            sums[r] = sum.lanes();
         }
     }
 
-    // The leading terms are exact, so that one can be taken away.
-    INLINE bool put_logarithms(int vectors, const float (&tops)[ROWS], const Doubles& sums) const {
+    INLINE void put_weights(Index pitch, const float* terms, const Doubles* sums) const {
+        float hi[ROWS], lo[ROWS];
+        for (int r = 0; r < count; r += FEW) {
+            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums_of(sums + r), all(0.0)});
+            store_eight(hi + r, scales.hi);
+            store_eight(lo + r, scales.lo);
+        }
+        for (int r = 0; r < count; ++r) {
+            const Floats high = all(hi[r]), low = all(lo[r]);
+            const float* const own = terms + r * pitch;
+            write<0>(r, [=](Index i, int) BODY {
+                const Floats e = load(own + i);
+                return fma(e, high, e * low);
+            });
+        }
+    }
+
+    INLINE bool put_logarithms(const float* tops, const Doubles* sums) const {
+        float hi[ROWS], lo[ROWS];
+        for (int r = 0; r < count; r += FEW)
+            if (!set_shifts(widened(load(tops + r)).low, sums_of(sums + r), hi + r, lo + r)) return false;
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+        for (int r = 0; r < count; ++r) {
+            const Floats high = all(hi[r]), low = all(lo[r]);
+            const float* const own = x[r];
+            write<0>(r, [=](Index i, int lanes) BODY { return (flipped(take<float>(own + i, lanes, 0.0f), sign) - high) - low; });
+        }
+        return true;
+    }
+    // The top and the logarithm of the sum, as a float and what it lacks: a score less the first is exact where the rest
+    // counts. The leading terms are exact, so that one can be taken away.
+    static INLINE bool set_shifts(const Doubles& tops, const Doubles& sums, float* hi, float* lo) {
         const Pair<Doubles> less = two_sum(sums, all(-1.0 / UNBIASED<float>));
         const Doubles clear = (less.hi + less.lo) * all(UNBIASED<float>);
-        const unsigned rows = (1u << count) - 1u;
-        if ((bits(all(Softmax<float>::CLEAR) <= clear) & rows) != rows) return false;
-        Eight shifts;
-        store(shifts, log1p(clear));
-        for (int r = 0; r < count; ++r) {
-            const Softmax<float>::Shift shift(shifts[r]);
-            const Floats top = all(tops[r]);
-            for (int v = 0; v < vectors; ++v) put(r, v, shift({scores_of(r, v) - top, all(0.0f)}));
-        }
+        if (bits(all(Softmax<float>::CLEAR) <= clear) != 0xffu) return false;
+        const Doubles shift = short_log1p(clear), end = tops + shift, head = widened(narrowed(end, end)).low;
+        store_eight(hi, head);
+        store_eight(lo, shift - (head - tops));
         return true;
     }
 };

@@ -38,12 +38,11 @@ struct NearExponential {
     template <class W>
     static INLINE W terms(const W& x, const Constants<W>& at) {
         const W magic = every<W>(C::magic + C::bias);
-        const W near = larger(at.floor, x);
-        const W shifted = fma(near - at.top, every<W>(C::log2e), magic);
+        const W shifted = fma(x - at.top, every<W>(C::log2e), magic);
         const W k = shifted - magic;
-        const W r = less_ln2_times(k + at.top_multiple, near) - at.top_rest;
+        const W r = less_ln2_times(k + at.top_multiple, x) - at.top_rest;
         const W reduced = reduced_expm1_with_rest(r, k);
-        // Zeros, since products that underflow take long.
+        // Zeros for what is too far below to be computed, or to be multiplied fast.
         return where_above(at.floor, x, times_power_of_two(every<W>(1) + reduced, shifted));
     }
     template <class W>
@@ -79,10 +78,9 @@ struct Powers {
     INLINE W operator()(const W& x) const {
         constexpr int COUNT = sizeof(W) / WIDTH;
         const W low = spread<COUNT>(floor), shift = spread<COUNT>(magic);
-        const W near = larger(low, x);
-        const W shifted = fma(near, every<W>(C::log2e), shift);
+        const W shifted = fma(x, every<W>(C::log2e), shift);
         const W k = shifted - shift;
-        const W reduced = reduced_expm1_with_rest(less_ln2_times(k, near), k);
+        const W reduced = reduced_expm1_with_rest(less_ln2_times(k, x), k);
         return where_above(low, x, times_power_of_two(every<W>(1) + reduced, shifted));
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
@@ -493,17 +491,21 @@ struct Softmax {
     // Below it the sum less 1 has lost digits.
     static constexpr double CLEAR = sizeof(T) == 4 ? 0x1p-26 : 0x1p-40;
 
-    // log sum exp(x - top), which is log1p of the sum over all but one of the leading entries. A leading term is taken from
-    // the sum as it was rounded.
+    // The sum of exp(x - top) over all but one of the leading entries: log1p of it is log sum exp(x - top). A leading term is
+    // taken from the sum as it was rounded.
     template <class Exponential>
-    static INLINE double log_sum(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
+    static INLINE double sum_but_one(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
         const bool sink_leads = row.has_sink && row.sink == row.top;
         const double leading =
             sink_leads ? sink_term(row, exponential) : static_cast<double>(first_of(exponential(all(static_cast<T>(row.top)))));
         Total rest = sum;
         rest.add(-leading);
         const double clear = rest.value() * UNBIASED<T> / unit_of(exponential);
-        return log1p_of(clear >= CLEAR ? clear : confident_tail(row, team, exponential));
+        return clear >= CLEAR ? clear : confident_tail(row, team, exponential);
+    }
+    template <class Exponential>
+    static INLINE double log_sum(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
+        return log1p_of(sum_but_one(row, team, exponential, sum));
     }
 
     // What the exact term of a score at the top would be, unbiased.
@@ -587,7 +589,8 @@ struct Softmax {
     }
     template <class Exponential>
     static INLINE void shifted(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
-        const Shift shift(log_sum(row, team, exponential, sum));
+        const double rest = sum_but_one(row, team, exponential, sum);
+        const Shift shift(sizeof(T) == 4 && rest >= CLEAR ? first_of(short_log1p(all(rest))) : log1p_of(rest));
         const auto sign = row.sign();
         team.each_block(row.n, [&](Index begin, Index end) APART {
             write<T>(row, begin, end, [&](Index i, int count) BODY {

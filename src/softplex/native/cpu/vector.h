@@ -486,6 +486,8 @@ INLINE Pack<NativeDoubles, COUNT> larger(const Pack<NativeDoubles, COUNT>& a, co
     return r;
 }
 
+INLINE Doubles magnitude(const Doubles& a) { return larger(a, -a); }
+
 // a where low < x, elsewhere 0.
 template <int COUNT>
 INLINE Pack<NativeFloats, COUNT> where_above(const Pack<NativeFloats, COUNT>& low, const Pack<NativeFloats, COUNT>& x,
@@ -674,6 +676,17 @@ INLINE Floats narrowed(const Doubles& low, const Doubles& high) {
     return r;
 }
 
+// Eight doubles rounded to floats.
+INLINE void store_eight(float* to, const Doubles& v) {
+#if defined(__AVX512F__)
+    _mm256_storeu_ps(to, _mm512_cvtpd_ps(v.part[0]));
+#else
+    double lanes[8];
+    store(lanes, v);
+    for (int j = 0; j < 8; ++j) to[j] = static_cast<float>(lanes[j]);
+#endif
+}
+
 // The lanes of a vector as doubles, and back.
 INLINE void split(const Floats& v, Doubles (&parts)[2]) {
     const Halves halves = widened(v);
@@ -690,6 +703,24 @@ INLINE double sum_of(const Doubles& v) {
     double a[8];
     store(a, v);
     return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
+}
+// The sums of eight vectors, each in the order of sum_of.
+INLINE Doubles sums_of(const Doubles* rows) {
+#if defined(__AVX512F__)
+    NativeDoubles pairs[4];
+    for (int j = 0; j < 4; ++j) {
+        const NativeDoubles a = rows[2 * j].part[0], b = rows[2 * j + 1].part[0];
+        pairs[j] = _mm512_shuffle_f64x2(a, b, 0x44) + _mm512_shuffle_f64x2(a, b, 0xee);
+    }
+    const NativeDoubles first = _mm512_shuffle_f64x2(pairs[0], pairs[1], 0x88) + _mm512_shuffle_f64x2(pairs[0], pairs[1], 0xdd);
+    const NativeDoubles last = _mm512_shuffle_f64x2(pairs[2], pairs[3], 0x88) + _mm512_shuffle_f64x2(pairs[2], pairs[3], 0xdd);
+    const NativeDoubles sums = _mm512_unpacklo_pd(first, last) + _mm512_unpackhi_pd(first, last);
+    return {{_mm512_permutexvar_pd(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), sums)}};
+#else
+    double sums[8];
+    for (int j = 0; j < 8; ++j) sums[j] = sum_of(rows[j]);
+    return load(sums);
+#endif
 }
 // The largest lane; no lane is NaN.
 INLINE float largest_of(const Floats& v) {
@@ -712,6 +743,27 @@ INLINE double largest_of(const Doubles& v) {
     for (int step = 4; step > 0; step /= 2)
         for (int j = 0; j < step; ++j) a[j] = a[j] > a[j + step] ? a[j] : a[j + step];
     return a[0];
+#endif
+}
+// The largest lane of each of eight vectors, in the first eight lanes; what the others hold does not matter.
+INLINE Floats largest_of(const Floats* rows) {
+#if defined(__AVX512F__)
+    NativeFloats pairs[4], fours[2];
+    for (int j = 0; j < 4; ++j) {
+        const NativeFloats a = rows[2 * j].part[0], b = rows[2 * j + 1].part[0];
+        pairs[j] = _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    }
+    for (int j = 0; j < 2; ++j) {
+        const NativeFloats a = pairs[2 * j], b = pairs[2 * j + 1];
+        fours[j] = _mm512_max_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+    }
+    const NativeFloats two = _mm512_max_ps(_mm512_unpacklo_ps(fours[0], fours[1]), _mm512_unpackhi_ps(fours[0], fours[1]));
+    const NativeFloats one = _mm512_max_ps(two, _mm512_shuffle_ps(two, two, 0x4e));
+    return {{_mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0), one)}};
+#else
+    float tops[16] = {};
+    for (int j = 0; j < 8; ++j) tops[j] = largest_of(rows[j]);
+    return load(tops);
 #endif
 }
 template <class V>

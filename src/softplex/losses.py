@@ -58,6 +58,7 @@ def cross_entropy(
     return reduced_loss(call, asked, cross_entropy_rows, reduction)
 
 
+@open_to_tensors
 def sparsemax_loss(x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
     """Fenchel-Young loss of sparsemax: `sparsemax.loss`.
 
@@ -82,6 +83,7 @@ def sparsemax_loss(x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) ->
     return sparsemax.loss(x, y, axis, **options)
 
 
+@open_to_tensors
 def entmax15_loss(x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
     """Fenchel-Young loss of entmax15: `entmax15.loss`.
 
@@ -106,6 +108,7 @@ def entmax15_loss(x: Any, y: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> 
     return entmax15.loss(x, y, axis, **options)
 
 
+@open_to_tensors
 def entmax_loss(x: Any, y: Any, alpha: Any = 1.5, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
     """Fenchel-Young loss of entmax: `entmax.loss`.
 

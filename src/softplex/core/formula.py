@@ -36,6 +36,8 @@ class Parameter:
         high = length if self.high is None else self.high
         above = value >= self.low if self.includes_low else value > self.low
         below = value <= high if self.includes_high else value < high
+        if above is True:
+            return below
         return above & below
 
     def usual(self, length: int) -> float:

@@ -61,7 +61,7 @@ def read(
     if sink is not None:
         given["sink"] = sink
     values = {key: read_parameter(backend, name, key, value, array, axes) for key, value in given.items()}
-    length = length_of(array, axes) + (sink is not None)
+    length = length_of(array, axes) + int(sink is not None)
     numbers = [(rule, values[rule.name], given[rule.name]) for rule in (*parameters, TEMPERATURE)]
     numbers += [(rule, value, value) for rule, value in formula.bound]
     invalid = None

@@ -171,8 +171,8 @@ struct PlainBackward {
             if (i < end) add_last(weights + i, g + i, end - i);
         }
         template <int VECTORS>
-        INLINE void add_short(const float* weights, const float* g, Index n) {
-            if constexpr (VECTORS == 0) return add_all<false>(weights, g, 0, n, false);
+        INLINE void add_short(const float* weights, const float* g, Index n, bool is_far) {
+            if constexpr (VECTORS == 0) return add_all<false>(weights, g, 0, n, is_far);
             const int last = static_cast<int>(n) - (VECTORS - 1) * LANES;
             const Floats end = take<float>(weights + n - last, last, 0.0f), h = take<float>(g + n - last, last, 0.0f);
             if constexpr (VECTORS == 1) add(end, all(0.0f), h, all(0.0f));
@@ -235,7 +235,7 @@ struct PlainBackward {
         Doubles wholes[ROWS], products[ROWS];
         for (int r = 0; r < rows.count; ++r) {
             Sums found;
-            found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n);
+            found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n, rows.streams);
             products[r] = found.products.lanes();
             if constexpr (!Slopes::sum_to_one) wholes[r] = found.whole.lanes();
         }
@@ -303,17 +303,14 @@ struct LogBackward {
                 keep(at, take<T>(logarithms + at, count, -INFINITE<T>), count);
             });
         }
-        INLINE void add(const T* logarithms, const T* g, Index begin, Index end) {
-            add(logarithms, g, begin, end, false, [](Index, const V&, int) BODY {});
-        }
         INLINE void add_last(const T* logarithms, const T* g, Index count) {
             const int first = static_cast<int>(count < LANES ? count : LANES), second = static_cast<int>(count) - first;
             add(take<T>(logarithms, first, -INFINITE<T>), load_some<T>(logarithms + first, second, -INFINITE<T>),
                 take<T>(g, first, T(0)), load_some<T>(g + first, second, T(0)));
         }
         template <int VECTORS>
-        INLINE void add_short(const float* logarithms, const float* g, Index n) {
-            if constexpr (VECTORS == 0) return add(logarithms, g, 0, n);
+        INLINE void add_short(const float* logarithms, const float* g, Index n, bool is_far) {
+            if constexpr (VECTORS == 0) return add(logarithms, g, 0, n, is_far, [](Index, const V&, int) BODY {});
             const int last = static_cast<int>(n) - (VECTORS - 1) * LANES;
             const V end = take<T>(logarithms + n - last, last, -INFINITE<T>), h = take<T>(g + n - last, last, T(0));
             if constexpr (VECTORS == 1) add(end, all(-INFINITE<T>), h, all(T(0)));
@@ -385,7 +382,7 @@ struct LogBackward {
         auto bad = unordered(all(0.0f), all(0.0f));
         for (int r = 0; r < rows.count; ++r) {
             Sums found;
-            found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n);
+            found.template add_short<VECTORS>(rows.x[r], rows.operand[r], rows.n, rows.streams);
             sums[r] = found.sum.lanes();
             bad = bad | found.bad;
         }

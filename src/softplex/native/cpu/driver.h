@@ -81,11 +81,12 @@ struct Plan {
         x_packed = is_packed<T>(call, call.x) && call.mask.data == nullptr;
         operand_packed = !has_operand(call.method) || is_packed<T>(call, call.operand);
         result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
-        const bool is_beyond_cache = 2 * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
+        is_backward = call.method == Method::backward;
+        const Index arrays = is_backward ? 3 : 2;
+        const bool is_beyond_cache = arrays * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
         streams = result_packed && is_beyond_cache;
         comes_from_afar = x_packed && is_beyond_cache;
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
-        is_backward = call.method == Method::backward;
         is_log = call.map == Map::log_softmax;
         widens = is_widened && sizeof(T) == 4 && !is_backward && (is_tempered || call.has_sink);
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;

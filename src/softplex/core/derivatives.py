@@ -32,14 +32,14 @@ def pulled_back(call: Call, formula: Any, g: Array, names: Sequence[str]) -> tup
 
 def gradient_of_loss(call: Call, asked: Asked, scale: Array) -> Array:
     """The gradient in the scores of sum_r scale_r loss_r, the rows' losses being those of core/targets.py."""
-    targets = asked.targets
+    targets, said = asked.targets, asked.targets.without_arrays()
     is_crossed = asked.method == "cross_entropy"
 
     def function(rows: Rows, hyper: Hyper, y: Array, *rest: Array) -> tuple[Array]:
         xp = rows.xp
         *weight, scale = [xp.astype(one, xp.working) for one in rest]
         solution = asked.formula.solve(rows, hyper)
-        found = loss_gradient(solution, targets, is_crossed, y, weight[0] if weight else None)
+        found = loss_gradient(solution, said, is_crossed, y, weight[0] if weight else None)
         sign = solution.rows.sign
         return (xp.where(scale == 0.0, 0.0, found * (sign * scale / rows.temperature)),)
 

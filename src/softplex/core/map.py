@@ -374,11 +374,11 @@ class Map:
         self._refuse_unless_simplex("residual")
         call = self._read(x, axis, **options)
         targets = losses.read_targets(call, y)
-        call = self._one_to_give(call, targets)
+        call, is_index = self._one_to_give(call, targets), targets.is_index
 
         def function(rows: Rows, hyper: Hyper, y: Array) -> tuple[Array]:
             xp, solution = rows.xp, self.formula.solve(rows, hyper)
-            if not targets.is_index:
+            if not is_index:
                 return (solution.residual(xp.astype(y, xp.working)),)
             length = rows.x.shape[-1]
             found = solution.residual_of_index(losses.index_hits(xp, y, length))

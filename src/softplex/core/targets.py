@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,10 @@ class Targets:
     weight: Array | None
     """One number a class, or None."""
     smoothing: float
+
+    def without_arrays(self) -> Targets:
+        """What is said of the targets; they themselves come as operands."""
+        return replace(self, y=None, weight=None)
 
     @property
     def operand(self) -> tuple[Kind, Array]:
@@ -181,12 +185,12 @@ def reduced_loss(call: Call, asked: Asked, rows_of: Callable[..., tuple[Array, A
     if reduction not in REDUCTIONS:
         raise ValueError(f"{call.name}: reduction={reduction!r} is not known; give one of {', '.join(REDUCTIONS)}")
     backend, targets = call.backend, asked.targets
-    working = backend.working
+    working, said, solve = backend.working, targets.without_arrays(), asked.formula.solve
     kinds: list[tuple[Kind, Any]] = [("row", working), ("row", working)]
 
     def function(rows: Rows, hyper: Hyper, y: Array, weight: Array | None = None) -> tuple[Array, Array]:
         weight = None if weight is None else rows.xp.astype(weight, rows.xp.working)
-        return rows_of(targets, asked.formula.solve, rows, hyper, y, weight)
+        return rows_of(said, solve, rows, hyper, y, weight)
 
     losses, weights = backend.run(call, function, targets.operands, kinds, asked=asked)
     counted = None

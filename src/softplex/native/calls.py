@@ -185,7 +185,7 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -
     elif targets.weight is None:
         return [losses, weights]
     with np.errstate(all="ignore"):
-        return [np.where(weights == 0.0, 0.0, losses) * weights, weights]
+        return [np.asarray(np.where(weights == 0.0, 0.0, losses) * weights), weights]
 
 
 def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:

@@ -112,7 +112,11 @@ class Activation(Module):
         for rule in self.map.formula.parameters:
             value = self.hyper(rule)
             if isinstance(value, Tensor):
-                yield f"{rule.name}={value.item():.6g}" if value.dim() == 0 else f"{rule.name}={tuple(value.shape)}"
+                yield (
+                    f"{rule.name}={value.item():.6g}"
+                    if value.dim() == 0 and not value.is_meta
+                    else f"{rule.name}={tuple(value.shape)}"
+                )
             else:
                 yield f"{rule.name}={short(value)}"
         yield f"dim={self.dim}"

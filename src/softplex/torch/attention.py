@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from softplex.backends.torch.modes import transforms_are_active
 from softplex.core.map import Map
 from softplex.maps import softmax
 from softplex.torch.activations import a_map
+from softplex.torch.precision import cast_dtype, uncast
 
 TILE = 2**22
 """How many scores are held at a time: 16 MiB in float32, which caches still help with."""
@@ -97,13 +99,13 @@ def attention(
     """
     check(q, k, v, map, mask)
     device = q.device.type
-    if torch.is_autocast_enabled(device):
-        q, k, v = (as_autocast(each) for each in (q, k, v))
+    if (dtype := cast_dtype(device)) is not None:
+        q, k, v = (as_autocast(each, dtype) for each in (q, k, v))
     if enable_gqa:
         k, v = (with_heads_of(q, each) for each in (k, v))
     if scale is None:
         scale = 1.0 / math.sqrt(q.shape[-1]) if q.shape[-1] else 1.0
-    with torch.autocast(device, enabled=False):
+    with uncast(device):
         inputs, batch = as_inputs(q, k, v, mask, sink)
         setting = Setting(map, scale, causal)
         sizes = (*batch, q.shape[-2])
@@ -112,9 +114,9 @@ def attention(
         return in_tiles(inputs, setting, sizes)
 
 
-def as_autocast(tensor: Tensor) -> Tensor:
+def as_autocast(tensor: Tensor, dtype: torch.dtype) -> Tensor:
     """A tensor in the dtype in which autocast takes products; float64 is left alone there."""
-    return tensor if tensor.dtype == torch.float64 else tensor.to(torch.get_autocast_dtype(tensor.device.type))
+    return tensor if tensor.dtype == torch.float64 else tensor.to(dtype)
 
 
 def check(q: Tensor, k: Tensor, v: Tensor, map: Map, mask: Tensor | None) -> None:
@@ -196,7 +198,8 @@ def in_tiles(inputs: Inputs, setting: Setting, sizes: tuple[int, ...], dim: int 
     """Attention of queries of these sizes, (..., L), tile after tile; the dimensions before `dim` are split."""
     inner = math.prod(sizes[dim + 1 :]) * inputs.k.shape[-2]
     if dim == len(sizes) or sizes[dim] * inner <= TILE:
-        if not torch.is_grad_enabled():
+        # Transforms of torch.func do not take checkpoints: there every tile's weights are kept.
+        if not torch.is_grad_enabled() or transforms_are_active():
             return attend(inputs, setting)
         found: Tensor = checkpoint(attend, inputs, setting, use_reentrant=False, preserve_rng_state=False)
         return found

@@ -30,8 +30,8 @@ def free_number(rule: formula.Parameter, start: Any, where: str, *, device: Any,
     if rule.high is None or rule.high < math.inf:
         raise TypeError(f"{where}: {rule.name} cannot be learnable: its range ends at {rule.rule(None)}; give a number")
     if not isinstance(start, Tensor):
-        start = torch.as_tensor(start, dtype=dtype or torch.get_default_dtype())
-    start = start.detach().to(device=device, dtype=dtype, copy=True)
+        start = torch.as_tensor(start, dtype=dtype or torch.get_default_dtype(), device="cpu")
+    start = start.detach().to(dtype=dtype, copy=True)
     if not start.is_floating_point():
         raise TypeError(f"{where}: {rule.name} has the dtype {start.dtype}; learnable numbers are floating")
     wide = start.double()
@@ -42,7 +42,8 @@ def free_number(rule: formula.Parameter, start: Any, where: str, *, device: Any,
             f"most {rule.low + FARTHEST:g}"
         )
     excess = wide - rule.low - LINEAR
-    return Parameter(torch.where(excess > 0.0, rule.low + LINEAR + torch.expm1(excess), wide).to(start.dtype))
+    free = torch.where(excess > 0.0, rule.low + LINEAR + torch.expm1(excess), wide)
+    return Parameter(free.to(device=device or torch.get_default_device(), dtype=start.dtype))
 
 
 def in_range(rule: formula.Parameter, raw: Tensor) -> Tensor:

@@ -12,10 +12,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from softplex.backends.torch.modes import transforms_are_active
 from softplex.core.map import Map
 from softplex.core.targets import REDUCTIONS
 from softplex.maps import softmax
 from softplex.torch.activations import a_map
+from softplex.torch.precision import cast_dtype, uncast
 
 CHUNK_BYTES = 64 * 2**20
 """What the scores of a chunk take at most."""
@@ -100,11 +102,11 @@ def linear_loss(
     Your Losses in Large-Vocabulary Language Models, arXiv:2411.09009.
     """
     check(hidden, weight, bias, y, map, reduction, chunk)
+    refuse_other_gradients({"y": y, "class_weight": class_weight, "temperature": temperature})
     device, classes = hidden.device.type, weight.shape[0]
-    is_autocast = torch.is_autocast_enabled(device)
-    compute = hidden.dtype
-    if is_autocast and compute != torch.float64:
-        compute = torch.get_autocast_dtype(device)
+    cast = cast_dtype(device)
+    is_autocast = cast is not None
+    compute = hidden.dtype if cast is None or hidden.dtype == torch.float64 else cast
     result = torch.promote_types(compute, torch.float32)
     rows = chunk or max(1, CHUNK_BYTES // (result.itemsize * max(1, classes)))
     options = {
@@ -118,7 +120,7 @@ def linear_loss(
     flat = hidden.reshape(-1, hidden.shape[-1])
     y = y.reshape(-1, classes) if y.is_floating_point() else y.reshape(-1)
     losses: Tensor
-    with torch.autocast(device, enabled=False):
+    with uncast(device):
         share = share_of_row(y, ignore_index, class_weight, result) if reduction == "mean" else None
         # Compilers do not take a forward that differentiates; there all reductions go by way of the rows.
         if reduction == "none" or torch.compiler.is_compiling():
@@ -128,6 +130,21 @@ def linear_loss(
         else:
             losses = applied(ReducedLoss, flat, weight, bias, y, plan, share)
     return losses if is_autocast else losses.to(compute)
+
+
+def refuse_other_gradients(values: dict[str, Any]) -> None:
+    """Gradients go to hidden, weight and bias alone; torch.func is not served."""
+    if transforms_are_active():
+        raise RuntimeError(
+            "linear_loss: transforms of torch.func cannot follow it chunk by chunk; take "
+            "map.loss(torch.nn.functional.linear(hidden, weight, bias), y) there"
+        )
+    for name, value in values.items():
+        if torch.is_grad_enabled() and isinstance(value, Tensor) and value.requires_grad:
+            raise TypeError(
+                f"linear_loss: {name} asks for a gradient, which only hidden, weight and bias get; detach it, or take "
+                "map.loss(torch.nn.functional.linear(hidden, weight, bias), y)"
+            )
 
 
 def check(
@@ -287,7 +304,7 @@ class RowLosses(torch.autograd.Function):
         def again() -> tuple[Tensor | None, ...]:
             gradients = Gradients(asked, hidden, weight, bias)
             used, shift = as_computed(ctx.plan, weight, bias)
-            with torch.autocast(hidden.device.type, enabled=False):
+            with uncast(hidden.device.type):
                 for chunk in chunks(ctx.plan, hidden, used, shift, y):
                     gradients.add(chunk, used, g[chunk.at])
             return gradients.all

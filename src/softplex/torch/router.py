@@ -5,7 +5,6 @@ The experts themselves, and how tokens are sent to them, are the caller's.
 
 from __future__ import annotations
 
-import operator
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import Linear, Module
 from softplex.core.map import Map
 from softplex.maps import sparsemax
 from softplex.torch.activations import a_map
+from softplex.torch.precision import uncast
 
 
 class Routing(NamedTuple):
@@ -98,7 +98,9 @@ class Router(Module):
         super().__init__()
         if a_map(map, "Router").formula.kind == "logarithm":
             raise TypeError(f"Router: {map.name} gives logarithms; give a map of weights, such as softplex.sparsemax")
-        if k is not None and not 1 <= operator.index(k) <= experts:
+        if k is not None and (isinstance(k, bool) or not hasattr(k, "__index__")):
+            raise TypeError(f"Router: k={k!r} is not an integer; give how many experts a token goes to, or None")
+        if k is not None and not 1 <= k <= experts:
             raise ValueError(f"Router: k={k} with {experts} experts; it must lie between 1 and {experts}, or be None")
         self.features = features
         self.experts = experts
@@ -116,15 +118,16 @@ class Router(Module):
                 f"Router: where has shape {tuple(where.shape)} and dtype {where.dtype}; it must hold booleans of the "
                 f"tokens' shape {tuple(x.shape[:-1])}"
             )
-        with torch.autocast(x.device.type, enabled=False):
+        with uncast(x.device.type):
             takes_part = None if where is None else where.unsqueeze(-1)
             scores = self._scores(x, takes_part)
             all_weights = self._weigh(scores, takes_part)
             weights, indices, values = self._chosen(scores, all_weights, takes_part)
             statistics = evenness(scores, all_weights, weights.detach(), where)
+            dtype = x.dtype if x.is_floating_point() else scores.dtype
             if values is not None:
-                values = values.to(x.dtype)
-            return Routing(weights.to(x.dtype), indices, values, scores, *statistics)
+                values = values.to(dtype)
+            return Routing(weights.to(dtype), indices, values, scores, *statistics)
 
     def _scores(self, x: Tensor, takes_part: Tensor | None) -> Tensor:
         """The experts' scores in float32 at least; tokens left out may hold anything, NaN included."""

@@ -152,7 +152,8 @@ class EagerBackend(TorchBackend):
         """As NumPy adds up, to the bit."""
         if reduction == "none":
             return values
-        if not all(is_plain(one) for one in (values, weights, counted) if one is not None):
+        is_weighed = weights is not None and weights.requires_grad  # the divisor then has derivatives too
+        if is_weighed or not all(is_plain(one) for one in (values, weights, counted) if one is not None):
             return super()._reduced(values, weights, counted, reduction)
         v, w, c = [None if one is None else one.detach().numpy() for one in (values, weights, counted)]
         assert v is not None

@@ -17,8 +17,11 @@ from torch import Tensor
 
 from softplex.backends.numpy import NDArray, NumpyBackend
 from softplex.backends.torch.modes import is_plain_cotangent
+from softplex.core.arrays import Terms
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.derivatives import gradient_of_loss, pulled_back
+from softplex.core.formula import Hyper
+from softplex.core.rows import Rows
 from softplex.native.calls import computed
 
 NUMPY_TYPES = {
@@ -89,8 +92,11 @@ class Work(NamedTuple):
 
     def hollow(self) -> Work:
         """The same work without its large tensors: what is kept of it for later keeps no memory alive."""
-        named = dict.fromkeys(self.names, NOTHING)
-        return self._replace(call=on_other(self.call, named)._replace(where=None), tensors=())
+        call = on_other(self.call, dict.fromkeys(self.names, NOTHING))._replace(where=None, given={})
+        asked = self.asked
+        if asked is not None and asked.targets is not None:
+            asked = replace(asked, targets=asked.targets.without_arrays())
+        return self._replace(call=call, asked=asked, tensors=())
 
 
 def work_of(
@@ -174,9 +180,11 @@ def way_back(work: Work, wanted: tuple[bool, ...]) -> Way | None:
         return None
     if work.asked.method == "value":
         return back_from_value
-    if work.asked.method in ("loss", "cross_entropy") and wanted[0] and not any(wanted[1:]):
-        return back_from_loss
-    return None
+    if not wanted[0] or any(wanted[1:]):
+        return None
+    return {"loss": back_from_loss, "cross_entropy": back_from_loss, "smooth_max": back_from_maximum}.get(
+        work.asked.method
+    )
 
 
 def back_from_value(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
@@ -184,11 +192,34 @@ def back_from_value(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]
     names = tuple([name for name, is_wanted in zip(work.names, wanted, strict=False) if is_wanted])
     call, (operand,) = as_numpy(work.call, [cotangents[0].reshape(as_lying(work))])
     assert work.asked is not None
-    found = dict(zip(names, pulled_back(call, work.asked.formula, operand, names), strict=True))
+    found = dict(zip(names, back_to_all(call, work.asked.formula, operand, names), strict=True))
     return [
         as_tensor(found[name], like) if name in found else None
         for name, like in zip(work.names, work.tensors, strict=False)
     ]
+
+
+def back_to_all(call: Call, formula: Any, g: NDArray, names: tuple[str, ...]) -> tuple[NDArray, ...]:
+    """The vjp; where parameters ask for theirs, from weights that the kernel finds, for formulas take long to solve."""
+    if names == ("x",) or call.sink is not None:
+        return pulled_back(call, formula, g, names)
+    wide = call._replace(x=widened(call.x).astype(np.float64, copy=False), dtype=np.dtype(np.float64))
+    weights = computed(wide, Asked("value", formula), [], None)
+    if weights is None:
+        return pulled_back(call, formula, g, names)
+
+    def function(rows: Rows, hyper: Hyper, p: NDArray, g: NDArray) -> tuple[NDArray, ...]:
+        found = formula.recalled(rows, hyper, Terms(p)).vjp(g.astype(np.float64), names)
+        return tuple([found[name] for name in names])
+
+    kinds: list[tuple[Kind, Any]] = [("entries" if name == "x" else "row", wide.dtype) for name in names]
+    found = VIEWS.run(wide, function, [("entries", weights[0]), ("entries", widened(g))], kinds)
+    return tuple(
+        [
+            one if name == "x" else VIEWS.sum_to(one, call, call.given[name])
+            for name, one in zip(names, found, strict=True)
+        ]
+    )
 
 
 def as_lying(work: Work) -> tuple[int, ...]:
@@ -202,7 +233,21 @@ def back_from_loss(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...])
     g, _ = cotangents
     call, arrays = as_numpy(work.call, [tensor for _, tensor in work.operands])
     asked = replace(work.asked, targets=numpy_targets(work.asked.targets, arrays))
-    found = gradient_of_loss(call, asked, g.detach().numpy())
+    found = gradient_of_loss(call, asked, view(g))
+    return [as_tensor(found, work.call.x), *[None for _ in work.tensors[1:]]]
+
+
+def back_from_maximum(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
+    """The weights times the cotangent: they are the gradient of the smooth maximum of the scores that the map sees."""
+    call, (g,) = as_numpy(work.call, [cotangents[0]])
+    assert work.asked is not None
+    formula = work.asked.formula
+
+    def function(rows: Rows, hyper: Hyper, g: NDArray) -> tuple[NDArray]:
+        solution = formula.solve(rows, hyper)
+        return (solution.rows.sign * solution.value() * g,)
+
+    found = VIEWS.run(call, function, [("row", np.reshape(g, call.batch))], [("entries", call.dtype)])[0]
     return [as_tensor(found, work.call.x), *[None for _ in work.tensors[1:]]]
 
 
@@ -255,7 +300,7 @@ def as_numpy(call: Call, operands: list[Tensor]) -> tuple[Call, list[NDArray]]:
 
 def view(tensor: Tensor) -> NDArray:
     """A tensor's memory as NumPy sees it."""
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     array: NDArray = (tensor.view(torch.uint16) if tensor.dtype is torch.bfloat16 else tensor).numpy()
     return array
 
@@ -270,8 +315,7 @@ def widened(array: NDArray) -> NDArray:
 
 def numpy_targets(targets: Any, arrays: list[NDArray]) -> Any:
     """The targets of a loss on views of their tensors."""
-    weight = targets.weight
-    return replace(targets, y=arrays[0], weight=None if weight is None else widened(view(weight)))
+    return replace(targets, y=arrays[0], weight=widened(arrays[1]) if len(arrays) > 1 else None)
 
 
 def result_tensor(array: NDArray, dtype: torch.dtype) -> Tensor:

@@ -74,7 +74,10 @@ def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -
             return None
         found: Tensor | None = followed(x, (cut, number, axis, options), where)
         return found
-    return computed("value", (cut, number, axis, options), x, None, where)
+    try:
+        return computed("value", (cut, number, axis, options), x, None, where)
+    except RuntimeError:  # a tensor without memory of its own, as nested ones: the usual road says so
+        return None
 
 
 def fits(where: Any, x: Tensor) -> bool:

@@ -136,6 +136,52 @@ def autograd_checks_pass_in_all_arguments(case):
     checks.gradgradcheck(weights, arguments, check_fwd_over_rev=True)
 
 
+@law(only=EAGER, dtypes=("float64",))
+def second_derivatives_know_numbers_and_sinks(case):
+    """What a layer gives: temperature, sink and hyper-parameters as plain numbers."""
+    checks = importlib.import_module("torch.autograd.gradcheck")
+    x = followed(case, hard_rows.plain(case.dtype, (2, 5), scale=0.2))
+    for options in ({"temperature": 0.7}, {"sink": 0.1}, {"temperature": 1.7, "sink": -0.2}):
+        for hyper in case.few(5):
+            weights = lambda x, options=options, hyper=hyper: case.map(x, **options, **hyper)  # noqa: E731
+            checks.gradcheck(weights, (x,))
+            checks.gradgradcheck(weights, (x,), check_fwd_over_rev=True)
+
+
+@law(only=TORCH, dtypes=("float64",), maps=is_simplex)
+def losses_have_their_gradients_under_all_options(case):
+    """Temperatures, masks, class weights, smoothing: against differences of the losses."""
+    x = followed(case, hard_rows.plain(case.dtype, (3, 5), scale=0.2))
+    weight = torch().linspace(0.5, 2.0, 5, dtype=torch().float64).requires_grad_()
+    where = torch().tensor([[True] * 5, [True, True, False, True, True], [True] * 5])
+    index, spread = torch().tensor([1, 0, 4]), torch().softmax(torch().linspace(-1, 1, 15).double().reshape(3, 5), -1)
+    spread = torch().where(where, spread, 0.0)
+    hyper = {"budget": 1.0} if case.name == "budget" else {}
+    step = 1e-6
+    for y in (index, spread):
+        for options in (
+            {"temperature": 0.7},
+            {"temperature": column([0.5, 1.0, 2.0]).detach(), "where": where},
+            {"temperature": 1.3, "label_smoothing": 0.2, "where": where},
+            {"temperature": 0.6, "weight": weight},
+        ):
+            loss = lambda x, y=y, options=options: case.map.loss(x, y, **options, **hyper)  # noqa: E731
+            asking = (x, weight) if "weight" in options else (x,)
+            for each, got in zip(asking, torch().autograd.grad(loss(x), asking), strict=True):
+                wanted = torch().zeros_like(each)
+                with torch().no_grad():
+                    for place in range(each.numel()):
+                        flat, number = each.reshape(-1), each.reshape(-1)[place].item()
+                        ends = []
+                        for moved in (number + step, number - step):
+                            flat[place] = moved
+                            ends.append(loss(x).item())
+                        flat[place] = number
+                        wanted.reshape(-1)[place] = (ends[0] - ends[1]) / (2 * step)
+                assert torch().allclose(got, wanted, rtol=1e-6, atol=1e-7), (options, got, wanted)
+                assert got.abs().max() > 0 or each is weight
+
+
 @law(only=TORCH, dtypes=("float64", "float32"))
 def parameters_get_their_gradients(case):
     """A backward pass gives what a vjp by name gives."""

@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -251,6 +252,51 @@ def test_traces_for_the_old_exporter_hold_no_constants():
     assert caught
     x = scores(2, 3, seed=5)
     assert torch.allclose(traced(x), sx.softmax(x))
+
+
+def test_a_single_row_has_a_weighted_loss():
+    x, w = scores(7), torch.linspace(0.5, 2, 7, dtype=torch.float64)
+    wanted = torch.nn.functional.cross_entropy(x, torch.tensor(3), weight=w)
+    assert torch.allclose(sx.cross_entropy(x, torch.tensor(3), weight=w), wanted, rtol=1e-12)
+
+
+@pytest.mark.parametrize("loss", [sx.cross_entropy, sx.sparsemax_loss, sx.entmax15_loss])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_smoothed_losses_agree_with_their_formulas(loss, dtype):
+    x = scores(6, 11, dtype=dtype)
+    y = torch.tensor([0, 3, 10, -100, 2, 2])
+    for options in ({}, {"temperature": 0.7}, {"reduction": "none"}):
+        found = []
+        for mode in ("auto", "none"):
+            z = x.detach().requires_grad_()
+            with sx.kernels(mode):
+                value = loss(z, y, ignore_index=-100, label_smoothing=0.1, **options)
+                value.sum().backward()
+            found.append((value.detach().double(), z.grad.double()))
+        close = {"float64": 1e-13, "float32": 1e-6, "bfloat16": 1e-2}[dtype]
+        assert torch.allclose(found[0][0], found[1][0], rtol=close)
+        assert torch.allclose(found[0][1], found[1][1], rtol=close, atol=close)
+
+
+def test_targets_may_go_once_they_are_saved():
+    x, y = scores(30, 40).requires_grad_(), torch.softmax(scores(30, 40, seed=1), -1)
+    known = weakref.ref(y)
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.clone(), lambda tensor: tensor):
+        loss = sx.cross_entropy(x, y)
+    del y
+    assert known() is None
+    loss.backward()
+    assert x.grad.abs().max() > 0
+
+
+def test_the_way_back_of_smooth_maxima_and_of_negative_bits():
+    x = scores(3, 4).requires_grad_()
+    for map_ in (sx.softmax, sx.softmin, sx.sparsemax):
+        assert torch.autograd.gradcheck(lambda x, map_=map_: map_.smooth_max(x, 0, temperature=0.7), (x,))
+        assert torch.autograd.gradgradcheck(lambda x, map_=map_: map_.smooth_max(x, temperature=0.7), (x,))
+    g = torch.complex(scores(3, 4), scores(3, 4, seed=1)).conj().imag
+    (wanted,) = torch.autograd.grad(sx.normmax(x), x, g.clone())
+    assert g.is_neg() and torch.equal(torch.autograd.grad(sx.normmax(x), x, g)[0], wanted)
 
 
 # -- modes -------------------------------------------------------------------------------------------------------------

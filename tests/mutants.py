@@ -41,16 +41,17 @@ class Mutant:
     law: str
     make: Callable
     dtype: str = "float64"
+    framework: str = "numpy"
 
 
 MUTANTS: list[Mutant] = []
 
 
-def mutant(of, law, dtype="float64"):
+def mutant(of, law, dtype="float64", framework="numpy"):
     """Enrol a function from the true map to the wrong one."""
 
     def enrol(make):
-        MUTANTS.append(Mutant(make.__name__, of, law, make, dtype))
+        MUTANTS.append(Mutant(make.__name__, of, law, make, dtype, framework))
         return make
 
     return enrol
@@ -518,3 +519,86 @@ def a_parameter_promotes_the_result(true):
 @mutant(sx.sparsemax, "support_size_counts_what_is_not_zero")
 def support_size_in_another_dtype(true):
     return Wrong(true, support_size=lambda true, *more, **options: true.support_size(*more, **options).astype(np.int32))
+
+
+# -- on tensors: values right, derivatives wrong ----------------------------------------------------------------------
+
+
+def with_derivatives_times(factor):
+    """The map with all derivatives multiplied."""
+
+    def call(true, x, *more, **options):
+        p = true(x, *more, **options)
+        return p.detach() + factor * (p - p.detach())
+
+    return call
+
+
+@mutant(sx.entmax15, "backward_is_accurate", framework="torch")
+def a_gradient_one_percent_off(true):
+    return Wrong(true, call=with_derivatives_times(1.01))
+
+
+@mutant(sx.softmax, "forward_mode_is_accurate", framework="torch")
+def silent_zeros_of_an_operator(true):
+    return Wrong(true, call=lambda true, x, *more, **options: true(x.detach(), *more, **options))
+
+
+@mutant(sx.softmax, "higher_orders_agree_with_differences", framework="torch")
+def a_jacobian_that_is_a_constant(true):
+    def call(true, x, **options):
+        still = x.detach()
+        return true(still, **options) + true.jvp(still, x - still, **options)
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.entmax, "autograd_checks_pass_in_all_arguments", framework="torch")
+def an_alpha_without_a_gradient(true):
+    def call(true, x, alpha=1.5, **options):
+        return true(x, alpha=alpha if isinstance(alpha, float) else alpha.detach(), **options)
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.sparsemax, "masked_entries_take_and_give_no_gradient", framework="torch")
+def zero_times_a_hidden_nan(true):
+    return Wrong(true, call=lambda true, x, *more, **options: true(x, *more, **options) + 0.0 * (x - x.detach()))
+
+
+@mutant(sx.softmax, "bad_rows_spoil_no_other_gradient", framework="torch")
+def one_sum_for_all_rows(true):
+    def call(true, x, *more, **options):
+        return true(x, *more, **options) * (1.0 + 0.0 * x.nan_to_num().sum())
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.sparsemax, "losses_have_their_gradients_under_all_options", framework="torch")
+def a_loss_whose_gradient_forgets_the_temperature(true):
+    def loss(true, x, y, *more, **options):
+        found = true.loss(x, y, *more, **options)
+        plain = true.loss(x, y, *more, **{**options, "temperature": 1.0})
+        return found.detach() + plain - plain.detach()
+
+    return Wrong(true, loss=loss)
+
+
+@mutant(sx.softmax, "second_derivatives_know_numbers_and_sinks", framework="torch")
+def a_sink_forgotten_at_second_order(true):
+    def call(true, x, *more, sink=None, **options):
+        still = true(x, *more, sink=sink, **options).detach()
+        p = true(x, *more, **options)
+        return still + p - p.detach()
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.entmax15, "the_gradient_of_a_loss_is_its_residual", framework="torch")
+def a_loss_without_its_target(true):
+    def loss(true, x, y, *more, **options):
+        found = true.loss(x, y, *more, **options)
+        total = true.smooth_max(x, **{k: v for k, v in options.items() if k != "reduction"}).sum()
+        return found.detach() + total - total.detach()
+
+    return Wrong(true, loss=loss)

@@ -232,7 +232,30 @@ def bad_rows_spoil_no_other_gradient(case):
         got = case.numbers(tensor.grad)
         assert np.all(np.isfinite(got[0])) and np.any(got[0])
         assert np.all(np.isnan(got[1:3]))
+        again = torch().autograd.grad(case.map(tensor, **hyper), tensor, case.array(g), create_graph=True)[0]
+        assert np.array_equal(np.isnan(case.numbers(again)), np.isnan(got))
         assert got[3, 0] == 0 and np.all(np.isfinite(got[3])) and np.any(got[3])
+
+
+@law(only=EAGER, dtypes=("float64",))
+def empty_rows_have_one_gradient_on_every_road(case):
+    """0, or NaN where they are asked to be NaN: by a vjp, backward, backward that is followed, and a transform."""
+    x, g = hard_rows.plain(case.dtype, (2, 4), scale=0.3), directions(case, (2, 4))
+    where = case.other(np.array([[False] * 4, [True, True, False, True]]))
+    for empty, wanted in (("zero", 0.0), ("nan", np.nan)):
+        for hyper in case.few(3):
+            weights = lambda x, hyper=hyper, empty=empty: case.map(x, where=where, empty=empty, **hyper)  # noqa: E731
+            tensor = followed(case, x)
+            p = weights(tensor)
+            for road in (
+                case.map.vjp(case.array(x), case.array(g), where=where, empty=empty, **hyper),
+                torch().autograd.grad(p, tensor, case.array(g), retain_graph=True)[0],
+                torch().autograd.grad(p, tensor, case.array(g), create_graph=True)[0],
+                torch().func.vjp(weights, case.array(x))[1](case.array(g))[0],
+            ):
+                got = case.numbers(road)
+                assert np.array_equal(got[0], np.full(4, wanted), equal_nan=True), (empty, got)
+                assert np.all(np.isfinite(got[1])) and np.any(got[1])
 
 
 @law(only=TORCH, maps=is_simplex)

@@ -110,9 +110,11 @@ class FollowedRows(Rows):
 
     @cached_property
     def _takes_part(self) -> Terms:
-        """Entries with derivatives: live ones, and every unmasked one of a bad row, which is NaN."""
+        """Entries with derivatives: live ones, unmasked ones of bad rows, all of empty rows that are to be NaN."""
         xp, still = self.xp, self._still
         finite = each(xp.isfinite, still.signed)
+        if self.empty_value != 0.0:
+            finite = each(lambda flag: flag | still.is_empty, finite)
         if self.mask is None:
             return each(lambda flag: flag | still.is_bad, finite)
         entries = finite.entries | (still.is_bad & self.mask)
@@ -122,7 +124,8 @@ class FollowedRows(Rows):
     def moves(self) -> Terms:
         """The scores that the map sees less their own values: 0, with derivatives; NaN in bad rows."""
         xp, temperature = self.xp, self.temperature
-        poison = xp.where(self.is_bad, xp.nan, xp.ones_like(self.top))
+        is_spoiled = self.is_bad if self.empty_value == 0.0 else self.is_bad | self.is_empty
+        poison = xp.where(is_spoiled, xp.nan, xp.ones_like(self.top))
         is_fixed = isinstance(temperature, float)
         cooling = 0.0 if is_fixed else xp.detach(temperature) / temperature - 1.0
 

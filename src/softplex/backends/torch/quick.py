@@ -160,5 +160,6 @@ def by_formula(known: Known, p: Tensor, g: Tensor) -> Tensor:
         solution = cut.formula.recalled(rows, hyper, Terms(weights, rest))
         terms = Terms(terms.entries, xp.zeros_like(rest))
     moved = each(lambda c: c * (solution.rows.sign / rows.temperature), solution.cotangent(terms)).entries
-    result: Tensor = xp.moveaxis(xp.astype(xp.where(is_live, moved, 0.0), p.dtype), -1, axis)
+    moved = xp.where(xp.isnan(weights), xp.nan, xp.where(is_live, moved, 0.0))
+    result: Tensor = xp.moveaxis(xp.astype(moved, p.dtype), -1, axis)
     return result

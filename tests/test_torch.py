@@ -73,6 +73,8 @@ def test_same_bits_as_numpy(map_, hyper, dtype):
             )
             asking = each.detach().requires_grad_()
             assert same_bits(map_(asking, **options, **hyper), map_(as_numpy(x), **plain, **hyper))
+    assert same_bits(map_(x, where=where[:1], **hyper), map_(as_numpy(x), where=where[:1].numpy(), **hyper))
+    assert same_bits(map_(x, where=where[0], **hyper), map_(as_numpy(x), where=where[0].numpy(), **hyper))
     assert same_bits(map_(x, dim=0, **hyper), map_(as_numpy(x), axis=0, **hyper))
     assert same_bits(map_(x, None, **hyper), map_(as_numpy(x), None, **hyper))
     assert same_bits(map_(x.reshape(7, 3, 11), (0, 2), **hyper), map_(as_numpy(x).reshape(7, 3, 11), (0, 2), **hyper))

@@ -67,7 +67,7 @@ def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -
                 return None
             axis = options.pop("dim")
         where = options.pop("where", None)
-        if where is not None and not fits(where, x):
+        if where is not None and (where := spread(where, x)) is None:
             return None
     if x.requires_grad and is_grad_enabled():
         if options.get("sink") is not None and not cut.keeps_sinks:
@@ -80,9 +80,16 @@ def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -
         return None
 
 
-def fits(where: Any, x: Tensor) -> bool:
-    """Whether a mask may be read where it lies."""
-    return isinstance(where, Tensor) and where.dtype is torch.bool and where.shape == x.shape and is_plain(where)
+def spread(where: Any, x: Tensor) -> Tensor | None:
+    """A mask in the shape of the scores, read where it lies; None for anything else."""
+    if not isinstance(where, Tensor) or where.dtype is not torch.bool or not is_plain(where):
+        return None
+    if where.shape == x.shape:
+        return where
+    try:
+        return where.expand(x.shape)
+    except RuntimeError:
+        return None
 
 
 def computed(method: str, known: Known, x: Tensor, g: Tensor | None, where: Tensor | None) -> Tensor | None:

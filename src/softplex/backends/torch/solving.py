@@ -14,6 +14,7 @@ from torch import Tensor
 
 from softplex.backends.numpy import NUMPY, NDArray
 from softplex.backends.torch.functions import PlainFunctions, TorchFunctions
+from softplex.backends.torch.modes import tracing_state
 from softplex.core.arrays import Namespace, Terms
 from softplex.core.call import Asked, Call
 from softplex.core.follow import Following
@@ -65,9 +66,7 @@ class TorchNamespace(Following):
 
 def is_exporting() -> bool:
     """Whether the graph that is being made is to leave this process."""
-    return bool(
-        torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or torch._C._get_tracing_state() is not None
-    )
+    return bool(torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export() or tracing_state() is not None)
 
 
 def fixed(number: Any) -> float:

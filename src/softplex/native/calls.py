@@ -6,10 +6,12 @@ not have, tangents and targets of another dtype than the result. Nothing is comp
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from softplex.core.arrays import Terms
 from softplex.core.call import Asked, Call
 from softplex.core.formula import Formula
 from softplex.native import cpu
@@ -157,7 +159,9 @@ def _maxout(call: Call, kernel: Kernel, method: str, operands: list[NDArray]) ->
 def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:
     """The loss of each row times its weight, and the weight: what core/targets.py makes of a formula."""
     targets = asked.targets
-    if targets.smoothing != 0.0 or (not targets.is_index and targets.weight is not None):
+    if targets.smoothing != 0.0:
+        return _smoothed_losses(call, kernel, asked, operands)
+    if not targets.is_index and targets.weight is not None:
         return None
     if asked.method == "cross_entropy":
         if kernel.number != LOG_SOFTMAX or not targets.is_index:
@@ -188,11 +192,59 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -
         return [np.asarray(np.where(weights == 0.0, 0.0, losses) * weights), weights]
 
 
+def _is_smoothed_evenly(call: Call, asked: Asked) -> bool:
+    """Whether all entries of all rows take part in smoothing, and float64 sums keep the digits: dense float32 rows."""
+    is_weighted = asked.method == "cross_entropy" and asked.targets.weight is not None
+    is_plain = call.where is None and call.sink is None and call.axes == (call.x.ndim - 1,)
+    numbers = (call.temperature, *call.hyper.values())
+    return (
+        asked.targets.is_index
+        and not is_weighted
+        and is_plain
+        and all(isinstance(number, float) for number in numbers)
+        and call.dtype == call.x.dtype == np.float32
+        and call.x.flags.c_contiguous
+        and bool(np.min(call.x) > -np.inf)
+    )
+
+
+def _smoothed_losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:
+    """With y = (1 - eps) e + eps / n the loss is that of the class e, and eps (z_e - mean z) + Omega(y)."""
+    if not _is_smoothed_evenly(call, asked):
+        return None
+    targets, eps, length = asked.targets, asked.targets.smoothing, call.length
+    plain = replace(asked, targets=replace(targets, smoothing=0.0, weight=None))
+    found = _losses(call, kernel, plain, operands)
+    if found is None:
+        return None
+    losses, weights = found
+    classes = np.where(weights == 0.0, 0, operands[0]).astype(np.int64, copy=False)
+    own = np.take_along_axis(call.x, classes[..., None], -1)[..., 0].astype(np.float64)
+    with np.errstate(all="ignore"):
+        mean = np.add.reduce(call.x, axis=-1, dtype=np.float64) / length
+        even = eps * (own - mean) * ((-1.0 if kernel.negated else 1.0) / call.temperature)
+        even = even + _regularizer(asked, call, eps, length)
+        if targets.weight is not None:
+            weights = weights * np.asarray(targets.weight.astype(np.float64)[classes])
+        return [np.asarray(np.where(weights == 0.0, 0.0, (losses + even) * weights)), weights]
+
+
+def _regularizer(asked: Asked, call: Call, eps: float, length: int) -> float:
+    """Omega of a smoothed class; cross-entropy has none."""
+    if asked.method == "cross_entropy":
+        return 0.0
+    y = np.full((1, length), eps / length)
+    y[0, 0] += 1.0 - eps
+    return float(asked.formula.regularizer(call.backend.xp, Terms(y), call.hyper)[0, 0])
+
+
 def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:
     """The gradient of the rows' losses: core/derivatives.py's, by residuals."""
     targets, y, scale = asked.targets, operands[0], operands[-1]
     is_log = kernel.number == LOG_SOFTMAX
-    if targets.smoothing != 0.0 or (not targets.is_index and (targets.weight is not None or is_log)):
+    if targets.smoothing != 0.0 and not _is_smoothed_evenly(call, _as_loss(asked, is_log)):
+        return None
+    if not targets.is_index and (targets.weight is not None or is_log):
         return None
     if is_log:
         kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)
@@ -212,7 +264,17 @@ def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray])
     if is_counted is not None:
         scale = np.where(is_counted, scale, 0.0)
     _run(call, kernel, RESIDUAL_OF_INDEX, _as_scores(call), None, classes, result, scale)
+    if targets.smoothing != 0.0:
+        moved = np.broadcast_to(targets.smoothing * scale, call.batch)[..., None]
+        at_class = np.take_along_axis(result, classes[..., None], -1) + moved
+        np.put_along_axis(result, classes[..., None], at_class.astype(result.dtype), -1)
+        result -= (moved / call.length).astype(result.dtype)
     return [result]
+
+
+def _as_loss(asked: Asked, is_log: bool) -> Asked:
+    """The loss whose gradient is asked for."""
+    return replace(asked, method="cross_entropy" if is_log else "loss")
 
 
 def _run(

@@ -139,7 +139,11 @@ class Answer(torch.autograd.Function):
         # What is not saved by torch's own means would outlive checkpoints and hooks of saved tensors.
         ctx.work = work.hollow()
         ctx.save_for_backward(*tensors, work.call.where)
-        return tuple(computed_by_numpy(work))
+        results = tuple(computed_by_numpy(work))
+        is_loss = work.asked is not None and work.asked.method in ("loss", "cross_entropy")
+        if is_loss and not any(ctx.needs_input_grad[1 + len(work.names) :]):
+            ctx.mark_non_differentiable(results[1])  # the weights of the rows are the targets' alone
+        return results
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:

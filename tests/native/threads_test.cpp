@@ -23,7 +23,7 @@
 
 #if defined(__SANITIZE_ADDRESS__)
 // A forked child has lost the threads that owned some memory of libc, and would report it.
-extern "C" const char* __asan_default_options();
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options();
 extern "C" const char* __asan_default_options() { return "detect_leaks=0"; }
 #endif
 

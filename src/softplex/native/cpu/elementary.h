@@ -153,12 +153,12 @@ INLINE V reduced_expm1_with_rest(const V& r, const V& k) {
     return reduced_expm1(r, fma(rest, fma(r * every<V>(typename Kind<V>::Entry(0.5)), r, r), rest));
 }
 
-// value * 2^k with `shifted` = magic + k; no result is subnormal.
+// value * 2^k with `shifted` = magic + k; no result is subnormal. Of lanes that are NaN or out of range nothing is said.
 template <class V>
 INLINE V times_power_of_two(const V& value, const V& shifted) {
     using Whole = typename Kind<V>::Integers;
     const Whole exponent = shifted_left<ConstantsOf<V>::mantissa_bits>(bits_of<Whole>(shifted));
-    return bits_of<V>(bits_of<Whole>(value) + exponent);
+    return bits_of<V>(wrapping_sum(bits_of<Whole>(value), exponent));
 }
 
 // 2^bias exp(x + x_low) for faint <= x <= 0.
@@ -201,7 +201,7 @@ INLINE Longs exponents_over(const Longs& whole) {
 // log(x + x_low) for a normal positive x and x_low far below it.
 APART inline Doubles log(const Doubles& x, const Doubles& x_low) {
     const std::int64_t root_half = 0x3fe6a09e667f3bcdLL;
-    const Longs over = exponents_over(bits_of<Longs>(x) - all(root_half) + all(std::int64_t(1023) << 52));
+    const Longs over = exponents_over(wrapping_sum(bits_of<Longs>(x), all((std::int64_t(1023) << 52) - root_half)));
     const Doubles k = bits_of<Doubles>(over | all(std::int64_t(0x4330000000000000LL))) - all(0x1p52 + 1023.0);
     const Doubles m = bits_of<Doubles>(bits_of<Longs>(x) - shifted_left<52>(over - all(std::int64_t(1023))));
     const Doubles f = m - all(1.0);
@@ -222,7 +222,7 @@ APART inline Doubles log1p(const Doubles& q) {
 INLINE Doubles short_log1p(const Doubles& q) {
     const Pair<Doubles> w = two_sum(all(1.0), q);
     const std::int64_t root_half = 0x3fe6a09e667f3bcdLL;
-    const Longs over = exponents_over(bits_of<Longs>(w.hi) - all(root_half) + all(std::int64_t(1023) << 52));
+    const Longs over = exponents_over(wrapping_sum(bits_of<Longs>(w.hi), all((std::int64_t(1023) << 52) - root_half)));
     const Doubles k = bits_of<Doubles>(over | all(std::int64_t(0x4330000000000000LL))) - all(0x1p52 + 1023.0);
     const Doubles m = bits_of<Doubles>(bits_of<Longs>(w.hi) - shifted_left<52>(over - all(std::int64_t(1023))));
     const Doubles f = m - all(1.0);

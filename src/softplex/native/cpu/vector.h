@@ -52,6 +52,8 @@ typedef float NativeFloats __attribute__((vector_size(WIDTH)));
 typedef double NativeDoubles __attribute__((vector_size(WIDTH)));
 typedef std::int32_t NativeInts __attribute__((vector_size(WIDTH)));
 typedef std::int64_t NativeLongs __attribute__((vector_size(WIDTH)));
+typedef std::uint32_t NativeUnsignedInts __attribute__((vector_size(WIDTH)));
+typedef std::uint64_t NativeUnsignedLongs __attribute__((vector_size(WIDTH)));
 
 // One vector in PARTS registers, or several vectors that go through all operations side by side: their latencies overlap
 // where a processor would not look far enough ahead by itself.
@@ -90,6 +92,19 @@ template <class N, int COUNT>
 INLINE Pack<N, COUNT> operator+(const Pack<N, COUNT>& a, const Pack<N, COUNT>& b) {
     Pack<N, COUNT> r;
     EACH_OF(COUNT) r.part[i] = a.part[i] + b.part[i];
+    return r;
+}
+// Sums of lanes that may hold anything: what is too large wraps.
+template <int COUNT>
+INLINE Pack<NativeInts, COUNT> wrapping_sum(const Pack<NativeInts, COUNT>& a, const Pack<NativeInts, COUNT>& b) {
+    Pack<NativeInts, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = (NativeInts)((NativeUnsignedInts)a.part[i] + (NativeUnsignedInts)b.part[i]);
+    return r;
+}
+template <int COUNT>
+INLINE Pack<NativeLongs, COUNT> wrapping_sum(const Pack<NativeLongs, COUNT>& a, const Pack<NativeLongs, COUNT>& b) {
+    Pack<NativeLongs, COUNT> r;
+    EACH_OF(COUNT) r.part[i] = (NativeLongs)((NativeUnsignedLongs)a.part[i] + (NativeUnsignedLongs)b.part[i]);
     return r;
 }
 template <class N, int COUNT>

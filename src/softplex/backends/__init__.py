@@ -12,7 +12,7 @@ import numpy as np
 from softplex.backends.numpy import NUMPY
 from softplex.core.call import Backend
 
-UNSUPPORTED = ("tensorflow", "keras", "jax", "jaxlib")
+UNSUPPORTED = ("jax", "jaxlib")
 
 
 def backend_of(x: Any, name: str) -> Backend:
@@ -30,6 +30,10 @@ def backend_of(x: Any, name: str) -> Backend:
         from softplex.backends.torch.backend import backend_for
 
         return backend_for(x)
+    if root == "tensorflow":
+        from softplex.backends.tensorflow.backend import backend_for as backend_for_tensor
+
+        return backend_for_tensor(x)
     if root == "dask":
         from softplex.backends.dask import dask_backend
 
@@ -44,3 +48,10 @@ def backend_of(x: Any, name: str) -> Backend:
 def is_tensor(x: Any) -> bool:
     """Whether an array of another library's class is one of torch's tensors underneath."""
     return any(each.__module__ == "torch" and each.__name__ == "Tensor" for each in type(x).__mro__)
+
+
+def bare(value: Any) -> Any:
+    """The array that a variable of Keras holds; anything else as it is."""
+    if not type(value).__module__.startswith("keras."):
+        return value
+    return getattr(value, "value", value)

@@ -127,10 +127,11 @@ class Call(NamedTuple):
 
     @property
     def length(self) -> int:
-        """How many entries a row has."""
+        """How many entries a row has; None where a graph leaves that open."""
         return length_of(self.x, self.axes)
 
 
-def length_of(x: Array, axes: tuple[int, ...]) -> int:
-    """How many entries a row has that is normalised along these axes."""
-    return math.prod([x.shape[axis] for axis in axes])
+def length_of(x: Array, axes: tuple[int, ...]) -> Any:
+    """How many entries a row has that is normalised along these axes; None where a graph leaves that open."""
+    sizes = [x.shape[axis] for axis in axes]
+    return None if any(size is None for size in sizes) else math.prod(sizes)

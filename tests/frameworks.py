@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -158,4 +159,54 @@ TORCH_FORMULAS = replace(
     bits=False,
     setting=forward_mode,
 )
-FRAMEWORKS = (NUMPY, *([FORMULAS] if HAS_KERNELS else []), STRICT, DASK, TORCH, TORCH_FORMULAS)
+
+
+@cache
+def load_tensorflow():
+    """TensorFlow, without the words that it starts with."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("tensorflow")
+
+
+def tensorflow_tensor(array):
+    return load_tensorflow().constant(np.asarray(array))
+
+
+TENSORFLOW = Framework(
+    "tensorflow",
+    "tensorflow",
+    FLOATS,
+    tensorflow_tensor,
+    lambda tensor: tensor.numpy(),
+    lambda array: type(array).__name__ == "EagerTensor",
+    kernels=WITH_A_KERNEL if HAS_KERNELS else (),
+)
+
+
+@contextmanager
+def unread():
+    """Under it no tensor's numbers are read: all take the road of graphs, operation by operation."""
+    load_tensorflow()
+    backend = importlib.import_module("softplex.backends.tensorflow.backend")
+    before, backend.is_plain = backend.is_plain, lambda x: False
+    try:
+        yield
+    finally:
+        backend.is_plain = before
+
+
+TENSORFLOW_FORMULAS = replace(
+    TENSORFLOW, name="tensorflow formulas", dtypes=("float32",), kernels=(), setting=unread
+)
+FRAMEWORKS = (
+    NUMPY,
+    *([FORMULAS] if HAS_KERNELS else []),
+    STRICT,
+    DASK,
+    TORCH,
+    TORCH_FORMULAS,
+    TENSORFLOW,
+    TENSORFLOW_FORMULAS,
+)

@@ -140,9 +140,10 @@ Rule = Callable[[Work, Tracks, Tensors, Sequence[str | int]], Tensors]
 
 def answered(work: Work, way: Way) -> list[Tensor]:
     """The results, each with a way back to the tensors that it was made of."""
-    results, tracks = way(work)
+    still = work.with_tensors(work.places, [tf.stop_gradient(tensor) for tensor in work.at(work.places)])
+    results, tracks = way(still)
     if not all(dtype.is_floating for _, dtype in work.results):
-        return [tf.stop_gradient(one) for one in results]
+        return results
     rule, places = way_back(work)
     found = followed(results, tracks, rule, work, places)
     rest = tuple(place for place in work.places if place not in places)

@@ -197,9 +197,7 @@ def unread():
         backend.is_plain = before
 
 
-TENSORFLOW_FORMULAS = replace(
-    TENSORFLOW, name="tensorflow formulas", dtypes=("float32",), kernels=(), setting=unread
-)
+TENSORFLOW_FORMULAS = replace(TENSORFLOW, name="tensorflow formulas", dtypes=("float32",), kernels=(), setting=unread)
 FRAMEWORKS = (
     NUMPY,
     *([FORMULAS] if HAS_KERNELS else []),

@@ -79,7 +79,9 @@ class Namespace:
 def known(length: int | None) -> int:
     """The length of rows, where what is asked of them cannot do without it."""
     if length is None:
-        raise ValueError("the length of the normalised axis is left open in this graph; set it, as tf.ensure_shape does")
+        raise ValueError(
+            "the length of the normalised axis is left open in this graph; set it, as tf.ensure_shape does"
+        )
     return length
 
 

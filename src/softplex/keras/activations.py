@@ -102,9 +102,7 @@ class Activation(keras.Layer):
         x = keras.ops.cast(inputs, self.compute_dtype)
         options = {rule.name: self.hyper(rule) for rule in self.map.formula.parameters}
         axis = tuple(self.axis) if isinstance(self.axis, list) else self.axis
-        return self.map(
-            x, axis, temperature=self.temperature, where=as_where(mask), empty=self.empty, **options
-        )
+        return self.map(x, axis, temperature=self.temperature, where=as_where(mask), empty=self.empty, **options)
 
     def hyper(self, rule: Parameter) -> Any:
         """A hyper-parameter as it is now: a Python number, or a tensor where it is learnable and built."""

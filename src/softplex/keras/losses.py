@@ -171,7 +171,5 @@ def classes(maps: tuple[Map, ...]) -> dict[str, type[FenchelYoungLoss]]:
 
 def functions(maps: tuple[Map, ...]) -> dict[str, Callable[..., Any]]:
     """A function for each map that has a loss and needs no more than scores, by its name."""
-    have = [
-        m for m in maps if m.formula.kind == "simplex" and all(r.default is not None for r in m.formula.parameters)
-    ]
+    have = [m for m in maps if m.formula.kind == "simplex" and all(r.default is not None for r in m.formula.parameters)]
     return {f"{m.name}_loss": function_of(m) for m in have}

@@ -22,7 +22,7 @@ def pulled_back(call: Call, formula: Any, g: Array, names: Sequence[str]) -> tup
         return tuple(found[name] for name in names)
 
     kinds: list[Any] = [("entries", call.dtype) if n == "x" else ("row", call.backend.working) for n in names]
-    asked = Asked("vjp", formula, names=tuple(names)) if "x" in names else None
+    asked = Asked("vjp", formula, names=tuple(names))
     found = call.backend.run(call, function, [("entries", g)], kinds, asked=asked)
     return tuple(
         result if name == "x" else call.backend.sum_to(result, call, call.given[name])

@@ -12,7 +12,7 @@ import numpy as np
 from softplex.backends.numpy import NUMPY
 from softplex.core.call import Backend
 
-UNSUPPORTED = ("tensorflow", "keras", "jax", "jaxlib")
+UNSUPPORTED = ("tensorflow", "keras")
 
 
 def backend_of(x: Any, name: str) -> Backend:
@@ -30,6 +30,10 @@ def backend_of(x: Any, name: str) -> Backend:
         from softplex.backends.torch.backend import backend_for
 
         return backend_for(x)
+    if root in ("jax", "jaxlib"):
+        from softplex.backends.jax import backend as jax_backend
+
+        return jax_backend.backend_for(x)
     if root == "dask":
         from softplex.backends.dask import dask_backend
 

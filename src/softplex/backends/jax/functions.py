@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 
 from softplex.core.arrays import Array, Namespace
-from softplex.core.follow import Following
 
 
 class JaxFunctions:
@@ -38,10 +36,11 @@ class Loops:
     def iterate(
         self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], rounds: int
     ) -> tuple[Array, ...]:
-        """Repeat until all rows are done."""
-        like = jax.eval_shape(step, *state)
-        kinds = zip(state, like, strict=True)
-        start = tuple(jnp.broadcast_to(jnp.asarray(s, after.dtype), after.shape) for s, after in kinds)
+        """Repeat until all rows are done; the first round stands before the loop.
+
+        What rows compute once and keep is so computed outside of the loop, and the state has its shapes.
+        """
+        state = step(*state)
 
         def is_open(carried: tuple[Any, ...]) -> Any:
             return (carried[0] < rounds) & ~jnp.all(carried[-1])
@@ -49,13 +48,9 @@ class Loops:
         def once(carried: tuple[Any, ...]) -> tuple[Any, ...]:
             return carried[0] + 1, *step(*carried[1:])
 
-        found: tuple[Array, ...] = lax.while_loop(is_open, once, (jnp.int32(0), *start))
+        found: tuple[Array, ...] = lax.while_loop(is_open, once, (jnp.int32(1), *state))
         return found[1:]
 
 
 class PlainNamespace(Loops, Namespace):
     """For what nobody differentiates."""
-
-
-class FollowingNamespace(Loops, Following):
-    """For what JAX differentiates."""

@@ -33,6 +33,11 @@ class JaxFunctions:
 class Loops:
     """Rounds as a loop of the compiled program."""
 
+    def repeat(self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], times: int) -> tuple[Array, ...]:
+        """One round after the other."""
+        found: tuple[Array, ...] = lax.fori_loop(0, times, lambda _, state: tuple(step(*state)), tuple(state))
+        return found
+
     def iterate(
         self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], rounds: int
     ) -> tuple[Array, ...]:

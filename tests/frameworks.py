@@ -198,6 +198,51 @@ def unread():
 
 
 TENSORFLOW_FORMULAS = replace(TENSORFLOW, name="tensorflow formulas", dtypes=("float32",), kernels=(), setting=unread)
+
+
+@cache
+def load_jax():
+    return importlib.import_module("jax")
+
+
+def jax_array(array):
+    return load_jax().numpy.asarray(array)
+
+
+def in_64_bit():
+    return load_jax().enable_x64(True)
+
+
+@contextmanager
+def by_formulas_in(bits):
+    with load_jax().enable_x64(bits == 64), sx.kernels("none"):
+        yield
+
+
+JAX = Framework(
+    "jax",
+    "jax",
+    FLOATS,
+    jax_array,
+    np.asarray,
+    lambda array: isinstance(array, load_jax().Array),
+    kernels=WITH_A_KERNEL if HAS_KERNELS else (),
+    setting=in_64_bit,
+)
+JAX_FORMULAS = replace(
+    JAX,
+    name="jax formulas",
+    dtypes=("float64", "float32"),
+    kernels=(),
+    setting=lambda: by_formulas_in(64),
+)
+JAX_SINGLE = replace(
+    JAX,
+    name="jax in 32 bit",
+    dtypes=("float32", "float16", "bfloat16"),
+    kernels=(),
+    setting=lambda: by_formulas_in(32),
+)
 FRAMEWORKS = (
     NUMPY,
     *([FORMULAS] if HAS_KERNELS else []),
@@ -205,6 +250,9 @@ FRAMEWORKS = (
     DASK,
     TORCH,
     TORCH_FORMULAS,
+    JAX,
+    JAX_FORMULAS,
+    JAX_SINGLE,
     TENSORFLOW,
     TENSORFLOW_FORMULAS,
 )

@@ -9,9 +9,9 @@ import numpy as np
 
 import hard_rows
 from frameworks import load_tensorflow
+from lawbook import is_simplex, law
 from laws_autograd import SLACK
 from laws_derivatives import directions, parameters_of
-from lawbook import is_simplex, law
 
 BOTH = ("tensorflow", "tensorflow formulas")
 EAGER = ("tensorflow",)

@@ -12,18 +12,12 @@ import numpy as np
 from softplex.backends.numpy import NUMPY
 from softplex.core.call import Backend
 
-UNSUPPORTED = ("jax", "jaxlib")
-
 
 def backend_of(x: Any, name: str) -> Backend:
     """The backend for an array, by the module of its type."""
     if type(x) is np.ndarray:
         return NUMPY
     root = type(x).__module__.partition(".")[0]
-    if root in UNSUPPORTED:
-        raise TypeError(
-            f"{name}: {type(x).__module__}.{type(x).__qualname__} is not supported; convert it to NumPy first"
-        )
     if isinstance(x, (np.ndarray, np.generic)):
         return NUMPY
     if root == "torch" or (root not in ("numpy", "builtins") and is_tensor(x)):
@@ -31,9 +25,13 @@ def backend_of(x: Any, name: str) -> Backend:
 
         return backend_for(x)
     if root == "tensorflow":
-        from softplex.backends.tensorflow.backend import backend_for as backend_for_tensor
+        from softplex.backends.tensorflow import backend as tensorflow_backend
 
-        return backend_for_tensor(x)
+        return tensorflow_backend.backend_for(x)
+    if root in ("jax", "jaxlib"):
+        from softplex.backends.jax import backend as jax_backend
+
+        return jax_backend.backend_for(x)
     if root == "dask":
         from softplex.backends.dask import dask_backend
 

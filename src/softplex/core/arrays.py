@@ -65,6 +65,12 @@ class Namespace:
         """The solution of a formula; a namespace whose functions are differentiated comes by it in another way."""
         return formula.solution(rows, hyper)
 
+    def repeat(self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], times: int) -> tuple[Array, ...]:
+        """Apply `state = step(*state)` so many times; compilers that unroll it choke on what it makes."""
+        for _ in range(times):
+            state = step(*state)
+        return state
+
     def iterate(
         self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], rounds: int
     ) -> tuple[Array, ...]:

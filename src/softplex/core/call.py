@@ -126,7 +126,7 @@ class Call(NamedTuple):
         return tuple([size for axis, size in enumerate(self.x.shape) if axis not in axes])
 
     @property
-    def length(self) -> int:
+    def length(self) -> Any:
         """How many entries a row has; None where a graph leaves that open."""
         return length_of(self.x, self.axes)
 

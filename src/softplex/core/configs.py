@@ -1,4 +1,4 @@
-"""Maps as plain data, for files that outlive a process, and back. No map is named here: those of the library are asked."""
+"""Maps as plain data, for files that outlive a process, and back. No map is named here: the library's are asked."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from softplex.core.arrays import Array
@@ -22,7 +22,7 @@ def pulled_back(call: Call, formula: Any, g: Array, names: Sequence[str]) -> tup
         return tuple(found[name] for name in names)
 
     kinds: list[Any] = [("entries", call.dtype) if n == "x" else ("row", call.backend.working) for n in names]
-    asked = Asked("vjp", formula, names=tuple(names)) if "x" in names else None
+    asked = Asked("vjp", formula, names=tuple(names))
     found = call.backend.run(call, function, [("entries", g)], kinds, asked=asked)
     return tuple(
         result if name == "x" else call.backend.sum_to(result, call, call.given[name])
@@ -36,8 +36,8 @@ def pushed_forward(call: Call, formula: Formula, t: Array) -> Array:
     def function(rows: Rows, hyper: Hyper, t: Array) -> tuple[Array]:
         return (formula.solve(rows, hyper).jvp(rows.xp.astype(t, rows.xp.working)),)
 
-    asked, kinds = Asked("jvp", formula), [("entries", call.dtype)]
-    return call.backend.run(call, function, [("entries", t)], kinds, asked=asked)[0]
+    kinds: list[tuple[Kind, Any]] = [("entries", call.dtype)]
+    return call.backend.run(call, function, [("entries", t)], kinds, asked=Asked("jvp", formula))[0]
 
 
 def gradient_of_maximum(call: Call, formula: Formula, g: Array) -> Array:
@@ -53,21 +53,27 @@ def gradient_of_maximum(call: Call, formula: Formula, g: Array) -> Array:
 
 def gradient_of_loss(call: Call, asked: Asked, scale: Array) -> Array:
     """The gradient in the scores of sum_r scale_r loss_r, the rows' losses being those of core/targets.py."""
-    targets, said = asked.targets, asked.targets.without_arrays()
-    is_crossed = asked.method == "cross_entropy"
+    targets = asked.targets
+    kinds: list[tuple[Kind, Any]] = [("entries", call.dtype)]
+    operands: list[tuple[Kind, Array]] = [*targets.operands, ("row", scale)]
+    word = Asked("gradient", asked.formula, targets)
+    return call.backend.run(call, gradient_function(asked), operands, kinds, asked=word)[0]
+
+
+def gradient_function(asked: Asked) -> Callable[..., tuple[Array]]:
+    """That gradient as a function of rows, of the targets' arrays and of the scales."""
+    formula, said = asked.formula, asked.targets.without_arrays()
+    is_crossed = formula.kind == "logarithm"
 
     def function(rows: Rows, hyper: Hyper, y: Array, *rest: Array) -> tuple[Array]:
         xp = rows.xp
         *weight, scale = [xp.astype(one, xp.working) for one in rest]
-        solution = asked.formula.solve(rows, hyper)
+        solution = formula.solve(rows, hyper)
         found = loss_gradient(solution, said, is_crossed, y, weight[0] if weight else None)
         sign = solution.rows.sign
         return (xp.where(scale == 0.0, 0.0, found * (sign * scale / rows.temperature)),)
 
-    kinds: list[tuple[Kind, Any]] = [("entries", call.dtype)]
-    operands: list[tuple[Kind, Array]] = [*targets.operands, ("row", scale)]
-    word = Asked("gradient", asked.formula, targets)
-    return call.backend.run(call, function, operands, kinds, asked=word)[0]
+    return function
 
 
 def loss_gradient(solution: Solution, targets: Targets, is_crossed: bool, y: Array, weight: Array | None) -> Array:

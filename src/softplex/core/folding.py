@@ -44,7 +44,7 @@ def unfolded(rule: Parameter, start: Any, where: str) -> Array:
 
 
 def folded(xp: Any, rule: Parameter, raw: Array, *, eps: float, largest: float) -> Array:
-    """The hyper-parameter for which a free number stands, differentiable if `xp` is; eps and largest are its dtype's."""
+    """The hyper-parameter for which a free number stands, differentiable if `xp` is; `eps`, `largest`: its dtype's."""
     signed = raw - rule.low
     distance = xp.abs(signed)
     excess = xp.clip(distance - LINEAR, 0.0, largest)

@@ -52,8 +52,12 @@ class Following(Namespace):
             sink=self.still(rows.sink),
             temperature=self.still(rows.temperature),
         )
-        start = self.weights_of(formula, still, {name: self.still(value) for name, value in hyper.items()})
-        return followed(formula, FollowedRows.of(rows, still), hyper, start)
+        return self.followed(formula, FollowedRows.of(rows, still), hyper)
+
+    def followed(self, formula: Formula, rows: FollowedRows, hyper: Hyper) -> Solution:
+        """The weights of the rows with derivatives."""
+        still = {name: self.still(value) for name, value in hyper.items()}
+        return followed(formula, rows, hyper, self.weights_of(formula, rows.still, still))
 
 
 @dataclass(frozen=True)
@@ -69,49 +73,50 @@ class FollowedRows(Rows):
         return cls(**fields, detached=still)
 
     @property
-    def _still(self) -> Rows:
+    def still(self) -> Rows:
+        """The detached rows."""
         assert self.detached is not None
         return self.detached
 
     @property
     def is_bad(self) -> Array:
         """As in the detached rows."""
-        return self._still.is_bad
+        return self.still.is_bad
 
     @property
     def is_empty(self) -> Array:
         """As in the detached rows."""
-        return self._still.is_empty
+        return self.still.is_empty
 
     @property
     def top(self) -> Array:
         """As in the detached rows: no result depends on the number that scores are counted from."""
-        return self._still.top
+        return self.still.top
 
     @property
     def scores(self) -> Terms:
         """As in the detached rows."""
-        return self._still.scores
+        return self.still.scores
 
     @property
     def is_live(self) -> Terms:
         """As in the detached rows."""
-        return self._still.is_live
+        return self.still.is_live
 
     @property
     def live_count(self) -> Array:
         """As in the detached rows."""
-        return self._still.live_count
+        return self.still.live_count
 
     @cached_property
     def gaps(self) -> Terms:
         """(x - top) / temperature."""
-        return each(lambda gap, move: gap + move, self._still.gaps, self.moves)
+        return each(lambda gap, move: gap + move, self.still.gaps, self.moves)
 
     @cached_property
     def _takes_part(self) -> Terms:
         """Entries with derivatives: live ones, unmasked ones of bad rows, all of empty rows that are to be NaN."""
-        xp, still = self.xp, self._still
+        xp, still = self.xp, self.still
         finite = each(xp.isfinite, still.signed)
         if self.empty_value != 0.0:
             finite = each(lambda flag: flag | still.is_empty, finite)
@@ -136,7 +141,7 @@ class FollowedRows(Rows):
                 moved = moved + xp.where(xp.isfinite(gap), gap, 0.0) * cooling
             return xp.where(takes_part, moved * poison, 0.0)
 
-        gaps = self._still.gaps
+        gaps = self.still.gaps
         entries = move(self.sign * self.x, gaps.entries, self._takes_part.entries)
         if self.sink is None:
             return Terms(entries)

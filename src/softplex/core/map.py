@@ -185,7 +185,8 @@ class Map:
                 return (matrix,)
             return (xp.where(rows.mask[..., None] | rows.is_empty[..., None], matrix, 0.0),)
 
-        return call.backend.run(call, function, [], [("matrix", call.dtype)])[0]
+        asked = Asked("jacobian", self.formula)
+        return call.backend.run(call, function, [], [("matrix", call.dtype)], asked=asked)[0]
 
     @entrance
     def support_size(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
@@ -261,7 +262,8 @@ class Map:
             p = rows.x if rows.mask is None else rows.xp.where(rows.mask, rows.x, 0.0)
             return (self.formula.regularizer(rows.xp, Terms(p), hyper),)
 
-        return call.backend.run(call, function, [], [("row", call.dtype)])[0]
+        asked = Asked("regularizer", self.formula)
+        return call.backend.run(call, function, [], [("row", call.dtype)], asked=asked)[0]
 
     @entrance
     def smooth_max(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
@@ -292,7 +294,8 @@ class Map:
         def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
             return (self.formula.solve(rows, hyper).smooth_max(),)
 
-        return call.backend.run(call, function, [], [("row", call.dtype)])[0]
+        asked = Asked("smooth_max", self.formula)
+        return call.backend.run(call, function, [], [("row", call.dtype)], asked=asked)[0]
 
     @entrance
     def loss(

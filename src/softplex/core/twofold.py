@@ -59,8 +59,13 @@ def exp(xp: Namespace, a: Twofold) -> Twofold:
     value = Twofold(zero, zero)
     for high, low in inverse_factorials():
         value = multiply(xp, add(value, Twofold(zero + high, zero + low)), r)
-    for _ in range(HALVINGS):
-        value = add(Twofold(2.0 * value.high, 2.0 * value.low), multiply(xp, value, value))
+
+    def squared(high: Array, low: Array) -> Twofold:
+        """e^2x - 1 = 2 (e^x - 1) + (e^x - 1)^2."""
+        value = Twofold(high, low)
+        return add(Twofold(2.0 * high, 2.0 * low), multiply(xp, value, value))
+
+    value = Twofold(*xp.repeat(squared, value, HALVINGS))
     return add(value, Twofold(zero + 1.0, zero))
 
 

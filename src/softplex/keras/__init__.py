@@ -1,4 +1,4 @@
-"""Layers, activations and losses over softplex's functions for Keras 3, on each of its backends; importing it imports keras.
+"""Layers, activations and losses over softplex's functions for Keras 3, on any of its backends. It imports keras.
 
     import softplex.keras
     softplex.keras.register()

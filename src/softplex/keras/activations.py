@@ -109,7 +109,7 @@ class Activation(keras.Layer):
         if not self.learnable or not self.built:
             return self.starts[rule.name]
         raw = keras.ops.convert_to_tensor(getattr(self, "raw_" + rule.name))
-        limits = ml_dtypes.finfo(keras.backend.standardize_dtype(raw.dtype))
+        limits = ml_dtypes.finfo(keras.backend.standardize_dtype(raw.dtype))  # type: ignore[no-untyped-call]
         return folded(keras.ops, rule, raw, eps=float(limits.eps), largest=float(limits.max))
 
     def compute_output_shape(self, input_shape: Any) -> Any:

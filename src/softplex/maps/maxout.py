@@ -184,13 +184,19 @@ class Maxout:
 
     def pulled_back(self, call: Call, g: Array) -> Array:
         """The cotangents, one a row of a call whose axes hold the pieces, sent to the winners."""
-
-        def function(rows: Rows, hyper: object, g: Array) -> tuple[Array]:
-            xp = rows.xp
-            return (xp.where(has_won(xp, rows.x), xp.astype(g, xp.working), 0.0),)
-
         kinds: list[tuple[Kind, Any]] = [("entries", call.dtype)]
-        return call.backend.run(call, function, [("row", g)], kinds, asked=Asked("vjp", self))[0]
+        return call.backend.run(call, self.send, [("row", g)], kinds, asked=Asked("vjp", self))[0]
+
+    @staticmethod
+    def send(rows: Rows, hyper: object, g: Array) -> tuple[Array]:
+        """A number a row, sent to the winner."""
+        xp = rows.xp
+        return (xp.where(has_won(xp, rows.x), xp.astype(g, xp.working), 0.0),)
+
+    @staticmethod
+    def take(rows: Rows, hyper: object, t: Array) -> tuple[Array]:
+        """The winner's number of each row."""
+        return (of_winner(rows.xp, rows.x, rows.xp.astype(t, rows.xp.working)),)
 
     @entrance
     def jvp(
@@ -232,11 +238,7 @@ class Maxout:
         if not same_shape(t.shape, given):
             raise ValueError(f"{self.name}: t has shape {tuple(t.shape)}; it must have x's shape {given}")
         grouped = self._grouped(groups, call.backend.xp.reshape(t, call.x.shape))
-
-        def take(rows: Rows, hyper: object, t: Array) -> tuple[Array]:
-            return (of_winner(rows.xp, rows.x, rows.xp.astype(t, rows.xp.working)),)
-
-        return self._run(groups, take, call.dtype, "jvp", [("entries", grouped)])
+        return self._run(groups, self.take, call.dtype, "jvp", [("entries", grouped)])
 
     def _read(
         self,

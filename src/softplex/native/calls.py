@@ -66,7 +66,7 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
         return _gradient(call, kernel, asked, operands)
     if asked.method == "support_size":
         return [_numbers(call, kernel, SUPPORT_SIZE, np.int64)]
-    if asked.method not in ENTRIES:
+    if asked.method not in ENTRIES or (asked.method == "vjp" and "x" not in asked.names):
         return None
     method, operand, index = ENTRIES[asked.method], None, None
     if asked.method == "residual" and asked.targets.is_index:

@@ -65,9 +65,10 @@ def method_of(config: Any, name: str) -> Method:
     """The method that data stand for."""
     if isinstance(config, dict) and "function" in config:
         owner = getattr(softplex, config["function"])
-        return owner if config["function"] == name or name == "__call__" else getattr(owner, name)  # type: ignore[no-any-return]
-    owner = map_of(config)
-    return owner if name == "__call__" else getattr(owner, name)  # type: ignore[no-any-return]
+    else:
+        owner = map_of(config)
+    method: Method = owner if name in ("__call__", owner.__name__) else getattr(owner, name)
+    return method
 
 
 @keras.saving.register_keras_serializable("softplex")

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from softplex.backends.array_api import ArrayApiBackend, dtype_name
+from softplex.backends.array_api import ArrayApiBackend
 from softplex.backends.tensorflow import ways
 from softplex.backends.tensorflow.functions import Rounds, Tensor, TensorFlowFunctions
 from softplex.core.arrays import Namespace

@@ -43,7 +43,7 @@ class TensorFlowFunctions:
     @staticmethod
     def finfo(dtype: tf.DType) -> Any:
         """The limits of a dtype."""
-        return ml_dtypes.finfo(dtype.as_numpy_dtype)
+        return ml_dtypes.finfo(dtype.as_numpy_dtype)  # type: ignore[no-untyped-call]
 
     @staticmethod
     def where(condition: Any, x: Any, y: Any) -> Tensor:

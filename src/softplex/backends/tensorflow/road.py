@@ -20,5 +20,6 @@ def tensor_road(
 
 def road_for(kind: type) -> Road | None:
     """The road of a type, entered in the list."""
-    ROADS[kind] = tensor_road
-    return tensor_road
+    road: Road = tensor_road
+    ROADS[kind] = road
+    return road

@@ -99,7 +99,7 @@ class Work(NamedTuple):
         new = dict(zip(places, tensors, strict=True))
         hyper = {name: new.get(name, number) for name, number in self.call.hyper.items()}
         fields = {name: tensor for name, tensor in new.items() if name in ("x", "temperature", "sink")}
-        call = self.call._replace(hyper=hyper, **fields)  # type: ignore[arg-type]
+        call = self.call._replace(hyper=hyper, **fields)
         operands = tuple((kind, new.get(place, tensor)) for place, (kind, tensor) in enumerate(self.operands))
         asked = self.asked
         if asked is not None and asked.targets is not None:
@@ -199,7 +199,7 @@ def back_from_jvp(work: Work, tracks: Tracks, cotangents: Tensors, places: Seque
 
 
 def back_from_loss(work: Work, tracks: Tracks, cotangents: Tensors, places: Sequence[Any]) -> Tensors:
-    """The gradient of the rows' losses, each times its cotangent; the weights of the rows know nothing of the scores."""
+    """The gradient of the rows' losses, each times its cotangent; the rows' weights know nothing of the scores."""
     assert work.asked is not None
     return (gradient_of_loss(work.on(tracks()), work.asked, cotangents[0]),)
 
@@ -226,12 +226,16 @@ def differentiated(work: Work, tracks: Tracks, cotangents: Tensors, places: Sequ
         if not isinstance(backend.xp, Followed):
             backend = Formulas(Followed())
         again = work.with_tensors(places, tensors)
-        return backend.run(again.call, again.function, again.operands, again.results, None, again.asked)
+        results: list[Tensor] = backend.run(
+            again.call, again.function, again.operands, again.results, None, again.asked
+        )
+        return results
 
     def in_graph(tensors: Tensors, cotangents: Tensors) -> Tensors:
         tensors = [tf.identity(tensor) for tensor in tensors]
-        results = computed(tensors)
-        return tf.gradients(results, tensors, cotangents, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        zero = tf.UnconnectedGradients.ZERO
+        found: Tensors = tf.gradients(computed(tensors), tensors, cotangents, unconnected_gradients=zero)
+        return found
 
     tensors, cotangents = work.at(places), list(cotangents)
     if not tf.executing_eagerly():

@@ -1,0 +1,1 @@
+"""JAX arrays, traced or not."""

@@ -1,0 +1,61 @@
+"""jax.numpy under the names of the array API standard, in 32 or 64 bit; and its loops. No formula lives here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from softplex.core.arrays import Array, Namespace
+
+
+class JaxFunctions:
+    """jax.numpy, whose 64-bit types are there only where they were asked for."""
+
+    float32, float16, bfloat16 = jnp.float32, jnp.float16, jnp.bfloat16
+
+    def __init__(self, *, has_64: bool) -> None:
+        self.int64 = jnp.int64 if has_64 else jnp.int32
+        if has_64:
+            self.float64 = jnp.float64
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(jnp, name)
+
+    @staticmethod
+    def detach(x: Array) -> Array:
+        """The same numbers without their derivatives."""
+        return lax.stop_gradient(x)
+
+
+class Loops:
+    """Rounds as a loop of the compiled program."""
+
+    def repeat(self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], times: int) -> tuple[Array, ...]:
+        """One round after the other."""
+        found: tuple[Array, ...] = lax.fori_loop(0, times, lambda _, state: tuple(step(*state)), tuple(state))
+        return found
+
+    def iterate(
+        self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], rounds: int
+    ) -> tuple[Array, ...]:
+        """Repeat until all rows are done; the first round stands before the loop.
+
+        What rows compute once and keep is so computed outside of the loop, and the state has its shapes.
+        """
+        state = step(*state)
+
+        def is_open(carried: tuple[Any, ...]) -> Any:
+            return (carried[0] < rounds) & ~jnp.all(carried[-1])
+
+        def once(carried: tuple[Any, ...]) -> tuple[Any, ...]:
+            return carried[0] + 1, *step(*carried[1:])
+
+        found: tuple[Array, ...] = lax.while_loop(is_open, once, (jnp.int32(1), *state))
+        return found[1:]
+
+
+class PlainNamespace(Loops, Namespace):
+    """For what nobody differentiates."""

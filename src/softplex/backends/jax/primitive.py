@@ -1,0 +1,124 @@
+"""The one primitive of JAX programs: any method of any map on whole arrays. How it is differentiated: derivatives.py.
+
+A program that runs on one CPU device has the compiled kernels; wherever else it runs, and where it is exported or the
+scores may be sharded, the formulas stand in it, whose sums a partitioner understands. No formula lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.core import ShapedArray
+from jax.extend.core import Primitive
+from jax.interpreters import batching, mlir
+
+from softplex.backends.jax.work import Work
+from softplex.core.arrays import Array
+from softplex.core.call import Kind
+
+PROGRAMS = 4096
+"""How many calls outside of compiled functions are kept compiled."""
+
+softplex_p = Primitive("softplex")
+softplex_p.multiple_results = True
+
+
+def bind(work: Work, *arrays: Array) -> list[Array]:
+    """The results of a work."""
+    found: list[Array] = softplex_p.bind(*arrays, work=work)
+    return found
+
+
+@lru_cache(maxsize=PROGRAMS)
+def compiled(work: Work) -> Callable[..., list[Array]]:
+    """A work as a program of its own."""
+    return jax.jit(lambda *arrays: softplex_p.bind(*arrays, work=work))
+
+
+@softplex_p.def_impl
+def _run(*arrays: Array, work: Work) -> list[Array]:
+    return compiled(work)(*arrays)
+
+
+@softplex_p.def_abstract_eval
+def _described(*avals: ShapedArray, work: Work) -> list[ShapedArray]:
+    """The results' shapes; on a mesh whose axes are parts of types, what the formulas make of these."""
+    if not jax.sharding.get_abstract_mesh().empty:
+        described = jax.make_jaxpr(work.by_formulas)(*avals)
+        return list(described.out_avals)
+    shape, dtypes = avals[0].shape, [dtype for _, dtype in work.results]
+    batch = tuple([size for axis, size in enumerate(shape) if axis not in work.axes])
+    length = 1
+    for axis in work.axes:
+        length *= shape[axis]
+    shapes = {"entries": shape, "row": batch, "matrix": (*batch, length, length)}
+    return [ShapedArray(shapes[kind], dtype) for (kind, _), dtype in zip(work.results, dtypes, strict=True)]
+
+
+def _by_formulas(*arrays: Array, work: Work) -> list[Array]:
+    return work.by_formulas(*arrays)
+
+
+def _by_kernels(*arrays: Array, work: Work) -> list[Array]:
+    """By the compiled kernels where there are any for it."""
+    from softplex.backends.jax.kernels import computed
+
+    call, operands = work.call_of(arrays)
+    found = computed(call, work.asked, operands)
+    if found is None or len(found) != len(work.results):
+        return work.by_formulas(*arrays)
+    return [jnp.asarray(one, dtype) for one, (_, dtype) in zip(found, work.results, strict=True)]
+
+
+def is_whole(ctx: Any) -> bool:
+    """Whether a program surely runs where each device sees whole arrays, and in this process."""
+    module = ctx.module_context
+    if module.lowering_parameters.for_export:
+        return False
+    context = module.axis_context
+    if isinstance(context, mlir.ShardingContext):
+        return bool(context.num_devices == 1)
+    if isinstance(context, mlir.SPMDAxisContext):
+        return frozenset(context.mesh.axis_names) <= context.manual_axes
+    return False
+
+
+lowered_by_formulas = mlir.lower_fun(_by_formulas, multiple_results=True)
+lowered_by_kernels = mlir.lower_fun(_by_kernels, multiple_results=True)
+
+
+def _lowered_on_cpu(ctx: Any, *arrays: Any, work: Work) -> Sequence[Any]:
+    rule = lowered_by_kernels if work.uses_kernels and is_whole(ctx) else lowered_by_formulas
+    lowered: Sequence[Any] = rule(ctx, *arrays, work=work)
+    return lowered
+
+
+mlir.register_lowering(softplex_p, lowered_by_formulas)
+mlir.register_lowering(softplex_p, _lowered_on_cpu, platform="cpu")
+
+
+def _batched(arrays: Sequence[Array], dims: Sequence[Any], *, work: Work) -> tuple[list[Array], list[int]]:
+    """One more axis before the others; what is not batched stays of size 1 there where that will do."""
+    kinds: list[Kind | None] = ["entries", *[None] * (len(work.arrays) - 1), *work.operands]
+    pairs = list(zip(arrays, dims, kinds, strict=True))
+    if any(kind == "classes" and dim is not None for _, dim, kind in pairs):
+        found = jax.vmap(work.by_formulas, in_axes=tuple(dims))(*arrays)
+        return found, [0] * len(found)
+    size = next(array.shape[dim] for array, dim, _ in pairs if dim is not None)
+
+    def front(array: Array, dim: Any, kind: Kind | None) -> Array:
+        if dim is not None:
+            return jnp.moveaxis(array, dim, 0)
+        if kind == "classes":
+            return array
+        return array[None] if kind is None else jnp.broadcast_to(array[None], (size, *array.shape))
+
+    found = bind(work.batched(), *[front(*pair) for pair in pairs])
+    return found, [0] * len(found)
+
+
+batching.primitive_batchers[softplex_p] = _batched

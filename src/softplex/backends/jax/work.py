@@ -1,0 +1,151 @@
+"""What the primitive is asked to do: one method of one map, all that is no array in one hashable value.
+
+Here a checked call becomes a `Work` and its arrays, and these become a call again, for formulas and kernels to answer.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from softplex.backends.array_api import ArrayApiBackend
+from softplex.backends.jax.functions import JaxFunctions, PlainNamespace
+from softplex.core.arrays import Array, Namespace
+from softplex.core.call import Asked, Call, Kind
+
+Results = tuple[tuple[Kind, Any], ...]
+NOT_HYPER = ("x", "where", "sink", "temperature", "invalid")
+
+
+@dataclass(frozen=True)
+class Work:
+    """A method of a formula on rows, known by what is asked; `function` computes it and follows from that."""
+
+    asked: Asked
+    axes: tuple[int, ...]
+    dtype: Any
+    """Of the scores, and of a result that is like them."""
+    results: Results
+    function: Callable[..., tuple[Array, ...]] = field(compare=False, repr=False)
+    arrays: tuple[str, ...] = ("x",)
+    """What of the call is an array: the scores first."""
+    fixed: tuple[tuple[str, float], ...] = ()
+    """What of it is a number."""
+    operands: tuple[Kind, ...] = ()
+    working: Any = None
+    is_empty_nan: bool = False
+    is_narrow: bool = False
+    """The working precision holds the differences of scores that come in fewer digits."""
+    uses_kernels: bool = True
+    name: str = field(default="softplex", compare=False)
+
+    def batched(self) -> Work:
+        """This with one more axis before the others."""
+        return replace(self, axes=tuple([axis + 1 for axis in self.axes]))
+
+    def call_of(self, arrays: Sequence[Array], following: Namespace | None = None) -> tuple[Call, list[Array]]:
+        """The call again, and the operands."""
+        count = len(self.arrays)
+        known: dict[str, Any] = {**dict(self.fixed), **dict(zip(self.arrays, arrays[:count], strict=True))}
+        call = Call(
+            self.name,
+            inside(self.working, following),
+            known["x"],
+            False,
+            self.axes,
+            self.dtype,
+            temperature=known.get("temperature", 1.0),
+            where=known.get("where"),
+            sink=known.get("sink"),
+            empty_value=math.nan if self.is_empty_nan else 0.0,
+            hyper={name: value for name, value in known.items() if name not in NOT_HYPER},
+            invalid=known.get("invalid"),
+        )
+        return call, list(arrays[count:])
+
+    def by_formulas(self, *arrays: Array, following: Namespace | None = None) -> list[Array]:
+        """The results by the formulas, of which a namespace may make differentiable functions."""
+        call, operands = self.call_of(arrays, following)
+        pairs = list(zip(self.operands, operands, strict=True))
+        return call.backend.run(call, self.function, pairs, self.results)
+
+
+class Inside(ArrayApiBackend):
+    """The formulas' side of the primitive: arrays that are checked."""
+
+    def __init__(self, working: Any, following: Namespace | None) -> None:
+        self.functions = functions_for(working)
+        self.root = "jax"
+        self.can_look = False
+        self.working = working
+        self.xp = following or plain_namespace(working)
+
+
+@lru_cache
+def inside(working: Any, following: Namespace | None) -> Inside:
+    """The formulas' side in a working precision."""
+    return Inside(working, following)
+
+
+@lru_cache
+def functions_for(working: Any) -> JaxFunctions:
+    """The functions of a working precision."""
+    return JaxFunctions(has_64=working == np.float64)
+
+
+@lru_cache
+def plain_namespace(working: Any) -> PlainNamespace:
+    """The functions, not differentiated."""
+    return PlainNamespace(functions_for(working), can_look=False, working=working)
+
+
+def work_of(
+    call: Call,
+    function: Callable[..., tuple[Array, ...]],
+    operands: Sequence[tuple[Kind, Array]],
+    results: Sequence[tuple[Kind, Any]],
+    asked: Asked,
+    *,
+    uses_kernels: bool,
+) -> tuple[Work, list[Array]]:
+    """What a call asks for, and its arrays."""
+    if asked.targets is not None:
+        asked = replace(asked, targets=asked.targets.without_arrays())
+    depth = call.x.ndim
+    given = {
+        "where": call.where,
+        "sink": call.sink,
+        "temperature": call.temperature,
+        "invalid": call.invalid,
+        **call.hyper,
+    }
+    arrays = {"x": call.x}
+    fixed = []
+    for name, value in given.items():
+        if isinstance(value, float):
+            fixed.append((name, math.nan if math.isnan(value) else value))
+        elif value is not None:
+            arrays[name] = jnp.reshape(value, (1,) * (depth - value.ndim) + tuple(value.shape))
+    dtype = np.dtype(call.dtype)
+    work = Work(
+        asked,
+        call.axes,
+        dtype,
+        tuple([(kind, np.dtype(result)) for kind, result in results]),
+        function,
+        arrays=tuple(arrays),
+        fixed=tuple(fixed),
+        operands=tuple([kind for kind, _ in operands]),
+        working=np.dtype(call.backend.working),
+        is_empty_nan=math.isnan(call.empty_value),
+        is_narrow=dtype.itemsize < np.dtype(call.backend.working).itemsize,
+        uses_kernels=uses_kernels,
+        name=call.name,
+    )
+    return work, [*arrays.values(), *(array for _, array in operands)]

@@ -33,7 +33,7 @@ sk.register()
 SCORES = np.array([[0.5, 0.3, 0.1, -1.0], [0.1, 0.2, 0.3, 0.2], [3.0, 1.0, 2.0, 0.0]])
 WITH_DEFAULTS = [m for m in sx.MAPS if all(rule.default is not None for rule in m.formula.parameters)]
 WITH_LOSS = [m for m in WITH_DEFAULTS if m.formula.kind == "simplex"]
-ACCURATE = dict(rtol=3e-6, atol=1e-7)
+ACCURATE = {"rtol": 3e-6, "atol": 1e-7}
 WIDE = "float32" if BACKEND == "jax" else "float64"  # what JAX has, unless it is told to have more
 HOW = {"tensorflow": ("eager", "graph", "jit"), "jax": ("jit",), "torch": ("eager",)}[BACKEND]
 
@@ -111,7 +111,7 @@ def test_losses_have_names():
         assert keras.losses.get(f"{each.name}_loss") is getattr(sk, f"{each.name}_loss")
         assert isinstance(keras.losses.get(class_of(each, "Loss").__name__), class_of(each, "Loss"))
     with pytest.raises(AttributeError, match="there are"):
-        sk.nothing
+        getattr(sk, "nothing")  # noqa: B009
 
 
 # -- layers -----------------------------------------------------------------------------------------------------------
@@ -212,9 +212,7 @@ def test_a_loss_is_that_of_the_map(each):
 def test_options_of_a_loss():
     x, index = SCORES.astype("float32"), np.array([1, -1, 0])
     loss = sk.EntmaxLoss(1.3, temperature=0.5, label_smoothing=0.1, ignore_class=-1)
-    rows = sx.entmax.loss(
-        x, index, alpha=1.3, temperature=0.5, label_smoothing=0.1, ignore_index=-1, reduction="none"
-    )
+    rows = sx.entmax.loss(x, index, alpha=1.3, temperature=0.5, label_smoothing=0.1, ignore_index=-1, reduction="none")
     np.testing.assert_allclose(array(loss.call(index, x)), rows, rtol=1e-5)
     np.testing.assert_allclose(array(loss(index, x)), rows.sum() / 2, rtol=1e-5)
     first = sk.FenchelYoungLoss(sx.entmax.bind(alpha=1.3), axis=1, reduction=None)
@@ -391,7 +389,7 @@ def test_a_parameter_that_is_a_variable_gets_its_gradient():
 @pytest.mark.parametrize(
     ("make", "kind", "words"),
     [
-        (lambda: sk.Budget(), TypeError, "missing a required argument: 'budget'.*it takes"),
+        (sk.Budget, TypeError, "missing a required argument: 'budget'.*it takes"),
         (lambda: sk.Softmin(alpha=2.0), (TypeError, ValueError), "alpha"),
         (lambda: sk.Softmin(learnable=True), (TypeError, ValueError), "to be learned"),
         (lambda: sk.Activation(sx.softmax, learnable=True), TypeError, "no hyper-parameter"),

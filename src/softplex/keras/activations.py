@@ -244,7 +244,7 @@ def made_from(base: type[Any], map: Map, name: str, doc: str) -> type[Any]:
         rest = given.pop("options", {})
         base.__init__(self, map, **given, **rest)
 
-    # Not the class's own signature: instances, which are called, would inherit it, and tf.function asks them for theirs.
+    # Not as the class's own: instances, which are called, would inherit it, and tf.function asks them for theirs.
     itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
     start.__signature__ = signature.replace(parameters=[itself, *signature.parameters.values()])  # type: ignore[attr-defined]
     members: dict[str, Any] = {"__init__": start, "__doc__": doc, "__module__": HOME}

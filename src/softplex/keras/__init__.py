@@ -53,9 +53,10 @@ def register(*, replace: bool = True) -> None:
         RuntimeError: where Keras keeps its names in another place than it did; the callables work without them.
 
     Example:
-        >>> import keras, softplex.keras  # doctest: +SKIP
-        >>> softplex.keras.register()  # doctest: +SKIP
-        >>> keras.activations.get("entmax15")  # doctest: +SKIP
+        >>> import keras, softplex.keras
+        >>> softplex.keras.register()
+        >>> keras.activations.get("entmax15")
+        <softplex.keras activation entmax15>
 
     Source: keras.activations.get.
     """

@@ -50,9 +50,11 @@ class Activation(keras.Layer):
         ValueError: for a hyper-parameter out of its range.
 
     Example:
-        >>> import keras, softplex as sx  # doctest: +SKIP
-        >>> from softplex.keras import Activation  # doctest: +SKIP
-        >>> Activation(sx.entmax.bind(alpha=1.3))(keras.ops.zeros((2, 3))).shape  # doctest: +SKIP
+        >>> import keras, numpy as np, softplex as sx
+        >>> from softplex.keras import Activation
+        >>> layer = Activation(sx.sparsemax.bind(), temperature=0.5)
+        >>> np.asarray(layer(keras.ops.array([[0.25, 0.25, -3.0]])))
+        array([[0.5, 0.5, 0. ]], dtype=float32)
 
     Source: Blondel, Martins & Niculae 2020, Learning with Fenchel-Young Losses, arXiv:1901.02324.
     """
@@ -148,9 +150,10 @@ class Weights:
         TypeError: for what is no map.
 
     Example:
-        >>> import keras, softplex as sx  # doctest: +SKIP
-        >>> from softplex.keras import Weights  # doctest: +SKIP
-        >>> keras.layers.Dense(3, activation=Weights(sx.entmax.bind(alpha=1.3)))  # doctest: +SKIP
+        >>> import keras, softplex as sx
+        >>> from softplex.keras import Weights
+        >>> keras.layers.Dense(3, activation=Weights(sx.entmax.bind(alpha=1.3))).activation
+        <softplex.keras activation entmax(alpha=1.3)>
 
     Source: Blondel, Martins & Niculae 2020, Learning with Fenchel-Young Losses, arXiv:1901.02324.
     """
@@ -267,6 +270,8 @@ def takes(map: Map, *, arrays: bool) -> str:
 
 def words(map: Map) -> str:
     """The docstring of a map's layer."""
+    name = class_name(map)
+    given = ", ".join(f"{r.usual(3):g}" for r in map.formula.parameters if r.default is None)
     return f"""{map.summary}
 
     {map.equation}
@@ -280,6 +285,12 @@ Returns:
 
 Raises:
     TypeError, ValueError: as `Activation`.
+
+Example:
+    >>> import keras
+    >>> from softplex.keras import {name}
+    >>> keras.ops.shape({name}({given})(keras.ops.zeros((2, 3))))
+    (2, 3)
 
 Source: {map.source}.
 """

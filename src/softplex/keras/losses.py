@@ -40,9 +40,11 @@ class FenchelYoungLoss(keras.losses.Loss):
         ValueError: for a hyper-parameter out of its range; (in call) for shapes that do not fit.
 
     Example:
-        >>> import softplex as sx  # doctest: +SKIP
-        >>> from softplex.keras import FenchelYoungLoss  # doctest: +SKIP
-        >>> model.compile("adam", loss=FenchelYoungLoss(sx.sparsemax))  # doctest: +SKIP
+        >>> import keras, softplex as sx
+        >>> from softplex.keras import FenchelYoungLoss
+        >>> loss = FenchelYoungLoss(sx.sparsemax)(keras.ops.array([0, 0]), keras.ops.array([[0.0, 0.5], [3.0, 0.0]]))
+        >>> print(float(loss))
+        0.28125
 
     Source: Blondel, Martins & Niculae 2020, Learning with Fenchel-Young Losses, arXiv:1901.02324.
     """
@@ -145,6 +147,8 @@ Source: Blondel, Martins & Niculae 2020, Learning with Fenchel-Young Losses, arX
 
 def words(map: Map) -> str:
     """The docstring of a map's loss."""
+    name = class_name(map) + "Loss"
+    given = ", ".join(f"{r.usual(1):g}" for r in map.formula.parameters if r.default is None)
     return f"""Fenchel-Young loss of {map.name}.
 
     loss = Omega*(z) + Omega(y) - <z, y>  with z = y_pred / temperature;  for its map {map.equation}
@@ -158,6 +162,13 @@ Returns:
 
 Raises:
     TypeError, ValueError: as `FenchelYoungLoss`.
+
+Example:
+    >>> import keras
+    >>> from softplex.keras import {name}
+    >>> rows = {name}({given + ", " if given else ""}reduction=None)(keras.ops.eye(3)[:2], keras.ops.zeros((2, 3)))
+    >>> keras.ops.shape(rows)
+    (2,)
 
 Source: Blondel, Martins & Niculae 2020, Learning with Fenchel-Young Losses, arXiv:1901.02324; for the map {map.source}.
 """

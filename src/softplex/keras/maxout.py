@@ -33,9 +33,10 @@ class Maxout(keras.Layer):
         TypeError, ValueError: where pieces is no integer above 0, or (in call) does not divide the axis.
 
     Example:
-        >>> import keras  # doctest: +SKIP
-        >>> from softplex.keras import Maxout  # doctest: +SKIP
-        >>> Maxout(2)(keras.ops.array([[1.0, 5.0, 2.0, 3.0]]))  # doctest: +SKIP
+        >>> import keras, numpy as np
+        >>> from softplex.keras import Maxout
+        >>> np.asarray(Maxout(2)(keras.ops.array([[1.0, 5.0, 2.0, 3.0]])))
+        array([[5., 3.]], dtype=float32)
 
     Source: Goodfellow et al. 2013, Maxout Networks, arXiv:1302.4389.
     """
@@ -141,9 +142,11 @@ class MaxoutDense(OfPieces):
         TypeError, ValueError: where units or pieces is no integer above 0.
 
     Example:
-        >>> import keras  # doctest: +SKIP
-        >>> from softplex.keras import MaxoutDense  # doctest: +SKIP
-        >>> MaxoutDense(4, pieces=2)(keras.ops.zeros((5, 3))).shape  # doctest: +SKIP
+        >>> import keras
+        >>> from softplex.keras import MaxoutDense
+        >>> layer = MaxoutDense(4, pieces=2)
+        >>> keras.ops.shape(layer(keras.ops.zeros((5, 3)))), keras.ops.shape(layer.kernel)
+        ((5, 4), (3, 8))
 
     Source: Goodfellow et al. 2013, Maxout Networks, arXiv:1302.4389.
     """
@@ -193,9 +196,10 @@ Raises:
     TypeError, ValueError: where filters or pieces is no integer above 0, or groups does not divide filters.
 
 Example:
-    >>> import keras  # doctest: +SKIP
-    >>> from softplex.keras import MaxoutConv{rank}D  # doctest: +SKIP
-    >>> MaxoutConv{rank}D(4, 3, pieces=2)(keras.ops.zeros((1, *{sizes}, 2))).shape  # doctest: +SKIP
+    >>> import keras
+    >>> from softplex.keras import MaxoutConv{rank}D
+    >>> keras.ops.shape(MaxoutConv{rank}D(4, 3, pieces=2, padding="same")(keras.ops.zeros((1, *{sizes}, 2))))
+    {shape}
 
 Source: Goodfellow et al. 2013, Maxout Networks, arXiv:1302.4389.
 """
@@ -203,13 +207,13 @@ Source: Goodfellow et al. 2013, Maxout Networks, arXiv:1302.4389.
 
 @serializable
 class MaxoutConv1D(MaxoutConvolution):  # noqa: D101 - CONVOLUTION has the words
-    __doc__ = CONVOLUTION.format(rank=1, sizes=(5,))
+    __doc__ = CONVOLUTION.format(rank=1, sizes=(5,), shape=(1, 5, 4))
     inner_class = keras.layers.Conv1D
 
 
 @serializable
 class MaxoutConv2D(MaxoutConvolution):  # noqa: D101 - CONVOLUTION has the words
-    __doc__ = CONVOLUTION.format(rank=2, sizes=(5, 5))
+    __doc__ = CONVOLUTION.format(rank=2, sizes=(5, 5), shape=(1, 5, 5, 4))
     inner_class = keras.layers.Conv2D
 
 

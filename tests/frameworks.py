@@ -12,6 +12,7 @@ from functools import cache
 
 import numpy as np
 
+import autograd
 import softplex as sx
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -34,6 +35,8 @@ class Framework:
     bits: bool = False  # section 5: a row's bits depend on that row alone
     maps: tuple[str, ...] | None = None  # None: all
     setting: Callable = nullcontext  # a context manager to call the library in
+    laws: tuple[str, ...] | None = None  # those it has the time for beside those that name it; None: all
+    ways: Callable | None = None  # how it differentiates, if it does: see autograd.py
 
     def runs(self, name):
         return self.maps is None or name in self.maps
@@ -149,6 +152,7 @@ TORCH = Framework(
     lambda array: type(array).__module__ == "torch" and type(array).__name__ == "Tensor",
     kernels=WITH_A_KERNEL if HAS_KERNELS else (),
     bits=True,
+    ways=autograd.of_torch,
 )
 TORCH_FORMULAS = replace(
     TORCH,
@@ -157,6 +161,7 @@ TORCH_FORMULAS = replace(
     kernels=(),
     bits=False,
     setting=forward_mode,
+    ways=autograd.of_torch_formulas,
 )
 
 
@@ -174,8 +179,8 @@ def in_64_bit():
 
 
 @contextmanager
-def by_formulas_in(bits):
-    with load_jax().enable_x64(bits == 64), sx.kernels("none"):
+def by_formulas_in_32_bit():
+    with load_jax().enable_x64(False), sx.kernels("none"):
         yield
 
 
@@ -188,20 +193,15 @@ JAX = Framework(
     lambda array: isinstance(array, load_jax().Array),
     kernels=WITH_A_KERNEL if HAS_KERNELS else (),
     setting=in_64_bit,
-)
-JAX_FORMULAS = replace(
-    JAX,
-    name="jax formulas",
-    dtypes=("float64", "float32"),
-    kernels=(),
-    setting=lambda: by_formulas_in(64),
+    ways=autograd.of_jax,
 )
 JAX_SINGLE = replace(
     JAX,
     name="jax in 32 bit",
     dtypes=("float32", "float16", "bfloat16"),
     kernels=(),
-    setting=lambda: by_formulas_in(32),
+    setting=by_formulas_in_32_bit,
+    laws=("values_are_accurate", "vjp_is_accurate", "losses_are_accurate_against_an_index"),
 )
 FRAMEWORKS = (
     NUMPY,
@@ -211,6 +211,5 @@ FRAMEWORKS = (
     TORCH,
     TORCH_FORMULAS,
     JAX,
-    JAX_FORMULAS,
     JAX_SINGLE,
 )

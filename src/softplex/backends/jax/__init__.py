@@ -1,0 +1,1 @@
+"""JAX: its arrays, and what it traces of a call."""

@@ -134,15 +134,16 @@ def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[jax.Array
     if is_log:
         kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)
     working = _wide(call.backend.working)
-    scale = given.astype(working) * (-1.0 if kernel.negated else 1.0) / _by_row(call, call.temperature)
+    scale = jnp.expand_dims(given.astype(working), call.axes)
     if not targets.is_index:
-        return [_entries(call, kernel, ENTRIES["residual"], operand=y, scale=scale)]
+        return [_entries(call, kernel, ENTRIES["residual"], operand=y, scale=scale, is_gradient=True)]
     index, is_ignored = _classes(asked, y)
     if len(operands) > 2:
-        scale = scale * _weights(operands[1].astype(working), index, outside=np.nan)
+        weights = _weights(operands[1].astype(working), index, outside=np.nan)
+        scale = scale * jnp.expand_dims(weights, call.axes)
     if is_ignored is not None:
-        scale = jnp.where(is_ignored, 0.0, scale)
-    return [_entries(call, kernel, RESIDUAL_OF_INDEX, index=index, scale=scale)]
+        scale = jnp.where(jnp.expand_dims(is_ignored, call.axes), 0.0, scale)
+    return [_entries(call, kernel, RESIDUAL_OF_INDEX, index=index, scale=scale, is_gradient=True)]
 
 
 def _wide(dtype: Any) -> np.dtype[Any]:
@@ -181,57 +182,46 @@ def _weights(weight: jax.Array, index: jax.Array, outside: float) -> jax.Array:
     return jnp.where(_is_class(index, weight.shape[0]), weight.at[index].get(mode="clip"), outside)
 
 
-def _by_row(call: Call, value: Any) -> Any:
-    """A parameter, without the normalised axes if it is an array."""
-    import jax.numpy as jnp
-
-    return value if isinstance(value, float) else jnp.squeeze(value, call.axes)
-
-
-def _entries(call: Call, kernel: Kernel, method: int, **operands: Any) -> jax.Array:
-    """A result of the shape of x."""
-    return _run(call, kernel, method, call.x.shape, call.dtype, operands)
+def _entries(call: Call, kernel: Kernel, method: int, *, is_gradient: bool = False, **operands: Any) -> jax.Array:
+    """A result of the shape of x; of a residual, if wanted, the gradient in x."""
+    extra = {"gradient": 1} if is_gradient else {}
+    return _run(call, kernel, {"method": method, **extra}, operands, call.x.shape, call.dtype)
 
 
 def _numbers(call: Call, kernel: Kernel, method: int, dtype: Any, **operands: Any) -> jax.Array:
     """A result of one number a row."""
-    return _run(call, kernel, method, call.batch, _wide(dtype), operands)
+    return _run(call, kernel, {"method": method}, operands, call.batch, _wide(dtype))
 
 
 def _run(
-    call: Call, kernel: Kernel, method: int, shape: tuple[int, ...], dtype: Any, operands: dict[str, Any]
+    call: Call, kernel: Kernel, attributes: dict[str, int], operands: dict[str, Any], shape: tuple[int, ...], dtype: Any
 ) -> jax.Array:
     """A call of the kernels in the program."""
     import jax
 
-    hyper = {**kernel.fixed, **call.hyper}
-    parameters = {} if kernel.number == MAXOUT else {"temperature": call.temperature, "sink": call.sink, **hyper}
-    attributes = {
-        "map": kernel.number,
-        "method": method,
-        "negated": int(kernel.negated),
-        "empty": _bits(call.empty_value),
-    }
     given = {"mask": call.where, "invalid": call.invalid, **operands}
-    for name, value in parameters.items():
+    attributes = {"map": kernel.number, "negated": int(kernel.negated), "empty": _bits(call.empty_value), **attributes}
+    for name, value in _parameters(call, kernel).items():
         if isinstance(value, float):
             attributes[name] = _bits(value)
-        elif value is not None:
-            given[name] = _as_parameter(value)
+        else:
+            given[name] = value if value.dtype.name in ("float64", "float32") else value.astype(_wide(np.float64))
     names = [name for name in OPERANDS if given.get(name) is not None]
     attributes["axes"] = _as_signed(sum(1 << axis for axis in call.axes))
     attributes["given"] = sum(1 << OPERANDS.index(name) for name in names)
     x = call.x if call.x.dtype == call.dtype else call.x.astype(call.dtype)
-    ask = jax.ffi.ffi_call(TARGET, jax.core.ShapedArray(shape, dtype))
-    found: jax.Array = ask(
-        x, *[given[name] for name in names], **{name: np.int64(value) for name, value in attributes.items()}
-    )
+    in_program = jax.ffi.ffi_call(TARGET, jax.core.ShapedArray(shape, dtype))
+    integers = {name: np.int64(value) for name, value in attributes.items()}
+    found: jax.Array = in_program(x, *[given[name] for name in names], **integers)
     return found
 
 
-def _as_parameter(value: jax.Array) -> jax.Array:
-    """An array of numbers that the kernels take."""
-    return value if value.dtype.name in ("float64", "float32") else value.astype(_wide(np.float64))
+def _parameters(call: Call, kernel: Kernel) -> dict[str, Any]:
+    """The numbers and arrays of numbers that a map takes."""
+    if kernel.number == MAXOUT:
+        return {}
+    sink = {} if call.sink is None else {"sink": call.sink}
+    return {"temperature": call.temperature, **sink, **kernel.fixed, **call.hyper}
 
 
 def _bits(value: float) -> int:

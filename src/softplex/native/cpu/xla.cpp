@@ -6,6 +6,7 @@
 #include <cstring>
 #include <limits>
 #include <new>
+#include <utility>
 #include <vector>
 
 #include "axes.h"
@@ -94,6 +95,7 @@ class Reading {
     void read_classes(const Buffer& buffer);
     void read_parameter(Parameter& parameter, Operand which, const std::optional<Index>& fixed, bool (*is_allowed)(double));
     void read_invalid();
+    void turn_into_gradient();
     void read_result(const xla::Buffers& results, const Layout& layout);
 
     void point_at(Array& array, const Buffer& buffer, void* data, Index bytes, const char* name) const;
@@ -102,6 +104,7 @@ class Reading {
     void check_type(const Buffer& buffer, const char* name) const;
 
     Index offset_of(const Array& array, int axis, int end, Index number) const;
+    double number_of(const Parameter& parameter, Index row) const;
     void mark(Index row);
     void mark(const Array& flags);
     void spoil(Index row) const;
@@ -147,6 +150,7 @@ Reading::Reading(const xla::Frame& frame) {
     read_parameter(call_.scale, SCALE, settings_.scale, is_any);
     call_.has_sink = given_[SINK] != nullptr || settings_.sink.has_value();
     read_invalid();
+    if (settings_.gradient.value_or(0) != 0) turn_into_gradient();
     if (is_scaled(call_) && !takes_scale(call_.method)) refuse("scale", "has no meaning for this method");
     if (!is_known_from_weights(call_)) refuse("method", "has no meaning for a mask, nor for a sink of this map");
     read_result(frame.results, layout);
@@ -265,6 +269,21 @@ void Reading::read_invalid() {
     if (is_any_set) mark(array);
 }
 
+void Reading::turn_into_gradient() {
+    const double sign = call_.negated ? -1.0 : 1.0;
+    std::vector<double> scales(static_cast<std::size_t>(rows_));
+    for (Index row = 0; row < rows_; ++row) {
+        scales[static_cast<std::size_t>(row)] = sign * number_of(call_.scale, row) / number_of(call_.temperature, row);
+    }
+    numbers_[SCALE] = std::move(scales);
+    Index bytes = sizeof(double);
+    for (int axis = call_.batch_axes - 1; axis >= 0; --axis) {
+        call_.scale.rows.strides[axis] = bytes;
+        bytes *= call_.shape[axis];
+    }
+    call_.scale.rows.data = reinterpret_cast<char*>(numbers_[SCALE].data());
+}
+
 void Reading::read_result(const xla::Buffers& results, const Layout& layout) {
     result_ = &xla::buffer_at(results, 0, "the result");
     if (results.count != 1) refuse("the call", "has more results than one");
@@ -338,6 +357,13 @@ Index Reading::offset_of(const Array& array, int axis, int end, Index number) co
     return offset;
 }
 
+double Reading::number_of(const Parameter& parameter, Index row) const {
+    if (parameter.rows.data == nullptr) return parameter.fixed;
+    double number = 0.0;
+    std::memcpy(&number, parameter.rows.data + offset_of(parameter.rows, 0, call_.batch_axes, row), sizeof number);
+    return number;
+}
+
 // -- rows that become NaN ----------------------------------------------------------------------------------------------------
 
 void Reading::mark(Index row) {
@@ -382,11 +408,7 @@ void Reading::spoil(Index row) const {
         return;
     }
     if (call_.method == Method::loss || call_.method == Method::loss_of_index) return put_nan(Type::float64, to);
-    const char* scale = call_.scale.rows.data;
-    if (scale != nullptr) scale += offset_of(call_.scale.rows, 0, call_.batch_axes, row);
-    double factor = call_.scale.fixed;
-    if (scale != nullptr) std::memcpy(&factor, scale, sizeof factor);
-    if (factor == 0.0) return;
+    if (number_of(call_.scale, row) == 0.0) return;
     const char* mask = call_.mask.data;
     if (mask != nullptr) mask += offset_of(call_.mask, 0, call_.batch_axes, row);
     for (Index entry = 0; entry < length_; ++entry) {

@@ -9,7 +9,8 @@ namespace softplex {
 //
 // Attributes are int64 scalars: `map`, `method` and `negated` as in call.h; `axes`, a bit for each normalised axis of x;
 // `given`, a bit for each operand that follows x, in the order of `Operand` in xla.cpp; `empty`, and where they are fixed
-// `temperature`, `sink`, `alpha` and `scale`, as the bits of a float64.
+// `temperature`, `sink`, `alpha` and `scale`, as the bits of a float64. With `gradient` a residual becomes the gradient in x:
+// its scale is divided by the temperature, in float64, and has the sign of the map.
 //
 // Masks, parameters and `invalid` have 1 along axes of x that they do not depend on. Rows with a class index out of
 // range, with a parameter that is not allowed, or that `invalid` names, become NaN.

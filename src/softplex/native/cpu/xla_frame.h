@@ -77,7 +77,7 @@ inline void answer(const Frame& frame, Metadata& metadata) {
 
 // All of them are integers; numbers come as their bits.
 struct Settings {
-    std::optional<Index> map, method, negated, axes, given, empty, temperature, sink, alpha, scale;
+    std::optional<Index> map, method, negated, axes, given, empty, temperature, sink, alpha, scale, gradient;
 };
 
 struct NamedSetting {
@@ -88,7 +88,7 @@ constexpr NamedSetting SETTINGS[] = {
     {"map", &Settings::map},     {"method", &Settings::method}, {"negated", &Settings::negated},
     {"axes", &Settings::axes},   {"given", &Settings::given},   {"empty", &Settings::empty},
     {"sink", &Settings::sink},   {"alpha", &Settings::alpha},   {"temperature", &Settings::temperature},
-    {"scale", &Settings::scale},
+    {"scale", &Settings::scale}, {"gradient", &Settings::gradient},
 };
 
 inline const NamedSetting& setting_of(const Text& name) {

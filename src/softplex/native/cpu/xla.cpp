@@ -428,7 +428,6 @@ void Reading::run() {
         std::memset(result_->data, 0, static_cast<std::size_t>(xla::size_of(*result_) * bytes));
     }
     if (rows_ * length_ == 0) return;
-    const UsualFloatMode usual;
     Call merged = call_;
     merge_axes(merged);
     if (softplex::run(merged) == Outcome::out_of_memory) throw std::bad_alloc();
@@ -448,6 +447,7 @@ xla::Error* xla_handler(xla::Frame* frame) noexcept {
         return nullptr;
     }
     try {
+        const UsualFloatMode usual;
         Reading(*frame).run();
         return nullptr;
     } catch (const xla::Refusal& refusal) {

@@ -140,6 +140,9 @@ inline const Buffer& buffer_at(const Buffers& all, std::int64_t place, const cha
         refuse(name, "is not an array as XLA's interface 0.3 has it");
     }
     if (buffer->rank < 0 || buffer->rank > MAX_AXES) refuse(name, "has too many axes; there may be 64");
+    for (std::int64_t axis = 0; axis < buffer->rank; ++axis) {
+        if (buffer->shape[axis] < 0) refuse(name, "has a size below 0");
+    }
     if (buffer->data == nullptr && size_of(*buffer) != 0) refuse(name, "has no data");
     return *buffer;
 }

@@ -318,6 +318,22 @@ def test_what_has_no_kernel_is_declined(x64):
         assert called(call, asked, []) is None
 
 
+def test_without_a_cpu_or_with_another_version_formulas_compute(monkeypatch):
+    """XLA says so when it is told of the kernels, never later."""
+    call, asked = read("map", sx.softmax.formula, np.ones((2, 3), np.float32)), Asked("value", sx.softmax.formula)
+
+    def refuse(*given, **how):
+        raise RuntimeError("the handler's API version is incompatible")
+
+    for owner, name in ((jax.ffi, "register_ffi_target"), (jax, "devices")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, refuse)
+            kernels.is_available.cache_clear()
+            assert called(call, asked, []) is None
+    kernels.is_available.cache_clear()
+    assert called(call, asked, []) is not None
+
+
 def test_scores_of_another_dtype_are_cast_first(x64):
     x = np.arange(6, dtype=np.int32).reshape(2, 3)
     got = value_of(sx.softmax, x, dtype=np.float32)

@@ -7,16 +7,14 @@ from pathlib import Path
 
 import pytest
 
-import softplex
-
-CPU_DIR = Path(softplex.__file__).parent / "native" / "cpu"
+CPU_DIR = Path(__file__).parents[1] / "src" / "softplex" / "native" / "cpu"
 PROGRAM = Path(__file__).parent / "native" / "xla_test.cpp"
 
 
 def compiler():
     found = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if found is None or not CPU_DIR.exists():
-        pytest.skip("there is no C++ compiler, or no source")
+    if found is None:
+        pytest.skip("there is no C++ compiler")
     return found
 
 

@@ -45,8 +45,10 @@ def is_available() -> bool:
     import jax
 
     try:
+        # Where there is no CPU yet, XLA would refuse the whole of it if it does not speak the kernels' version.
+        jax.devices("cpu")
         jax.ffi.register_ffi_target(TARGET, cpu.xla_handler(), platform="cpu")
-    except RuntimeError:  # a version of its interface that the kernels do not speak
+    except RuntimeError:  # no CPU among the platforms that were chosen, or another version of the interface
         return False
     return True
 

@@ -81,6 +81,13 @@ void narrow(const std::vector<From>& from, const Buffer& to) {
     for (const From& each : from) *data++ = static_cast<To>(each);
 }
 
+void put_zeros(const Buffer& to) {
+    const bool is_wide = to.type == DataType::float64 || to.type == DataType::int64;
+    const bool is_narrow = to.type == DataType::float16 || to.type == DataType::bfloat16;
+    const Index bytes = xla::size_of(to) * (is_wide ? 8 : is_narrow ? 2 : 4);
+    if (bytes > 0) std::memset(to.data, 0, static_cast<std::size_t>(bytes));
+}
+
 // One frame as a call, and what the call needs that the frame has in other types.
 class Reading {
   public:
@@ -265,8 +272,8 @@ void Reading::read_invalid() {
     if (call_.map == Map::maxout) refuse("invalid", "has no meaning for maxout");
     Array array;
     point_at_numbers(array, *invalid, invalid->data, 1, "invalid");
-    const bool is_any_set = std::memchr(invalid->data, 1, static_cast<std::size_t>(xla::size_of(*invalid))) != nullptr;
-    if (is_any_set) mark(array);
+    const auto count = static_cast<std::size_t>(xla::size_of(*invalid));
+    if (count > 0 && std::memchr(invalid->data, 1, count) != nullptr) mark(array);
 }
 
 void Reading::turn_into_gradient() {
@@ -421,13 +428,9 @@ void Reading::spoil(Index row) const {
 
 void Reading::run() {
     const bool writes_winners_alone = call_.map == Map::maxout && call_.method == Method::vjp;
-    if (rows_ * length_ == 0 || writes_winners_alone) {
-        const Index bytes = result_->type == DataType::float64 || result_->type == DataType::int64   ? 8
-                            : result_->type == DataType::float32 || result_->type == DataType::int32 ? 4
-                                                                                                     : 2;
-        std::memset(result_->data, 0, static_cast<std::size_t>(xla::size_of(*result_) * bytes));
-    }
-    if (rows_ * length_ == 0) return;
+    if (rows_ == 0) return;
+    if (length_ == 0 || writes_winners_alone) put_zeros(*result_);
+    if (length_ == 0) return;
     Call merged = call_;
     merge_axes(merged);
     if (softplex::run(merged) == Outcome::out_of_memory) throw std::bad_alloc();

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 TARGET = "softplex"
 """The name under which XLA knows the kernels."""
 
+BACKWARD = 9
+"""The method that goes back from weights: the Jacobian is symmetric, but for logarithms."""
+
+SAME = {"take": "jvp", "send": "vjp", "weights": "value"}
+"""What the primitive's own methods are to a kernel."""
+
 TYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
 MOST_AXES = 64
 OPERANDS = ("operand", "index", "mask", "temperature", "sink", "alpha", "scale", "invalid")
@@ -58,22 +64,27 @@ def computed(call: Call, asked: Asked, operands: list[jax.Array]) -> list[jax.Ar
     kernel = kernel_of(asked.formula) if is_on() else None
     if kernel is None or not _is_known(call) or not is_available():
         return None
+    method = SAME.get(asked.method, asked.method)
     if kernel.number == MAXOUT:
-        return _maxout(call, kernel, asked.method, operands)
+        return _maxout(call, kernel, method, operands)
+    if method == "pull" or (method == "push" and kernel.number != LOG_SOFTMAX):
+        return [_entries(call, kernel, BACKWARD, operand=operands[0])]
+    if asked.method == "weights" and call.sink is not None:
+        return None
     if asked.method in ("loss", "cross_entropy"):
         return _losses(call, kernel, asked, operands)
     if asked.method == "gradient":
         return _gradient(call, kernel, asked, operands)
     if asked.method == "support_size":
         return [_numbers(call, kernel, SUPPORT_SIZE, np.int64)]
-    if asked.method not in ENTRIES:
+    if method not in ENTRIES:
         return None
-    if asked.method == "residual" and asked.targets.is_index:
+    if method == "residual" and asked.targets.is_index:
         return [_entries(call, kernel, RESIDUAL_OF_INDEX, index=_as_index(operands[0]))]
     operand = operands[0] if operands else None
     if operand is not None and operand.dtype != call.dtype:
         return None
-    return [_entries(call, kernel, ENTRIES[asked.method], operand=operand)]
+    return [_entries(call, kernel, ENTRIES[method], operand=operand)]
 
 
 def _is_known(call: Call) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
@@ -165,22 +166,41 @@ TORCH_FORMULAS = replace(
 )
 
 
+COMPILED_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+PROGRAMS_KEPT = 40
+"""The laws make thousands of programs, and each takes memory as long as it is kept."""
+
+
 @cache
 def load_jax():
+    """JAX, told not to spend more time on a program than the laws spend in it. The tests of shards keep its defaults."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILED_QUICKLY}"
     return importlib.import_module("jax")
+
+
+@contextmanager
+def forgetting():
+    """Programs are dropped now and then."""
+    jax = load_jax()
+    yield
+    forgetting.uses = getattr(forgetting, "uses", 0) + 1
+    if forgetting.uses % PROGRAMS_KEPT == 0:
+        jax.clear_caches()
 
 
 def jax_array(array):
     return load_jax().numpy.asarray(array)
 
 
+@contextmanager
 def in_64_bit():
-    return load_jax().enable_x64(True)
+    with load_jax().enable_x64(True), forgetting():
+        yield
 
 
 @contextmanager
 def by_formulas_in_32_bit():
-    with load_jax().enable_x64(False), sx.kernels("none"):
+    with load_jax().enable_x64(False), forgetting(), sx.kernels("none"):
         yield
 
 

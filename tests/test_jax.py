@@ -11,9 +11,11 @@ import pytest
 
 import reference
 import softplex as sx
+from frameworks import load_jax
 from processes import environment
 
-jax = pytest.importorskip("jax", reason="jax is not installed")
+pytest.importorskip("jax", reason="jax is not installed")
+jax = load_jax()
 jnp = jax.numpy
 
 MAPS = [pytest.param(map_, {"budget": 2.0} if map_ is sx.budget else {}, id=map_.name) for map_ in sx.MAPS]

@@ -61,13 +61,14 @@ check: test lint types docs-check  ## all that CI checks
 native: $(NATIVE_NEEDS)  ## compile the kernels that changed, beside the sources (NATIVE_PYTHON=/other/python for another environment)
 	$(if $(NATIVE_NEEDS),,$(call COMPILE,$(NATIVE_PYTHON)))
 
-# The team of threads alone, then the kernels. The package is copied, and the environment read by the interpreter that it was
-# made from: no editable install gets in the way of the extension under test. C++ exceptions are seen only where libstdc++ is
+# The team of threads and the handler for XLA alone, then the kernels. The package is copied, and the environment read by the
+# interpreter that it was made from: no editable install gets in the way of the extension under test. C++ exceptions are seen only where libstdc++ is
 # loaded with the sanitizers. NumPy and Python are not compiled for the thread sanitizer, which is told so.
 sanitize: $(NATIVE_NEEDS)  ## run the kernels' tests under sanitizers (SANITIZE=thread for the other one)
 	$(call CONFIGURE,$(NATIVE_PYTHON)) -B $(SANITIZED) -DSOFTPLEX_SANITIZE="$(SANITIZE)"
 	cmake --build $(SANITIZED) --parallel $(WORKERS)
 	$(SANITIZED)/threads_test
+	$(SANITIZED)/xla_test
 	rm -rf $(SANITIZED)/site && mkdir -p $(SANITIZED)/site
 	cp -R src/softplex $(SANITIZED)/site && rm -f $(SANITIZED)/site/softplex/native/*.so
 	cmake --install $(SANITIZED) --prefix $(SANITIZED)/site

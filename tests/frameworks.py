@@ -13,6 +13,7 @@ from functools import cache
 
 import numpy as np
 
+import autograd
 import softplex as sx
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
@@ -35,6 +36,8 @@ class Framework:
     bits: bool = False  # section 5: a row's bits depend on that row alone
     maps: tuple[str, ...] | None = None  # None: all
     setting: Callable = nullcontext  # a context manager to call the library in
+    laws: tuple[str, ...] | None = None  # those it has the time for beside those that name it; None: all
+    ways: Callable | None = None  # how it differentiates, if it does: see autograd.py
 
     def runs(self, name):
         return self.maps is None or name in self.maps
@@ -150,6 +153,7 @@ TORCH = Framework(
     lambda array: type(array).__module__ == "torch" and type(array).__name__ == "Tensor",
     kernels=WITH_A_KERNEL if HAS_KERNELS else (),
     bits=True,
+    ways=autograd.of_torch,
 )
 TORCH_FORMULAS = replace(
     TORCH,
@@ -158,7 +162,13 @@ TORCH_FORMULAS = replace(
     kernels=(),
     bits=False,
     setting=forward_mode,
+    ways=autograd.of_torch_formulas,
 )
+
+
+COMPILED_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+PROGRAMS_KEPT = 40
+"""The laws make thousands of programs, and each takes memory as long as it is kept."""
 
 
 @cache
@@ -202,20 +212,34 @@ TENSORFLOW_FORMULAS = replace(TENSORFLOW, name="tensorflow formulas", dtypes=("f
 
 @cache
 def load_jax():
+    """JAX, told not to spend more time on a program than the laws spend in it. The tests of shards keep its defaults."""
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILED_QUICKLY}"
     return importlib.import_module("jax")
+
+
+@contextmanager
+def forgetting():
+    """Programs are dropped now and then."""
+    jax = load_jax()
+    yield
+    forgetting.uses = getattr(forgetting, "uses", 0) + 1
+    if forgetting.uses % PROGRAMS_KEPT == 0:
+        jax.clear_caches()
 
 
 def jax_array(array):
     return load_jax().numpy.asarray(array)
 
 
+@contextmanager
 def in_64_bit():
-    return load_jax().enable_x64(True)
+    with load_jax().enable_x64(True), forgetting():
+        yield
 
 
 @contextmanager
-def by_formulas_in(bits):
-    with load_jax().enable_x64(bits == 64), sx.kernels("none"):
+def by_formulas_in_32_bit():
+    with load_jax().enable_x64(False), forgetting(), sx.kernels("none"):
         yield
 
 
@@ -228,20 +252,15 @@ JAX = Framework(
     lambda array: isinstance(array, load_jax().Array),
     kernels=WITH_A_KERNEL if HAS_KERNELS else (),
     setting=in_64_bit,
-)
-JAX_FORMULAS = replace(
-    JAX,
-    name="jax formulas",
-    dtypes=("float64", "float32"),
-    kernels=(),
-    setting=lambda: by_formulas_in(64),
+    ways=autograd.of_jax,
 )
 JAX_SINGLE = replace(
     JAX,
     name="jax in 32 bit",
     dtypes=("float32", "float16", "bfloat16"),
     kernels=(),
-    setting=lambda: by_formulas_in(32),
+    setting=by_formulas_in_32_bit,
+    laws=("values_are_accurate", "vjp_is_accurate", "losses_are_accurate_against_an_index"),
 )
 FRAMEWORKS = (
     NUMPY,
@@ -251,7 +270,6 @@ FRAMEWORKS = (
     TORCH,
     TORCH_FORMULAS,
     JAX,
-    JAX_FORMULAS,
     JAX_SINGLE,
     TENSORFLOW,
     TENSORFLOW_FORMULAS,

@@ -43,6 +43,8 @@ class Law:
     def covers(self, name, framework, dtype):
         named = self.frameworks is None or framework.name in self.frameworks
         fast_enough = self.lazy or not framework.lazy
+        if framework.laws is not None and self.frameworks is None:
+            named = self.name in framework.laws
         return named and fast_enough and dtype in self.dtypes and self.maps(name) and framework.runs(name)
 
 
@@ -123,6 +125,13 @@ class Case:
         if isinstance(result, tuple):
             return tuple(self.numbers(part) for part in result)
         return self.raw(result).astype(np.float64)
+
+    # -- derivatives --------------------------------------------------------------------------------------------------
+
+    @property
+    def autograd(self):
+        """How the framework differentiates."""
+        return self.framework.ways()
 
     # -- calls --------------------------------------------------------------------------------------------------------
 

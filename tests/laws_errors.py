@@ -212,7 +212,7 @@ def numbers_that_cannot_be_seen_make_nan_rows(case):
         assert np.all(np.isnan(got[1])) and np.all(np.isfinite(got[[0, 2]])) and np.any(got[[0, 2]])
 
 
-@law(only=("dask",), lazy=True)
+@law(only=("dask", "jax in 32 bit"), lazy=True)
 def lazy_values_and_derivatives_are_accurate(case):
     """A row of each kind, with everything that a call can be given; nothing is computed before it is asked for."""
     x = np.array([[0.3, -1.0, 2.0, 0.5], [1.0, 1.0, 1.0, 1.0], [0.0, -40.0, 3.0, 2.5], [np.nan, 1.0, 0.5, 0.0]])

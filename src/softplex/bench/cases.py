@@ -221,6 +221,30 @@ CASES = (
         takes_more_shapes=False,
     ),
     Case(
+        "arrays",
+        "in compiled JAX functions: softmax, log_softmax, softmin",
+        tuple(f"array {name}" for name in THE_SAME_FUNCTIONS),
+        (Goal("JAX", 1.5), Goal("JAX", 0.9, "worst", 0, "the same, worst shape")),
+    ),
+    Case(
+        "arrays-gradient",
+        "in compiled JAX functions, forward and backward: the same",
+        tuple(f"gradient {name}" for name in THE_SAME_FUNCTIONS),
+        (Goal("JAX"),),
+    ),
+    Case(
+        "arrays-sparse",
+        "in compiled JAX functions: sparsemax",
+        ("array sparsemax",),
+        (Goal("optax", 100.0),),
+    ),
+    Case(
+        "arrays-entmax",
+        "in compiled JAX functions, against JAX's softmax: entmax15, entmax(1.3)",
+        ("array entmax15", "array entmax(1.3)"),
+        (Goal("JAX"),),
+    ),
+    Case(
         "memory",
         "memory beyond the result, in rows a thread",
         ("softmax", "sparsemax"),

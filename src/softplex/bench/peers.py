@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import softplex as sx
-from softplex.bench import tensor_peers
+from softplex.bench import array_peers, tensor_peers
 from softplex.bench.inputs import Inputs
 from softplex.bench.ways import Prepare, Way, tensor_of
 from softplex.system import installed_version
@@ -49,7 +49,7 @@ def softplex_peer() -> Peer:
     functions["softmax.vjp"] = lambda inputs: [
         Way("fresh", False, partial(sx.softmax.vjp, inputs.x, inputs.cotangent, **own_axis(inputs)))
     ]
-    return Peer("softplex", "softplex", functions | tensor_peers.own_functions())
+    return Peer("softplex", "softplex", functions | tensor_peers.own_functions() | array_peers.own_functions())
 
 
 def own_softmax_peer() -> Peer:
@@ -116,9 +116,15 @@ def jax_peer() -> Peer:
             "softmax": partial(ways, jax.nn.softmax),
             "log_softmax": partial(ways, jax.nn.log_softmax),
             "softmin": partial(ways, softmin),
+            **array_peers.jax_functions(),
         },
         threads=f"a pool of its own, sized by the processors ({os.cpu_count()}), whatever is asked for",
     )
+
+
+def optax_peer() -> Peer:
+    """The simplex by sorting, compiled by JAX."""
+    return Peer("optax", "optax", array_peers.optax_functions(), threads="as JAX")
 
 
 # ---- PyTorch, and entmax, which runs on it
@@ -269,6 +275,7 @@ PEERS: Mapping[str, Callable[[], Peer]] = {
     "PyTorch": torch_peer,
     "SciPy": scipy_peer,
     "JAX": jax_peer,
+    "optax": optax_peer,
     "PyTorch's backward": torch_backward_peer,
     "PyTorch's operator": torch_operator_peer,
     "PyTorch, with forward": torch_both_peer,

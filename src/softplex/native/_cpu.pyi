@@ -57,6 +57,12 @@ def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _Ten
     what is read.
     """
 
+def xla_handler() -> object:
+    """What jax.ffi.register_ffi_target takes: the kernels as a function that programs of XLA for the CPU call.
+
+    Its attributes and operands stand in cpu/xla.h. It uses the threads of `set_threads`, and does not ask for Ctrl-C.
+    """
+
 def streaming_copy(to: _Array, from_: _Array, threads: int) -> None:
     """Copy a dense float32 array past the caches: what the benchmark measures kernels by."""
 

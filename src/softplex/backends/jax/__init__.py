@@ -1,1 +1,1 @@
-"""JAX arrays, traced or not."""
+"""JAX: its arrays, and what it traces of a call."""

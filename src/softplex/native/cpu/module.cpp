@@ -16,6 +16,9 @@
 #include "axes.h"
 #include "call.h"
 #include "dispatch.h"
+#include "layout.h"
+#include "settings.h"
+#include "xla.h"
 
 namespace nb = nanobind;
 
@@ -24,7 +27,6 @@ namespace {
 
 constexpr Index UNLOCKED_FROM = 16384;  // entries; below, giving up the interpreter's lock costs more than it brings
 
-std::atomic<int> thread_count{1};
 std::atomic<int> bfloat16_number{-1};
 thread_local bool only_formulas = false;
 
@@ -99,48 +101,6 @@ Outcome run_unlocked_if_long(Call& call, Index entries) {
 }
 
 // --- Any call ---------------------------------------------------------------------------------------------------------
-
-enum class Element { of_type, float64, int64, boolean };
-enum class Shape { none, entries, rows };
-
-// What a method takes and gives beside x.
-struct Layout {
-    Shape operand;
-    Shape index;
-    Shape result;
-    Element element;
-};
-
-Layout layout_of(Map map, Method method) {
-    const Shape of_map = map == Map::maxout ? Shape::rows : Shape::entries;
-    switch (method) {
-        case Method::value: return {Shape::none, Shape::none, of_map, Element::of_type};
-        case Method::vjp: return {of_map, Shape::none, Shape::entries, Element::of_type};
-        case Method::jvp: return {Shape::entries, Shape::none, of_map, Element::of_type};
-        case Method::residual_of_index: return {Shape::none, Shape::rows, Shape::entries, Element::of_type};
-        case Method::backward:
-        case Method::residual: return {Shape::entries, Shape::none, Shape::entries, Element::of_type};
-        case Method::loss_of_index: return {Shape::none, Shape::rows, Shape::rows, Element::float64};
-        case Method::loss: return {Shape::entries, Shape::none, Shape::rows, Element::float64};
-        case Method::support_size:
-        case Method::winner: return {Shape::none, Shape::none, Shape::rows, Element::int64};
-    }
-    throw nb::value_error("method is not known");
-}
-
-// Maxout has values, derivatives and a winner, a log map values and derivatives.
-bool has_method(Map map, Method method) {
-    const bool is_basic = method == Method::value || method == Method::vjp || method == Method::jvp;
-    if (map == Map::maxout) return is_basic || method == Method::winner;
-    if (map == Map::log_softmax) return is_basic || method == Method::backward;
-    return method != Method::winner;
-}
-
-// From weights alone nobody knows what was masked, nor what a sink weighs, which maps with slopes of their own ask for.
-bool is_known_from_weights(const Call& call) {
-    const bool needs_sink = call.has_sink && call.map != Map::softmax && call.map != Map::log_softmax;
-    return call.method != Method::backward || (call.mask.data == nullptr && !needs_sink);
-}
 
 bool is_native(PyArrayObject* array) { return PyArray_ISNBO(PyArray_DESCR(array)->byteorder); }
 
@@ -284,9 +244,7 @@ void run_any(int map, int method, int type, bool negated, int row_axes, int thre
     if (call.has_sink) read_parameter(call.sink, call, "sink", sink.ptr());
     read_parameter(call.alpha, call, "alpha", alpha.ptr());
     read_parameter(call.scale, call, "scale", scale.ptr());
-    const bool is_residual = call.method == Method::residual || call.method == Method::residual_of_index;
-    const bool is_scaled = call.scale.rows.data != nullptr || call.scale.fixed != 1.0;
-    if (is_scaled && !is_residual) refuse("scale", "has no meaning for this method");
+    if (is_scaled(call) && !takes_scale(call.method)) refuse("scale", "has no meaning for this method");
     if (!is_known_from_weights(call)) refuse("method", "has no meaning for a mask, nor for a sink of this map");
 
     if (PyArray_SIZE(array_of(result.ptr())) == 0) return;
@@ -731,5 +689,6 @@ NB_MODULE(_cpu, module) {
     module.def("set_formulas_only", [](bool value) { softplex::only_formulas = value; }, "value"_a);
     module.def("instruction_set", [] { return softplex::instruction_set(); });
     module.def("choose_instruction_set", &softplex::choose_instruction_set, "name"_a);
+    module.def("xla_handler", [] { return nb::capsule(reinterpret_cast<const void*>(&softplex::xla_handler)); });
     module.def("set_bfloat16", &softplex::register_bfloat16, "dtype"_a);
 }

@@ -22,9 +22,7 @@
 #include <thread>
 #include <type_traits>
 
-#if defined(__x86_64__) || defined(_M_X64)
-#include <xmmintrin.h>
-#endif
+#include "float_mode.h"
 
 namespace softplex {
 namespace {
@@ -50,30 +48,6 @@ inline void pause_processor() {
     _mm_pause();
 #elif defined(__aarch64__)
     __asm__ __volatile__("isb" ::: "memory");
-#endif
-}
-
-// Rounding and the flushing of subnormals belong to a thread; workers compute with those of the caller, or results
-// would depend on who does which piece.
-using FloatMode = std::uint64_t;
-
-inline FloatMode float_mode() {
-#if defined(__x86_64__) || defined(_M_X64)
-    return _mm_getcsr();
-#elif defined(__aarch64__)
-    FloatMode mode;
-    __asm__ __volatile__("mrs %0, fpcr" : "=r"(mode));
-    return mode;
-#else
-    return 0;
-#endif
-}
-
-inline void set_float_mode([[maybe_unused]] FloatMode mode) {
-#if defined(__x86_64__) || defined(_M_X64)
-    _mm_setcsr(static_cast<unsigned>(mode));
-#elif defined(__aarch64__)
-    __asm__ __volatile__("msr fpcr, %0" ::"r"(mode));
 #endif
 }
 
@@ -142,7 +116,7 @@ struct SharedCall {
     int threads = 0;
     Work work = nullptr;
     void* state = nullptr;
-    FloatMode float_mode = 0;
+    FloatMode float_mode = 0;  // the caller's, or results would depend on who does which piece
 };
 
 struct alignas(CACHE_LINE) Worker {

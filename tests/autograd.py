@@ -1,0 +1,160 @@
+"""How frameworks differentiate, under one set of names, so that each law of differentiation is written once.
+
+`vjp(function, arrays, g)` gives a cotangent for each array, `jvp(function, arrays, tangents)` the result's tangent.
+No law and no map is here.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Autograd:
+    """A framework's ways; the first of each kind is its usual one."""
+
+    backwards: dict[str, Callable]  # vjp(function, arrays, g)
+    forwards: dict[str, Callable]  # jvp(function, arrays, tangents)
+    jacobians: dict[str, Callable]  # of a function of one row
+    seconds: dict[str, Callable]  # second derivatives, likewise
+    thirds: dict[str, Callable]
+    vmap: Callable  # vmap(function, in_axes, out_axes)
+    batched: str  # the way back that vmap takes
+    check: Callable  # check(function, arrays): both orders and both modes against differences
+    check_backward: Callable  # both orders, backward alone
+    where: Callable
+
+    @property
+    def vjp(self):
+        return next(iter(self.backwards.values()))
+
+
+# -- torch ---------------------------------------------------------------------------------------------------------
+
+
+def torch():
+    from frameworks import load_torch
+
+    return load_torch()
+
+
+def asking(arrays):
+    return tuple(array.detach().clone().requires_grad_() for array in arrays)
+
+
+def torch_backward(function, arrays, g):
+    arrays = asking(arrays)
+    function(*arrays).backward(g)
+    return tuple(array.grad for array in arrays)
+
+
+def torch_followed(function, arrays, g):
+    """A backward pass that is differentiated in turn takes another road."""
+    arrays = asking(arrays)
+    return torch().autograd.grad(function(*arrays), arrays, g, create_graph=True)
+
+
+def torch_func_vjp(function, arrays, g):
+    return torch().func.vjp(function, *arrays)[1](g)
+
+
+def with_dual_tensors(function, arrays, tangents):
+    forward_ad = torch().autograd.forward_ad
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(x, t) for x, t in zip(arrays, tangents, strict=True)]
+        tangent = forward_ad.unpack_dual(function(*duals)).tangent
+    assert tangent is not None
+    return tangent
+
+
+def torch_func_jvp(function, arrays, tangents):
+    return torch().func.jvp(function, tuple(arrays), tuple(tangents))[1]
+
+
+def torch_check(function, arrays):
+    checks = importlib.import_module("torch.autograd.gradcheck")
+    arrays = asking(arrays)
+    assert checks.gradcheck(function, arrays, check_forward_ad=True, check_batched_grad=True, raise_exception=False)
+    assert checks.gradgradcheck(function, arrays, check_fwd_over_rev=True, raise_exception=False)
+
+
+def torch_check_backward(function, arrays):
+    checks = importlib.import_module("torch.autograd.gradcheck")
+    assert checks.gradcheck(function, asking(arrays), raise_exception=False)
+    assert checks.gradgradcheck(function, asking(arrays), raise_exception=False)
+
+
+def torch_autograd(backwards):
+    func = importlib.import_module("torch.func")
+    return Autograd(
+        backwards=backwards,
+        forwards={"dual tensors": with_dual_tensors, "func.jvp": torch_func_jvp},
+        jacobians={"jacrev": func.jacrev, "jacfwd": func.jacfwd},
+        seconds={
+            "hessian": func.hessian,
+            "reverse over forward": lambda f: func.jacrev(func.jacfwd(f)),
+            "forward over forward": lambda f: func.jacfwd(func.jacfwd(f)),
+            "reverse over reverse": lambda f: func.jacrev(func.jacrev(f)),
+        },
+        thirds={"forward": lambda f: func.jacfwd(func.hessian(f))},
+        vmap=lambda f, in_axes=0, out_axes=0: func.vmap(f, in_dims=in_axes, out_dims=out_axes),
+        batched="func.vjp",
+        check=torch_check,
+        check_backward=torch_check_backward,
+        where=torch().where,
+    )
+
+
+def of_torch():
+    ways = {"backward": torch_backward, "backward that is followed": torch_followed, "func.vjp": torch_func_vjp}
+    return torch_autograd(ways)
+
+
+def of_torch_formulas():
+    return torch_autograd({"backward": torch_backward, "backward that is followed": torch_followed})
+
+
+# -- JAX -----------------------------------------------------------------------------------------------------------
+
+
+def of_jax():
+    jax = importlib.import_module("jax")
+
+    def vjp(function, arrays, g):
+        return jax.vjp(function, *arrays)[1](g)
+
+    def vjp_of_a_program(function, arrays, g):
+        return jax.jit(lambda arrays, g: jax.vjp(jax.jit(function), *arrays)[1](g))(tuple(arrays), g)
+
+    def jvp(function, arrays, tangents):
+        return jax.jvp(function, tuple(arrays), tuple(tangents))[1]
+
+    def jvp_of_a_program(function, arrays, tangents):
+        return jax.jit(lambda a, t: jax.jvp(function, a, t)[1])(tuple(arrays), tuple(tangents))
+
+    def check(function, arrays, modes=("fwd", "rev")):
+        checks = importlib.import_module("jax.test_util")
+        checks.check_grads(jax.jit(function), tuple(arrays), order=2, modes=modes, rtol=1e-4, atol=1e-5, eps=1e-5)
+
+    return Autograd(
+        backwards={"vjp": vjp, "vjp of a program": vjp_of_a_program},
+        forwards={"jvp": jvp, "jvp of a program": jvp_of_a_program},
+        jacobians={"jacrev": jax.jacrev, "jacfwd": jax.jacfwd},
+        seconds={
+            "hessian": lambda f: jax.jit(jax.hessian(f)),
+            "reverse over forward": lambda f: jax.jit(jax.jacrev(jax.jacfwd(f))),
+            "forward over forward": lambda f: jax.jit(jax.jacfwd(jax.jacfwd(f))),
+            "reverse over reverse": lambda f: jax.jit(jax.jacrev(jax.jacrev(f))),
+        },
+        thirds={
+            "forward": lambda f: jax.jit(jax.jacfwd(jax.hessian(f))),
+            "reverse": lambda f: jax.jit(jax.jacrev(jax.hessian(f))),
+        },
+        vmap=lambda f, in_axes=0, out_axes=0: jax.vmap(f, in_axes=in_axes, out_axes=out_axes),
+        batched="vjp",
+        check=check,
+        check_backward=lambda f, arrays: check(f, arrays, ("rev",)),
+        where=jax.numpy.where,
+    )

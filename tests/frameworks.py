@@ -192,6 +192,7 @@ TENSORFLOW = Framework(
     lambda tensor: tensor.numpy(),
     lambda array: type(array).__name__ == "EagerTensor",
     kernels=WITH_A_KERNEL if HAS_KERNELS else (),
+    ways=autograd.of_tensorflow,
 )
 
 

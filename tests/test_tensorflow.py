@@ -131,6 +131,45 @@ def test_forward_mode_through_functions():
             np.testing.assert_allclose(accumulator.jvp(p), map_.jvp(x.numpy(), t.numpy()), rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("map_", [sx.softmax, sx.entmax15], ids=lambda m: m.name)
+def test_orders_and_modes_mix(map_):
+    """Forward over reverse, forward over forward, and the third order, along one direction."""
+    x, g, t = (tf.constant(scores(1, 5, seed=seed) / 4) for seed in range(3))
+
+    def pulled(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            p = map_(x)
+        return tape.gradient(p, x, g)
+
+    def twice(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            first = pulled(x)
+        return tape.gradient(first, x, t)
+
+    def forward(function, t):
+        def tangent(x):
+            with tf.autodiff.ForwardAccumulator(x, t) as accumulator:
+                y = function(x)
+            return accumulator.jvp(y)
+
+        return tangent
+
+    def differences(function, t, step=1e-6):
+        return ((function(x + step * t) - function(x - step * t)) / (2 * step)).numpy()
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        second = twice(x)
+    third = tape.gradient(second, x, t)
+    close = {"rtol": 1e-6, "atol": 1e-7}
+    np.testing.assert_allclose(second, differences(lambda x: map_.vjp(x, g), t), **close)
+    np.testing.assert_allclose(forward(pulled, t)(x), second, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(forward(forward(map_, g), t)(x), differences(lambda x: map_.jvp(x, g), t), **close)
+    np.testing.assert_allclose(third, differences(twice, t), rtol=1e-5, atol=1e-6)
+
+
 @graphs
 def test_what_cannot_be_looked_at_makes_nan_rows(how):
     x = tf.constant(scores(3, 4))
@@ -207,6 +246,13 @@ def test_vectorized_map_and_a_saved_model(tmp_path):
     x = scores(4, 5)
     found = tf.vectorized_map(sx.sparsemax, tf.constant(x))
     np.testing.assert_allclose(found.numpy(), sx.sparsemax(x), rtol=1e-13)
+    g = scores(4, 5, seed=1)
+    for each in (sx.entmax15, tf.function(sx.entmax15)):
+        with tf.GradientTape() as tape:
+            rows = tf.constant(x)
+            tape.watch(rows)
+            p = tf.vectorized_map(each, rows)
+        np.testing.assert_allclose(tape.gradient(p, rows, g), sx.entmax15.vjp(x, g), rtol=1e-12, atol=1e-14)
     module = tf.Module()
     module.call = tf.function(sx.entmax15, input_signature=[tf.TensorSpec([None, 5], tf.float64)])
     tf.saved_model.save(module, str(tmp_path))

@@ -35,6 +35,19 @@ def is_on_cpu(x: Any) -> bool:
     return x.device == "" or "CPU:" in x.device
 
 
+def is_vectorized() -> bool:
+    """Whether tf.vectorized_map looks on: it forgets rules of gradients, and what it makes would have none at all.
+
+    It names the scope in which it does so.
+    """
+    graph = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+    while graph is not None:
+        if any(part.startswith("loop_body") for part in graph.get_name_scope().split("/")):
+            return True
+        graph = getattr(graph, "outer_graph", None)
+    return False
+
+
 class Formulas(ArrayApiBackend):
     """Formulas as TensorFlow's operations, in a namespace that says how they are differentiated."""
 
@@ -112,6 +125,8 @@ class TensorFlowBackend(Formulas):
         if out is not None:
             self.copied_into(out, None, call.name)
         call = call._replace(x=tf.cast(call.x, call.dtype))
+        if is_vectorized():
+            return Formulas(ways.Followed()).run(call, function, operands, results, None, asked)
         return ways.answered(ways.work_of(call, function, operands, results, asked), self.way)
 
     def way(self, work: ways.Work) -> tuple[list[Tensor], ways.Tracks]:
@@ -134,7 +149,8 @@ class EagerBackend(TensorFlowBackend):
         """By NumPy, if all that takes part can be read."""
         if not all(map(is_plain, work.read)):
             return super().way(work)
-        return ways.computed_by_numpy(work), lambda: self
+        # A way back that is traced has no more need of NumPy, and vectorized_map forgets rules of gradients.
+        return ways.computed_by_numpy(work), lambda: self if tf.executing_eagerly() else Formulas(ways.Followed())
 
 
 ROUNDS = Rounds(TensorFlowFunctions, can_look=False, working=tf.float64)

@@ -185,21 +185,6 @@ def of_tensorflow():
             y = function(*arrays)
         return accumulator.jvp(y, zero)
 
-    def jacobian(function):
-        def of(x):
-            shape, size = function(x).shape, int(np.prod(function(x).shape))
-            units = np.eye(size).reshape(size, *shape)
-            return tf.reshape(tf.stack([vjp(function, (x,), tf.constant(e))[0] for e in units]), (*shape, *x.shape))
-
-        return of
-
-    def vmap(function, in_axes=0, out_axes=0):
-        def of(x):
-            y = tf.vectorized_map(function, tf.experimental.numpy.moveaxis(x, in_axes, 0))
-            return tf.experimental.numpy.moveaxis(y, 0, out_axes)
-
-        return of
-
     def inner(one, other):
         return sum(tf.reduce_sum(a * b) for a, b in zip(one, other, strict=True))
 
@@ -223,10 +208,10 @@ def of_tensorflow():
     return Autograd(
         backwards={"tape": vjp, "tape that is followed": vjp_that_is_followed},
         forwards={"accumulator": jvp},
-        jacobians={"jacobian": jacobian},
-        seconds={"reverse over reverse": lambda f: jacobian(jacobian(f))},
-        thirds={},  # by the rule that the others follow; along one direction in test_tensorflow.py
-        vmap=vmap,
+        jacobians={},
+        seconds={},
+        thirds={},
+        vmap=tf.vectorized_map,
         batched="tape",
         check=check,
         check_backward=lambda f, arrays: check(f, arrays, forward=False),

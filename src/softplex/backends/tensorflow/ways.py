@@ -240,14 +240,22 @@ def differentiated(work: Work, tracks: Tracks, cotangents: Tensors, places: Sequ
     tensors, cotangents = work.at(places), list(cotangents)
     if not tf.executing_eagerly():
         return in_graph(tensors, cotangents)
+    if not tapes_record():
+        return tf.function(in_graph, autograph=False)(tensors, cotangents)  # type: ignore[no-any-return]
     with tf.GradientTape() as tape:
         tape.watch(tensors)
         results = computed(tensors)
-    gradients: Tensors = tape.gradient(results, tensors, cotangents)
-    if all(gradient is None for gradient in gradients):
-        # Forward mode runs ways back while no tape may record; a graph needs none.
-        gradients = tf.function(in_graph, autograph=False)(tensors, cotangents)
-    return [tf.zeros_like(x) if g is None else g for x, g in zip(tensors, gradients, strict=True)]
+    gradients: Tensors = tape.gradient(results, tensors, cotangents, tf.UnconnectedGradients.ZERO)
+    return gradients
+
+
+def tapes_record() -> bool:
+    """Whether tapes record at all now: forward mode goes ways back while none may."""
+    one = tf.ones(())
+    with tf.GradientTape() as tape:
+        tape.watch(one)
+        same = tf.identity(one)
+    return tape.gradient(same, one) is not None
 
 
 def computed_by_numpy(work: Work) -> list[Tensor]:

@@ -207,7 +207,7 @@ def by_formulas_in_32_bit():
 JAX = Framework(
     "jax",
     "jax",
-    ("float64", "bfloat16"),
+    ("float64",),
     jax_array,
     np.asarray,
     lambda array: isinstance(array, load_jax().Array),
@@ -218,7 +218,7 @@ JAX = Framework(
 JAX_SINGLE = replace(
     JAX,
     name="jax in 32 bit",
-    dtypes=("float32", "float16"),
+    dtypes=("float32", "float16", "bfloat16"),
     kernels=(),
     setting=by_formulas_in_32_bit,
     laws=("values_are_accurate", "vjp_is_accurate", "losses_are_accurate_against_an_index"),

@@ -10,6 +10,8 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Autograd:
@@ -159,4 +161,76 @@ def of_jax():
         check=check,
         check_backward=check,
         where=jax.numpy.where,
+    )
+
+
+# -- TensorFlow ----------------------------------------------------------------------------------------------------
+
+
+def of_tensorflow():
+    tf = importlib.import_module("frameworks").load_tensorflow()
+    zero = tf.UnconnectedGradients.ZERO
+
+    def vjp(function, arrays, g):
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            y = function(*arrays)
+        return tape.gradient(y, list(arrays), g, zero)
+
+    def vjp_that_is_followed(function, arrays, g):
+        with tf.GradientTape() as tape:
+            tape.watch(arrays)
+            return vjp(function, arrays, g)
+
+    def jvp(function, arrays, tangents):
+        with tf.autodiff.ForwardAccumulator(list(arrays), list(tangents)) as accumulator:
+            y = function(*arrays)
+        return accumulator.jvp(y, zero)
+
+    def jacobian(function):
+        def of(x):
+            shape, size = function(x).shape, int(np.prod(function(x).shape))
+            units = np.eye(size).reshape(size, *shape)
+            return tf.reshape(tf.stack([vjp(function, (x,), tf.constant(e))[0] for e in units]), (*shape, *x.shape))
+
+        return of
+
+    def vmap(function, in_axes=0, out_axes=0):
+        def of(x):
+            y = tf.vectorized_map(function, tf.experimental.numpy.moveaxis(x, in_axes, 0))
+            return tf.experimental.numpy.moveaxis(y, 0, out_axes)
+
+        return of
+
+    def inner(one, other):
+        return sum(tf.reduce_sum(a * b) for a, b in zip(one, other, strict=True))
+
+    def differences(function, arrays, tangents, step=1e-6):
+        ends = [function(*[x + side * step * t for x, t in zip(arrays, tangents, strict=True)]) for side in (1, -1)]
+        return float(ends[0] - ends[1]) / (2 * step)
+
+    def check(function, arrays, forward=True):
+        """<g, J t>, and by tapes its derivative along t too, against differences."""
+        random = np.random.default_rng(0)
+        tangents = [tf.constant(random.normal(size=array.shape)) for array in arrays]
+        g = tf.constant(random.normal(size=function(*arrays).shape))
+        along = lambda *arrays: inner(vjp(function, arrays, g), tangents)  # noqa: E731
+        first = differences(lambda *arrays: inner([function(*arrays)], [g]), arrays, tangents)
+        found = [(along(*arrays), first)]
+        found += [(inner(vjp(along, arrays, tf.ones((), g.dtype)), tangents), differences(along, arrays, tangents))]
+        found += [(inner([jvp(function, arrays, tangents)], [g]), first)] if forward else []
+        for got, wanted in found:
+            np.testing.assert_allclose(float(got), wanted, rtol=1e-5, atol=1e-6)
+
+    return Autograd(
+        backwards={"tape": vjp, "tape that is followed": vjp_that_is_followed},
+        forwards={"accumulator": jvp},
+        jacobians={"jacobian": jacobian},
+        seconds={"reverse over reverse": lambda f: jacobian(jacobian(f))},
+        thirds={},  # by the rule that the others follow; along one direction in test_tensorflow.py
+        vmap=vmap,
+        batched="tape",
+        check=check,
+        check_backward=lambda f, arrays: check(f, arrays, forward=False),
+        where=tf.where,
     )

@@ -173,6 +173,46 @@ USES, PROGRAMS_KEPT = count(1), 40
 
 
 @cache
+def load_tensorflow():
+    """TensorFlow, without the words that it starts with."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("tensorflow")
+
+
+def tensorflow_tensor(array):
+    return load_tensorflow().constant(np.asarray(array))
+
+
+TENSORFLOW = Framework(
+    "tensorflow",
+    "tensorflow",
+    FLOATS,
+    tensorflow_tensor,
+    lambda tensor: tensor.numpy(),
+    lambda array: type(array).__name__ == "EagerTensor",
+    kernels=WITH_A_KERNEL if HAS_KERNELS else (),
+    ways=autograd.of_tensorflow,
+)
+
+
+@contextmanager
+def unread():
+    """Under it no tensor's numbers are read: all take the road of graphs, operation by operation."""
+    load_tensorflow()
+    backend = importlib.import_module("softplex.backends.tensorflow.backend")
+    before, backend.is_plain = backend.is_plain, lambda x: False
+    try:
+        yield
+    finally:
+        backend.is_plain = before
+
+
+TENSORFLOW_FORMULAS = replace(TENSORFLOW, name="tensorflow formulas", dtypes=("float32",), kernels=(), setting=unread)
+
+
+@cache
 def load_jax():
     """JAX, told not to spend more time on a program than the laws spend in it."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILED_QUICKLY}"
@@ -232,4 +272,6 @@ FRAMEWORKS = (
     TORCH_FORMULAS,
     JAX,
     JAX_SINGLE,
+    TENSORFLOW,
+    TENSORFLOW_FORMULAS,
 )

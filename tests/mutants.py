@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import softplex as sx
+from frameworks import load_tensorflow
 
 
 class Wrong:
@@ -620,5 +621,76 @@ def a_loss_without_its_target(true):
         found = true.loss(x, y, *more, **options)
         total = true.smooth_max(x, **{k: v for k, v in options.items() if k != "reduction"}).sum()
         return still(found) + total - still(total)
+
+    return Wrong(true, loss=loss)
+
+
+# -- on TensorFlow's tensors ------------------------------------------------------------------------------------------
+
+
+def stopped(x):
+    return load_tensorflow().stop_gradient(x)
+
+
+@mutant(sx.entmax15, "backward_is_accurate", framework="tensorflow")
+def a_tape_gradient_one_percent_off(true):
+    def call(true, x, *more, **options):
+        p = true(x, *more, **options)
+        return stopped(p) + 1.01 * (p - stopped(p))
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.sparsemax, "forward_mode_is_accurate", framework="tensorflow")
+def silent_zeros_of_a_custom_gradient(true):
+    """What a way back without one of its own gives to a forward accumulator."""
+    return Wrong(true, call=lambda true, x, *more, **options: true(stopped(x), *more, **options) + 0.0 * x)
+
+
+@mutant(sx.softmax, "higher_orders_agree_with_differences", framework="tensorflow")
+def a_tape_jacobian_that_is_a_constant(true):
+    def call(true, x, **options):
+        still = stopped(x)
+        return true(still, **options) + true.jvp(still, x - still, **options)
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.entmax, "parameters_get_their_gradients", framework="tensorflow")
+def an_alpha_that_no_tape_sees(true):
+    def call(true, x, alpha=1.5, **options):
+        return true(x, alpha=alpha if isinstance(alpha, float) else stopped(alpha), **options)
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.sparsemax, "masked_entries_take_and_give_no_gradient", framework="tensorflow")
+def zero_times_a_nan_on_a_tape(true):
+    return Wrong(true, call=lambda true, x, *more, **options: true(x, *more, **options) + 0.0 * (x - stopped(x)))
+
+
+@mutant(sx.softmax, "second_derivatives_know_numbers_and_sinks", framework="tensorflow")
+def a_sink_that_tapes_forget(true):
+    def call(true, x, *more, sink=None, **options):
+        p = true(x, *more, **options)
+        return stopped(true(x, *more, sink=sink, **options)) + p - stopped(p)
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.entmax15, "the_gradient_of_a_loss_is_its_residual", framework="tensorflow")
+def a_taped_loss_without_its_target(true):
+    def loss(true, x, y, *more, **options):
+        found = true.loss(x, y, *more, **options)
+        total = load_tensorflow().reduce_sum(true.smooth_max(x))
+        return stopped(found) + total - stopped(total)
+
+    return Wrong(true, loss=loss)
+
+
+@mutant(sx.sparsemax, "losses_have_their_gradients_under_all_options", framework="tensorflow")
+def a_loss_that_takes_class_weights_for_constants(true):
+    def loss(true, x, y, weight=None, **options):
+        return true.loss(x, y, weight=weight if weight is None else stopped(weight), **options)
 
     return Wrong(true, loss=loss)

@@ -12,24 +12,22 @@ import numpy as np
 from softplex.backends.numpy import NUMPY
 from softplex.core.call import Backend
 
-UNSUPPORTED = ("tensorflow", "keras")
-
 
 def backend_of(x: Any, name: str) -> Backend:
     """The backend for an array, by the module of its type."""
     if type(x) is np.ndarray:
         return NUMPY
     root = type(x).__module__.partition(".")[0]
-    if root in UNSUPPORTED:
-        raise TypeError(
-            f"{name}: {type(x).__module__}.{type(x).__qualname__} is not supported; convert it to NumPy first"
-        )
     if isinstance(x, (np.ndarray, np.generic)):
         return NUMPY
     if root == "torch" or (root not in ("numpy", "builtins") and is_tensor(x)):
         from softplex.backends.torch.backend import backend_for
 
         return backend_for(x)
+    if root == "tensorflow":
+        from softplex.backends.tensorflow import backend as tensorflow_backend
+
+        return tensorflow_backend.backend_for(x)
     if root in ("jax", "jaxlib"):
         from softplex.backends.jax import backend as jax_backend
 
@@ -48,3 +46,10 @@ def backend_of(x: Any, name: str) -> Backend:
 def is_tensor(x: Any) -> bool:
     """Whether an array of another library's class is one of torch's tensors underneath."""
     return any(each.__module__ == "torch" and each.__name__ == "Tensor" for each in type(x).__mro__)
+
+
+def bare(value: Any) -> Any:
+    """The array that a variable of Keras holds; anything else as it is."""
+    if not type(value).__module__.startswith("keras."):
+        return value
+    return getattr(value, "value", value)

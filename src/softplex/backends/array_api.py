@@ -193,7 +193,7 @@ class ArrayApiBackend:
     def _rows(self, call: Call) -> tuple[Rows, dict[str, Number]]:
         xp = self.xp
         x = xp.astype(xp.astype(call.x, call.dtype), self.working)
-        mask = None if call.where is None else xp.broadcast_to(call.where, call.x.shape)
+        mask = None if call.where is None else self._spread(call.where, call.x)
         if call.length == 0:
             x, mask = xp.full((*call.batch, 1), -xp.inf, dtype=self.working), None
         else:
@@ -210,6 +210,10 @@ class ArrayApiBackend:
             dtype=call.dtype,
         )
         return rows, {name: self._column(call, value) for name, value in call.hyper.items()}
+
+    def _spread(self, mask: Array, x: Array) -> Array:
+        """A mask in the shape of x."""
+        return self.xp.broadcast_to(mask, x.shape)
 
     def _lined(self, call: Call, kind: Kind, array: Array) -> Array:
         """An operand as lines, with size 1 along the axes on which it does not depend."""

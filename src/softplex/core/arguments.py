@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from softplex.backends import backend_of
+from softplex.backends import backend_of, bare
 from softplex.core.arrays import Array, Number
 from softplex.core.call import Backend, Call, length_of
 from softplex.core.formula import Formula, Parameter
@@ -54,14 +54,16 @@ def read(
     axes = read_axes(axis, dim, len(array.shape), name)
     if not isinstance(empty, str) or empty not in ("zero", "nan"):
         raise ValueError(f"{name}: empty={empty!r} is not known; give 'zero' or 'nan'")
-    mask = None if where is None else read_mask(backend, where, array.shape, name)
+    mask = None if where is None else read_mask(backend, bare(where), array.shape, name)
     parameters = formula.parameters
     given = read_hyper(name, parameters, hyper)
     given["temperature"] = temperature
     if sink is not None:
         given["sink"] = sink
+    given = {key: value if type(value) is float else bare(value) for key, value in given.items()}
     values = {key: read_parameter(backend, name, key, value, array, axes) for key, value in given.items()}
-    length = length_of(array, axes) + int(sink is not None)
+    length = length_of(array, axes)
+    length = None if length is None else length + int(sink is not None)
     numbers = [(rule, values[rule.name], given[rule.name]) for rule in (*parameters, TEMPERATURE)]
     numbers += [(rule, value, value) for rule, value in formula.bound]
     invalid = None
@@ -126,7 +128,20 @@ def broadcasts(small: Sequence[int], large: Sequence[int]) -> bool:
         return True
     if len(small) > len(large):
         return False
-    return all(s in (1, size) for s, size in zip(reversed(small), reversed(large), strict=False))
+    return all(s in (1, size) or is_open(s, size) for s, size in zip(reversed(small), reversed(large), strict=False))
+
+
+def is_open(*sizes: Any) -> bool:
+    """Whether a graph leaves one of the sizes open: there it is None."""
+    return any(size is None for size in sizes)
+
+
+def same_shape(one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two shapes are the same, as far as they are known."""
+    one, other = tuple(one), tuple(other)
+    if one == other:
+        return True
+    return len(one) == len(other) and all(a == b or is_open(a, b) for a, b in zip(one, other, strict=True))
 
 
 def read_hyper(name: str, parameters: tuple[Parameter, ...], hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -161,7 +176,7 @@ def read_parameter(backend: Backend, name: str, key: str, value: Any, x: Array, 
 
 
 def check_range(
-    backend: Backend, name: str, parameter: Parameter, value: Number, given: Any, length: int
+    backend: Backend, name: str, parameter: Parameter, value: Number, given: Any, length: int | None
 ) -> Array | None:
     """Refuse a number that is not allowed; where it cannot be looked at, say where it is not."""
     visible = value if isinstance(value, float) else backend.visible(value, given)
@@ -179,9 +194,9 @@ def check_range(
 
 def read_like(call: Call, value: Any, what: str) -> Array:
     """An array of x's shape: a tangent, a cotangent or a distribution."""
-    array = call.backend.as_operand(value, f"{call.name}: {what}")
+    array = call.backend.as_operand(bare(value), f"{call.name}: {what}")
     shape = () if call.is_scalar else tuple(call.x.shape)
-    if tuple(array.shape) != shape:
+    if not same_shape(array.shape, shape):
         raise ValueError(f"{call.name}: {what} has shape {tuple(array.shape)}; it must have x's shape {shape}")
     return call.backend.xp.reshape(array, call.x.shape) if call.is_scalar else array
 

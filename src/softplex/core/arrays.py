@@ -84,6 +84,15 @@ class Namespace:
         return state
 
 
+def known(length: int | None) -> int:
+    """The length of rows, where what is asked of them cannot do without it."""
+    if length is None:
+        raise ValueError(
+            "the length of the normalised axis is left open in this graph; set it, as tf.ensure_shape does"
+        )
+    return length
+
+
 class Terms(NamedTuple):
     """One number for each competitor of a row: its entries, and the sink if there is one."""
 

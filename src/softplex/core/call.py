@@ -126,11 +126,12 @@ class Call(NamedTuple):
         return tuple([size for axis, size in enumerate(self.x.shape) if axis not in axes])
 
     @property
-    def length(self) -> int:
-        """How many entries a row has."""
+    def length(self) -> Any:
+        """How many entries a row has; None where a graph leaves that open."""
         return length_of(self.x, self.axes)
 
 
-def length_of(x: Array, axes: tuple[int, ...]) -> int:
-    """How many entries a row has that is normalised along these axes."""
-    return math.prod([x.shape[axis] for axis in axes])
+def length_of(x: Array, axes: tuple[int, ...]) -> Any:
+    """How many entries a row has that is normalised along these axes; None where a graph leaves that open."""
+    sizes = [x.shape[axis] for axis in axes]
+    return None if any(size is None for size in sizes) else math.prod(sizes)

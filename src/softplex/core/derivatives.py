@@ -30,6 +30,27 @@ def pulled_back(call: Call, formula: Any, g: Array, names: Sequence[str]) -> tup
     )
 
 
+def pushed_forward(call: Call, formula: Formula, t: Array) -> Array:
+    """J t, shape of x."""
+
+    def function(rows: Rows, hyper: Hyper, t: Array) -> tuple[Array]:
+        return (formula.solve(rows, hyper).jvp(rows.xp.astype(t, rows.xp.working)),)
+
+    kinds: list[tuple[Kind, Any]] = [("entries", call.dtype)]
+    return call.backend.run(call, function, [("entries", t)], kinds, asked=Asked("jvp", formula))[0]
+
+
+def gradient_of_maximum(call: Call, formula: Formula, g: Array) -> Array:
+    """The weights times g, one number a row: they are the gradient of the smooth maximum of the scores."""
+
+    def function(rows: Rows, hyper: Hyper, g: Array) -> tuple[Array]:
+        solution = formula.solve(rows, hyper)
+        return (solution.rows.sign * solution.value() * rows.xp.astype(g, rows.xp.working),)
+
+    kinds: list[tuple[Kind, Any]] = [("entries", call.dtype)]
+    return call.backend.run(call, function, [("row", g)], kinds)[0]
+
+
 def gradient_of_loss(call: Call, asked: Asked, scale: Array) -> Array:
     """The gradient in the scores of sum_r scale_r loss_r, the rows' losses being those of core/targets.py."""
     targets = asked.targets

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from softplex.core.arrays import Array, Namespace, Number
+from softplex.core.arrays import Array, Namespace, Number, known
 
 
 def two_sum(a: Array, b: Array) -> tuple[Array, Array]:
@@ -46,7 +46,7 @@ def shortfall_of(xp: Namespace, target: Number, a: Array) -> Array:
     value = xp.zeros_like(a[..., :1]) + target
     errors = xp.zeros_like(value)
     a = -a
-    while a.shape[-1] > 0:
+    while known(a.shape[-1]) > 0:
         half = a.shape[-1] // 2
         if a.shape[-1] % 2:
             value, error = two_sum(value, a[..., -1:])

@@ -31,9 +31,9 @@ class Parameter:
     includes_low: bool = True
     includes_high: bool = True
 
-    def allowed(self, value: Array, length: int) -> Array:
-        """Whether each value lies in the range; NaN does not."""
-        high = length if self.high is None else self.high
+    def allowed(self, value: Array, length: int | None) -> Array:
+        """Whether each value lies in the range, as far as the row's length is known; NaN does not."""
+        high = self.high if self.high is not None else math.inf if length is None else length
         above = value >= self.low if self.includes_low else value > self.low
         below = value <= high if self.includes_high else value < high
         if above is True:

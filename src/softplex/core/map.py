@@ -14,13 +14,13 @@ from numpy import ndarray
 
 from softplex.core import targets as losses
 from softplex.core.arguments import DEFAULT_AXIS, Axis, read, read_hyper, read_like, read_wrt
-from softplex.core.arrays import Array, Terms
-from softplex.core.call import Asked, Call, Kind
+from softplex.core.arrays import Array, Terms, known
+from softplex.core.call import Asked, Call
 from softplex.core.compose import Bound
-from softplex.core.derivatives import pulled_back
+from softplex.core.derivatives import pulled_back, pushed_forward
 from softplex.core.describe import call_signature, docstring
 from softplex.core.formula import Formula, Hyper, Parameter
-from softplex.core.roads import ROADS, entrance, handle_for, road_of
+from softplex.core.roads import AS_IT_STANDS, ROADS, entrance, handle_for, road_of
 from softplex.core.rows import Rows
 
 SCORES = "x"
@@ -40,6 +40,8 @@ class Map:
     equation: str = ""
     source: str = ""
     example: str = ""
+
+    autograph_info__ = AS_IT_STANDS
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -144,13 +146,7 @@ class Map:
         if found is not None:
             return found
         call = self._read(x, axis, **options)
-
-        def function(rows: Rows, hyper: Hyper, t: Array) -> tuple[Array]:
-            return (self.formula.solve(rows, hyper).jvp(rows.xp.astype(t, rows.xp.working)),)
-
-        operands: list[tuple[Kind, Array]] = [("entries", read_like(call, t, "t"))]
-        asked = Asked("jvp", self.formula)
-        return call.backend.run(call, function, operands, [("entries", call.dtype)], asked=asked)[0]
+        return pushed_forward(call, self.formula, read_like(call, t, "t"))
 
     @entrance
     def jacobian(self, x: Any, axis: Axis = DEFAULT_AXIS, **options: Any) -> Array:
@@ -179,7 +175,7 @@ class Map:
         call = self._read(x, axis, **options)
 
         def function(rows: Rows, hyper: Hyper) -> tuple[Array]:
-            xp, length = rows.xp, rows.x.shape[-1]
+            xp, length = rows.xp, known(rows.x.shape[-1])
             unit = xp.arange(length)
             identity = xp.astype(unit[:, None] == unit[None, :], xp.working)
             directions = xp.reshape(identity, (length, *(1 for _ in rows.x.shape[:-1]), length))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from itertools import count
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -23,6 +24,9 @@ OWNERS: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
 HANDLES = count(1)
 
+AS_IT_STANDS = {"softplex": "runs as it stands"}
+"""What carries this under the name `autograph_info__` TensorFlow's AutoGraph does not rewrite."""
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -34,13 +38,19 @@ def handle_for(owner: Any) -> str:
 
 
 def road_of(kind: type) -> Road | None:
-    """The road for arrays of a type, if their library has one; torch's is for what inherits from its tensors."""
+    """The road for arrays of a type, if their library has one, which may be that of a type it inherits from."""
     if kind in ROADS:
         return ROADS[kind]
     if any(each.__module__ == "torch" or each.__module__.startswith("torch.") for each in kind.__mro__):
         from softplex.backends.torch.road import road_for
 
         return road_for(kind)
+    for each in kind.__mro__:
+        library = each.__module__.partition(".")[0]
+        if library in ("keras", "tensorflow"):
+            roads: Any = import_module(f"softplex.backends.{library}.road")
+            found: Road | None = roads.road_for(kind)
+            return found
     ROADS[kind] = None
     return None
 
@@ -56,6 +66,7 @@ def entrance(method: F) -> F:
             return method(self, x, *args, **options)
         return road(name, method, self, x, args, options)
 
+    entered.autograph_info__ = AS_IT_STANDS  # type: ignore[attr-defined]
     return entered  # type: ignore[return-value]
 
 
@@ -85,4 +96,5 @@ def open_to_tensors(function: F) -> F:
             return function(x, *args, **options)
         return road(name, method, FUNCTIONS, x, args, options)
 
+    entered.autograph_info__ = AS_IT_STANDS  # type: ignore[attr-defined]
     return entered  # type: ignore[return-value]

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from softplex.core.arguments import read_like
-from softplex.core.arrays import Array, Namespace, Number
+from softplex.backends import bare
+from softplex.core.arguments import read_like, same_shape
+from softplex.core.arrays import Array, Namespace, Number, known
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.doubles import shortfall_of
 from softplex.core.formula import Hyper, Solution
@@ -49,10 +50,12 @@ def read_targets(
 ) -> Targets:
     """Check the targets of a loss."""
     backend, name = call.backend, call.name
+    known(call.length)
+    y, weight = bare(y), bare(weight)
     array, is_index = backend.as_targets(y, f"{name}: y")
     if not is_index:
         array = read_like(call, array, "y")
-    elif tuple(array.shape) != call.batch:
+    elif not same_shape(array.shape, call.batch):
         raise ValueError(
             f"{name}: y holds class indices and has shape {tuple(array.shape)}; it must have x's shape without the "
             f"normalised axis, {call.batch} (or be floating, of x's shape: distributions)"

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from softplex.core.arguments import DEFAULT_AXIS, Axis, read
-from softplex.core.arrays import Array, Namespace
+from softplex.core.arguments import DEFAULT_AXIS, Axis, read, same_shape
+from softplex.core.arrays import Array, Namespace, known
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.formula import Formula
-from softplex.core.roads import entrance, handle_for
+from softplex.core.roads import AS_IT_STANDS, entrance, handle_for
 from softplex.core.rows import Rows
 
 LAYOUTS = ("contiguous", "strided")
@@ -75,6 +75,8 @@ class Maxout:
     """
 
     name: str = "maxout"
+
+    autograph_info__ = AS_IT_STANDS
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "__name__", self.name)
@@ -172,7 +174,7 @@ class Maxout:
         groups = self._read(x, pieces, axis, layout, dtype, dim)
         call = groups.call
         g = call.backend.as_operand(g, f"{self.name}: g")
-        if tuple(g.shape) != groups.shape:
+        if not same_shape(g.shape, groups.shape):
             raise ValueError(
                 f"{self.name}: g has shape {tuple(g.shape)}; it must have the result's shape {groups.shape}"
             )
@@ -233,7 +235,7 @@ class Maxout:
         call = groups.call
         t = call.backend.as_operand(t, f"{self.name}: t")
         given = () if call.is_scalar else tuple(call.x.shape)
-        if tuple(t.shape) != given:
+        if not same_shape(t.shape, given):
             raise ValueError(f"{self.name}: t has shape {tuple(t.shape)}; it must have x's shape {given}")
         grouped = self._grouped(groups, call.backend.xp.reshape(t, call.x.shape))
         return self._run(groups, self.take, call.dtype, "jvp", [("entries", grouped)])
@@ -249,6 +251,7 @@ class Maxout:
     ) -> Groups:
         """Check the arguments."""
         call = read(self.name, Formula(), x, axis, dtype=dtype, dim=dim)
+        known(call.length)
         if layout not in LAYOUTS:
             raise ValueError(f"{self.name}: layout={layout!r} is not known; give 'contiguous' or 'strided'")
         if pieces is None:

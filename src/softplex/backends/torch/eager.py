@@ -19,7 +19,7 @@ from softplex.backends.numpy import NDArray, NumpyBackend
 from softplex.backends.torch.modes import is_plain_cotangent
 from softplex.core.arrays import Terms
 from softplex.core.call import Asked, Call, Kind
-from softplex.core.derivatives import gradient_of_loss, pulled_back
+from softplex.core.derivatives import gradient_of_loss, gradient_of_maximum, pulled_back
 from softplex.core.formula import Hyper
 from softplex.core.rows import Rows
 from softplex.native.calls import computed
@@ -242,16 +242,10 @@ def back_from_loss(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...])
 
 
 def back_from_maximum(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
-    """The weights times the cotangent: they are the gradient of the smooth maximum of the scores that the map sees."""
+    """The weights times the cotangent."""
     call, (g,) = as_numpy(work.call, [cotangents[0]])
     assert work.asked is not None
-    formula = work.asked.formula
-
-    def function(rows: Rows, hyper: Hyper, g: NDArray) -> tuple[NDArray]:
-        solution = formula.solve(rows, hyper)
-        return (solution.rows.sign * solution.value() * g,)
-
-    found = VIEWS.run(call, function, [("row", np.reshape(g, call.batch))], [("entries", call.dtype)])[0]
+    found = gradient_of_maximum(call, work.asked.formula, np.reshape(widened(g), call.batch))
     return [as_tensor(found, work.call.x), *[None for _ in work.tensors[1:]]]
 
 

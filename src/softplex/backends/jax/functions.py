@@ -22,7 +22,7 @@ class JaxFunctions:
             self.float64 = jnp.float64
 
     def log1p(self, x: Array) -> Array:
-        """log(1 + x); XLA's in 64 bit is off by up to 128 ULP below 0, where Kahan's is not (Goldberg 1991, theorem 4)."""
+        """log(1 + x); below 0 XLA's in 64 bit is off by up to 128 ULP, Kahan's is not (Goldberg 1991, theorem 4)."""
         if self.int64 == jnp.int32:
             return jnp.log1p(x)
         # The barrier keeps XLA from taking u - 1 for x.

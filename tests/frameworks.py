@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import count
 
 import numpy as np
 
@@ -167,7 +168,7 @@ TORCH_FORMULAS = replace(
 
 
 COMPILED_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-PROGRAMS_KEPT = 40
+USES, PROGRAMS_KEPT = count(1), 40
 """The laws make thousands of programs, and each takes memory as long as it is kept."""
 
 
@@ -213,7 +214,7 @@ TENSORFLOW_FORMULAS = replace(TENSORFLOW, name="tensorflow formulas", dtypes=("f
 
 @cache
 def load_jax():
-    """JAX, told not to spend more time on a program than the laws spend in it. The tests of shards keep its defaults."""
+    """JAX, told not to spend more time on a program than the laws spend in it."""
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {COMPILED_QUICKLY}"
     return importlib.import_module("jax")
 
@@ -223,8 +224,7 @@ def forgetting():
     """Programs are dropped now and then."""
     jax = load_jax()
     yield
-    forgetting.uses = getattr(forgetting, "uses", 0) + 1
-    if forgetting.uses % PROGRAMS_KEPT == 0:
+    if next(USES) % PROGRAMS_KEPT == 0:
         jax.clear_caches()
 
 
@@ -247,7 +247,7 @@ def by_formulas_in_32_bit():
 JAX = Framework(
     "jax",
     "jax",
-    FLOATS,
+    ("float64",),
     jax_array,
     np.asarray,
     lambda array: isinstance(array, load_jax().Array),

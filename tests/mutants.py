@@ -6,6 +6,7 @@ Most are a true map behind a wrapper that spoils one call (`Wrong`); those of th
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,11 +49,13 @@ class Mutant:
 MUTANTS: list[Mutant] = []
 
 
-def mutant(of, law, dtype="float64", framework="numpy"):
-    """Enrol a function from the true map to the wrong one."""
+def mutant(of, law, dtype="float64", on=("numpy",)):
+    """Enrol a function from the true map to the wrong one, on each of some frameworks."""
 
     def enrol(make):
-        MUTANTS.append(Mutant(make.__name__, of, law, make, dtype, framework))
+        for framework in on:
+            name = make.__name__ if framework == "numpy" else f"{make.__name__} on {framework}"
+            MUTANTS.append(Mutant(name, of, law, make, dtype, framework))
         return make
 
     return enrol
@@ -522,7 +525,24 @@ def support_size_in_another_dtype(true):
     return Wrong(true, support_size=lambda true, *more, **options: true.support_size(*more, **options).astype(np.int32))
 
 
-# -- on tensors: values right, derivatives wrong ----------------------------------------------------------------------
+# -- where frameworks differentiate: values right, derivatives wrong ---------------------------------------------------
+
+
+FOLLOWED = ("torch", "jax")
+
+
+def still(array):
+    """The same numbers without their derivatives."""
+    if hasattr(array, "detach"):
+        return array.detach()
+    return importlib.import_module("jax").lax.stop_gradient(array)
+
+
+def numbers_of(array):
+    """The array with numbers for NaN and infinities."""
+    if hasattr(array, "nan_to_num"):
+        return array.nan_to_num()
+    return importlib.import_module("jax.numpy").nan_to_num(array)
 
 
 def with_derivatives_times(factor):
@@ -530,77 +550,77 @@ def with_derivatives_times(factor):
 
     def call(true, x, *more, **options):
         p = true(x, *more, **options)
-        return p.detach() + factor * (p - p.detach())
+        return still(p) + factor * (p - still(p))
 
     return call
 
 
-@mutant(sx.entmax15, "backward_is_accurate", framework="torch")
+@mutant(sx.entmax15, "backward_is_accurate", on=FOLLOWED)
 def a_gradient_one_percent_off(true):
     return Wrong(true, call=with_derivatives_times(1.01))
 
 
-@mutant(sx.softmax, "forward_mode_is_accurate", framework="torch")
+@mutant(sx.softmax, "forward_mode_is_accurate", on=FOLLOWED)
 def silent_zeros_of_an_operator(true):
-    return Wrong(true, call=lambda true, x, *more, **options: true(x.detach(), *more, **options))
+    return Wrong(true, call=lambda true, x, *more, **options: true(still(x), *more, **options))
 
 
-@mutant(sx.softmax, "higher_orders_agree_with_differences", framework="torch")
+@mutant(sx.softmax, "higher_orders_agree_with_differences", on=FOLLOWED)
 def a_jacobian_that_is_a_constant(true):
     def call(true, x, **options):
-        still = x.detach()
-        return true(still, **options) + true.jvp(still, x - still, **options)
+        here = still(x)
+        return true(here, **options) + true.jvp(here, x - here, **options)
 
     return Wrong(true, call=call)
 
 
-@mutant(sx.entmax, "autograd_checks_pass_in_all_arguments", framework="torch")
+@mutant(sx.entmax, "autograd_checks_pass_in_all_arguments", on=FOLLOWED)
 def an_alpha_without_a_gradient(true):
     def call(true, x, alpha=1.5, **options):
-        return true(x, alpha=alpha if isinstance(alpha, float) else alpha.detach(), **options)
+        return true(x, alpha=alpha if isinstance(alpha, float) else still(alpha), **options)
 
     return Wrong(true, call=call)
 
 
-@mutant(sx.sparsemax, "masked_entries_take_and_give_no_gradient", framework="torch")
+@mutant(sx.sparsemax, "masked_entries_take_and_give_no_gradient", on=FOLLOWED)
 def zero_times_a_hidden_nan(true):
-    return Wrong(true, call=lambda true, x, *more, **options: true(x, *more, **options) + 0.0 * (x - x.detach()))
+    return Wrong(true, call=lambda true, x, *more, **options: true(x, *more, **options) + 0.0 * (x - still(x)))
 
 
-@mutant(sx.softmax, "bad_rows_spoil_no_other_gradient", framework="torch")
+@mutant(sx.softmax, "bad_rows_spoil_no_other_gradient", on=FOLLOWED)
 def one_sum_for_all_rows(true):
     def call(true, x, *more, **options):
-        return true(x, *more, **options) * (1.0 + 0.0 * x.nan_to_num().sum())
+        return true(x, *more, **options) * (1.0 + 0.0 * numbers_of(x).sum())
 
     return Wrong(true, call=call)
 
 
-@mutant(sx.sparsemax, "losses_have_their_gradients_under_all_options", framework="torch")
+@mutant(sx.sparsemax, "losses_have_their_gradients_under_all_options", on=FOLLOWED)
 def a_loss_whose_gradient_forgets_the_temperature(true):
     def loss(true, x, y, *more, **options):
         found = true.loss(x, y, *more, **options)
         plain = true.loss(x, y, *more, **{**options, "temperature": 1.0})
-        return found.detach() + plain - plain.detach()
+        return still(found) + plain - still(plain)
 
     return Wrong(true, loss=loss)
 
 
-@mutant(sx.softmax, "second_derivatives_know_numbers_and_sinks", framework="torch")
+@mutant(sx.softmax, "second_derivatives_know_numbers_and_sinks", on=FOLLOWED)
 def a_sink_forgotten_at_second_order(true):
     def call(true, x, *more, sink=None, **options):
-        still = true(x, *more, sink=sink, **options).detach()
+        here = still(true(x, *more, sink=sink, **options))
         p = true(x, *more, **options)
-        return still + p - p.detach()
+        return here + p - still(p)
 
     return Wrong(true, call=call)
 
 
-@mutant(sx.entmax15, "the_gradient_of_a_loss_is_its_residual", framework="torch")
+@mutant(sx.entmax15, "the_gradient_of_a_loss_is_its_residual", on=FOLLOWED)
 def a_loss_without_its_target(true):
     def loss(true, x, y, *more, **options):
         found = true.loss(x, y, *more, **options)
         total = true.smooth_max(x, **{k: v for k, v in options.items() if k != "reduction"}).sum()
-        return found.detach() + total - total.detach()
+        return still(found) + total - still(total)
 
     return Wrong(true, loss=loss)
 

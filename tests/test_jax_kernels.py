@@ -14,10 +14,13 @@ from softplex.core.call import Asked
 from softplex.core.targets import read_targets
 from softplex.native import calls, cpu, reason
 
-jax = pytest.importorskip("jax", reason="JAX is not installed")
+pytest.importorskip("jax", reason="JAX is not installed")
 pytestmark = pytest.mark.skipif(cpu is None, reason=reason)
 
+from frameworks import load_jax  # noqa: E402
 from softplex.backends.jax import kernels  # noqa: E402
+
+jax = load_jax()
 
 EACH = [pytest.param(*call, id=f"{call[0].__name__} {call[1]}") for call in CALLS]
 WITH_GRADIENTS = [each for each in EACH if each.values[1] in ("loss", "loss of index", "cross_entropy")]

@@ -17,9 +17,10 @@ def test_the_mutant_is_caught(mutant):
     if framework.missing:
         pytest.skip(framework.missing)
     assert law.covers(name, framework, mutant.dtype)
-    law.check(laws.Case(mutant.of, name, framework, mutant.dtype))
-    with pytest.raises(CAUGHT):
-        law.check(laws.Case(mutant.make(mutant.of), name, framework, mutant.dtype))
+    with framework.setting():
+        law.check(laws.Case(mutant.of, name, framework, mutant.dtype))
+        with pytest.raises(CAUGHT):
+            law.check(laws.Case(mutant.make(mutant.of), name, framework, mutant.dtype))
 
 
 def test_every_mutant_has_a_name_of_its_own():

@@ -24,6 +24,8 @@ class Namespace:
         self.working = working
         self.eps = float(functions.finfo(working).eps)
         self.tiny = float(functions.finfo(working).smallest_normal)
+        # Slopes above it belong to weights too close to tau for any derivative to be known; so they stay finite.
+        self.steepest = min(1e100, 1e-8 * float(functions.finfo(working).max))
 
     def __getattr__(self, name: str) -> Any:
         function = getattr(self._functions, name)

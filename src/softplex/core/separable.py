@@ -154,10 +154,6 @@ class SeparableSolution(Solution):
         return self.rows.xp.following(lambda: closed(self.rows, self.hyper), super().conjugate)
 
 
-STEEPEST = 1e100
-"""Slopes above it belong to weights too close to tau for any derivative to be known; the bound keeps them finite."""
-
-
 def powers_of(xp: Namespace, p: Array, exponent: Number) -> Array:
     """p ** exponent where p > 0, else 0, also for exponents of 0 and below."""
     positive = p > 0.0

@@ -6,12 +6,10 @@ Dekker 1971; no range reduction by powers of two, which the array standard lacks
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from typing import NamedTuple
 
 from softplex.core.arrays import Array, Namespace
-from softplex.core.doubles import two_product, two_sum
+from softplex.core.doubles import two_product, two_quotient, two_sum
 
 HALVINGS = 14
 TERMS = 13
@@ -44,21 +42,21 @@ def multiply(xp: Namespace, a: Twofold, b: Twofold) -> Twofold:
     return normalised(high, low + (a.high * b.low + a.low * b.high))
 
 
-def inverse_factorials() -> list[tuple[float, float]]:
-    """1 / n! for n from TERMS down to 1, in two floats each."""
-    exact = [Fraction(1, math.factorial(n)) for n in range(TERMS, 0, -1)]
-    return [(float(value), float(value - Fraction(float(value)))) for value in exact]
-
-
 def exp(xp: Namespace, a: Twofold) -> Twofold:
     """The exponential, by its series at a / 2^14 and squarings of exp - 1: good to 2^-90 of 1 or of itself."""
     scale = 0.5**HALVINGS
     inside = xp.abs(a.high) < LARGEST
     r = Twofold(xp.clip(a.high, -LARGEST, LARGEST) * scale, xp.where(inside, a.low * scale, 0.0))
     zero = xp.zeros_like(r.high)
-    value = Twofold(zero, zero)
-    for high, low in inverse_factorials():
-        value = multiply(xp, add(value, Twofold(zero + high, zero + low)), r)
+    one = Twofold(zero + 1.0, zero)
+
+    def term(high: Array, low: Array, n: Array) -> tuple[Array, Array, Array]:
+        """1 + (r / n) value: from the last term of the series to its second."""
+        part = multiply(xp, r, Twofold(*two_quotient(xp, one.high, zero, n)))
+        return *add(multiply(xp, Twofold(high, low), part), one), n - 1.0
+
+    high, low, _ = xp.repeat(term, (*one, zero + float(TERMS)), TERMS - 1)
+    value = multiply(xp, Twofold(high, low), r)
 
     def squared(high: Array, low: Array) -> Twofold:
         """e^2x - 1 = 2 (e^x - 1) + (e^x - 1)^2."""
@@ -66,7 +64,7 @@ def exp(xp: Namespace, a: Twofold) -> Twofold:
         return add(Twofold(2.0 * high, 2.0 * low), multiply(xp, value, value))
 
     value = Twofold(*xp.repeat(squared, value, HALVINGS))
-    return add(value, Twofold(zero + 1.0, zero))
+    return add(value, one)
 
 
 def log(xp: Namespace, a: Twofold) -> Twofold:

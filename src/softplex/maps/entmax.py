@@ -13,7 +13,7 @@ from softplex.core.arrays import Array, Namespace, Number, Terms, choose_terms, 
 from softplex.core.formula import Hyper, Parameter, ratio
 from softplex.core.map import Map
 from softplex.core.rows import Rows
-from softplex.core.separable import STEEPEST, Separable, powers_of, weights_from_top
+from softplex.core.separable import Separable, powers_of, weights_from_top
 from softplex.core.threshold import last_supported, newton, shortfall
 
 
@@ -64,7 +64,7 @@ def moved(xp: Namespace, p: Array, d: Array, alpha: Number) -> Array:
 
 def slope(xp: Namespace, p: Array, alpha: Number) -> Array:
     """p^(2 - alpha) on the support; 0 everywhere at alpha = inf, where the weights are locally constant."""
-    power = xp.minimum(powers_of(xp, p, 2.0 - finite(xp, alpha)), STEEPEST)
+    power = xp.minimum(powers_of(xp, p, 2.0 - finite(xp, alpha)), xp.steepest)
     return xp.choose(alpha == xp.inf, lambda: xp.zeros_like(p), lambda: power)
 
 

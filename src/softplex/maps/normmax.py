@@ -14,7 +14,7 @@ from softplex.core.doubles import shortfall_of, two_quotient, two_sum
 from softplex.core.formula import Formula, Hyper, Parameter, Solution, ratio
 from softplex.core.map import Map
 from softplex.core.rows import Rows
-from softplex.core.separable import STEEPEST, powers_of, solved_near_top
+from softplex.core.separable import powers_of, solved_near_top
 from softplex.core.threshold import last_supported, newton, shortfall
 from softplex.core.twofold import Twofold, add, exp, log, multiply
 
@@ -149,7 +149,7 @@ class NormmaxSolution(Solution):
         xp, alpha, norm = self.rows.xp, self.hyper["alpha"], self._norm()
 
         def steepness(p: Array) -> Array:
-            return xp.minimum(powers_of(xp, p * norm, 2.0 - alpha), STEEPEST) / ((alpha - 1.0) * norm)
+            return xp.minimum(powers_of(xp, p * norm, 2.0 - alpha), xp.steepest) / ((alpha - 1.0) * norm)
 
         return each(steepness, self.weights)
 

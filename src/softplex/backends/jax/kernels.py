@@ -77,7 +77,7 @@ def computed(call: Call, asked: Asked, operands: list[jax.Array]) -> list[jax.Ar
         return _gradient(call, kernel, asked, operands)
     if asked.method == "support_size":
         return [_numbers(call, kernel, SUPPORT_SIZE, np.int64)]
-    if method not in ENTRIES:
+    if method not in ENTRIES or (method == "vjp" and "x" not in asked.names):
         return None
     if method == "residual" and asked.targets.is_index:
         return [_entries(call, kernel, RESIDUAL_OF_INDEX, index=_as_index(operands[0]))]

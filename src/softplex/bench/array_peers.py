@@ -56,14 +56,19 @@ def own_functions() -> dict[str, Prepare]:
 
 
 def jax_functions() -> dict[str, Prepare]:
-    """JAX's own; for the sparse maps, which it lacks, its softmax as a measure."""
+    """JAX's own."""
     nn = importlib.import_module("jax").nn
 
     def softmin(x: Any, axis: int) -> Any:
         return nn.softmax(-x, axis=axis)
 
-    measure = dict.fromkeys(("sparsemax", "entmax15", "entmax(1.3)"), nn.softmax)
-    return functions_of({"softmax": nn.softmax, "log_softmax": nn.log_softmax, "softmin": softmin, **measure})
+    return functions_of({"softmax": nn.softmax, "log_softmax": nn.log_softmax, "softmin": softmin})
+
+
+def measure_functions() -> dict[str, Prepare]:
+    """JAX's softmax, whatever is asked for: a measure for what JAX lacks."""
+    softmax = importlib.import_module("jax").nn.softmax
+    return functions_of(dict.fromkeys(("sparsemax", "entmax15", "entmax(1.3)"), softmax))
 
 
 def optax_functions() -> dict[str, Prepare]:

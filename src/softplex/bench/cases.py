@@ -240,9 +240,9 @@ CASES = (
     ),
     Case(
         "arrays-entmax",
-        "in compiled JAX functions, against JAX's softmax: entmax15, entmax(1.3)",
-        ("array entmax15", "array entmax(1.3)"),
-        (Goal("JAX"),),
+        "in compiled JAX functions: sparsemax, entmax15, entmax(1.3)",
+        ("array sparsemax", "array entmax15", "array entmax(1.3)"),
+        (Goal("JAX's softmax"),),
     ),
     Case(
         "memory",

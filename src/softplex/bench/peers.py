@@ -122,6 +122,11 @@ def jax_peer() -> Peer:
     )
 
 
+def jax_softmax_peer() -> Peer:
+    """JAX's softmax as a measure for the maps that JAX lacks."""
+    return Peer("JAX's softmax", "jax", array_peers.measure_functions(), threads="as JAX")
+
+
 def optax_peer() -> Peer:
     """The simplex by sorting, compiled by JAX."""
     return Peer("optax", "optax", array_peers.optax_functions(), threads="as JAX")
@@ -275,6 +280,7 @@ PEERS: Mapping[str, Callable[[], Peer]] = {
     "PyTorch": torch_peer,
     "SciPy": scipy_peer,
     "JAX": jax_peer,
+    "JAX's softmax": jax_softmax_peer,
     "optax": optax_peer,
     "PyTorch's backward": torch_backward_peer,
     "PyTorch's operator": torch_operator_peer,

@@ -73,6 +73,13 @@ if importlib.util.find_spec("torch"):
     assert np.allclose(layers.Quarterpower()(rows), sx.quarterpower(x)) and "Quarterpower" in layers.__all__
     assert np.allclose(layers.QuarterpowerLoss()(rows, torch.tensor(y)), sx.quarterpower.loss(x, y))
     assert pickle.loads(pickle.dumps(layers.Quarterpower(0))).dim == 0
+if importlib.util.find_spec("keras") and importlib.util.find_spec("jax"):
+    import softplex.keras as layers
+    layers.register()
+    import keras
+    assert np.allclose(layers.Quarterpower()(x), sx.quarterpower(x), rtol=1e-5) and "Quarterpower" in layers.__all__
+    assert keras.activations.get("quarterpower") is layers.quarterpower
+    assert np.allclose(keras.losses.get("quarterpower_loss")(y, x), sx.quarterpower.loss(x, y), rtol=1e-5)
 reference.teach("quarterpower", alpha=1.25)
 chosen = ["-k", "quarterpower and (numpy or strict)", "-q", "-p", "no:cacheprovider", "-p", "no:xdist"]
 sys.exit(pytest.main([*chosen, "-c", CONFIG, TESTS]))
@@ -105,6 +112,7 @@ def test_one_file_and_one_line_give_a_map_everything(tmp_path):
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(tmp_path), str(tests)]),
         "PYTHONDONTWRITEBYTECODE": "1",
+        "KERAS_BACKEND": "jax",
     }
     done = subprocess.run(
         [sys.executable, "-c", session],

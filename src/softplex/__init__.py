@@ -1,9 +1,10 @@
 """softplex: the softmax family for arrays: scores in, weights out, with every derivative and the losses.
 
-The names below are the public ones; what they promise is said in their docstrings. Array means an array of NumPy, a
-tensor of PyTorch, or an array of another array-API library; what comes out is of the library that x is of. PyTorch
-follows the calls: results can be differentiated. `softplex.torch` has modules, losses and attention; it is imported on
-its own, for importing softplex imports NumPy alone.
+The names below are the public ones; what they promise is said in their docstrings. Array means an array of NumPy or
+JAX, a tensor of PyTorch, TensorFlow or Keras, or an array of another array-API library; what comes out is of the
+library that x is of. These frameworks follow the calls: results can be differentiated. `softplex.torch` has modules,
+losses and attention, `softplex.keras` layers, activations and losses; they are imported on their own, for importing
+softplex imports NumPy alone.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from softplex.core.formula import Formula, Parameter
 
 ARGUMENTS = """
 Arguments:
-    x: scores of any shape: a NumPy array, list or number, a PyTorch tensor, or an array of another array-API library;
-        float64, float32, float16 or bfloat16 (integers and booleans become the default float).
+    x: scores of any shape: a NumPy array, list or number, an array or tensor of JAX, PyTorch, TensorFlow or Keras, or
+        an array of another array-API library; float64, float32, float16 or bfloat16 (integers and booleans become the
+        default float).
     axis: the axis, or tuple of axes, along which the weights are made; None for all. `dim` means the same.
     temperature: positive and finite; a scalar, or an array that broadcasts against x with size 1 along the axis.
     where: booleans that broadcast to x; False entries weigh 0, pass no gradient and may hold anything.
@@ -23,8 +24,8 @@ Arguments:
 
 RETURNS = """
 Returns:
-    An array of the library and the shape of x; PyTorch differentiates it. Methods: vjp, jvp, jacobian, support_size,
-    regularizer, smooth_max, loss, residual, bind.
+    An array of the library and the shape of x, which that library differentiates if it can. Methods: vjp, jvp,
+    jacobian, support_size, regularizer, smooth_max, loss, residual, bind.
 
 Raises:
     TypeError: for a dtype or keyword that is not taken.

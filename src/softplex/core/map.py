@@ -31,7 +31,7 @@ SCORES = "x"
 class Map:
     """A map from scores to weights; call it as a function. Its methods give the derivatives and the loss.
 
-    Arrays are NumPy's, tensors of PyTorch, or of another array-API library; results are of the library that x is of.
+    Arrays are those of NumPy, JAX, PyTorch, TensorFlow, Keras or another array-API library; results are of x's library.
     """
 
     name: str

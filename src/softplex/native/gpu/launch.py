@@ -1,0 +1,245 @@
+"""A checked call on tensors handed to the Triton kernels, or declined: then the formulas compute it.
+
+What is declined depends on the call alone: formulas without a kernel, float64, an alpha that is an array or above 2, soft
+and smoothed targets. Nothing waits for the device, and all memory is torch's. No formula lives here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softplex.core.call import Asked, Call
+from softplex.native.gpu import maps, short
+from softplex.native.gpu.places import Places, places_of
+from softplex.native.gpu.widths import LONGEST, block_for
+from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
+
+TYPES = (torch.float32, torch.float16, torch.bfloat16)
+VALUE, VJP, JVP, RESIDUAL, LOSS, LOSS_AND_RESIDUAL, SUPPORT_SIZE, BACKWARD = range(8)
+"""The methods of short.py."""
+
+METHODS = {"value": VALUE, "vjp": VJP, "jvp": JVP, "residual": RESIDUAL, "support_size": SUPPORT_SIZE}
+METHODS |= {"loss": LOSS, "cross_entropy": LOSS, "gradient": RESIDUAL}
+MILD = 2.0**60
+"""Temperatures up to it, and down to its inverse, leave a float32 what it is."""
+
+NO_CLASS = -(2**63)
+"""No index is this one."""
+
+
+class Solver(NamedTuple):
+    """A kernel of maps.py, and alpha - 1 for those that have one."""
+
+    number: int
+    is_negated: bool
+    a: float = 1.0
+
+
+def solver_of(kernel: Kernel, hyper: dict[str, Any]) -> Solver | None:
+    """What solves a map, whose alpha may say that it is another one; None where that is beyond the kernels."""
+    if kernel.number == MAXOUT:
+        return None
+    if kernel.number != maps.ENTMAX.value:
+        return Solver(kernel.number, kernel.negated, 0.5 if kernel.number == maps.ENTMAX15.value else 1.0)
+    alpha = {**kernel.fixed, **hyper}.get("alpha")
+    if not isinstance(alpha, float) or not 1.0 <= alpha <= 2.0:
+        return None
+    known = {1.0: SOFTMAX, 1.5: maps.ENTMAX15.value, 2.0: maps.SPARSEMAX.value}
+    return Solver(known.get(alpha, maps.ENTMAX.value), kernel.negated, alpha - 1.0)
+
+
+def computed(call: Call, asked: Asked, operands: Sequence[Tensor]) -> list[Tensor] | None:
+    """The results of a call by its kernel, or None."""
+    kernel = kernel_of(asked.formula)
+    method = METHODS.get(asked.method)
+    if kernel is None or method is None or call.dtype not in TYPES or call.x.numel() == 0:
+        return None
+    solver = solver_of(kernel, dict(call.hyper))
+    if solver is None:
+        return None
+    targets = asked.targets
+    if targets is not None and (not targets.is_index or targets.smoothing != 0.0):
+        return None
+    if method in (RESIDUAL, LOSS, LOSS_AND_RESIDUAL) and solver.number == LOG_SOFTMAX:
+        solver = solver._replace(number=SOFTMAX)
+    return launched(Work.of(call, solver, method, operands, targets))
+
+
+class Work(NamedTuple):
+    """What a kernel is asked to do."""
+
+    call: Call
+    solver: Solver
+    method: int
+    operand: Tensor | None = None
+    classes: Tensor | None = None
+    class_weights: Tensor | None = None
+    scale: Tensor | None = None
+    ignored: int = NO_CLASS
+
+    @classmethod
+    def of(cls, call: Call, solver: Solver, method: int, operands: Sequence[Tensor], targets: Any) -> Work:
+        """The operands by their names."""
+        if targets is None:
+            return cls(call, solver, method, operands[0] if operands else None)
+        has_scale = method == RESIDUAL and len(operands) > (1 if targets.weight is None else 2)
+        return cls(
+            call,
+            solver,
+            method,
+            classes=operands[0].reshape(-1),
+            class_weights=None if targets.weight is None or len(operands) < 2 else operands[1].contiguous(),
+            scale=operands[-1] if has_scale else None,
+            ignored=NO_CLASS if targets.ignore_index is None else targets.ignore_index,
+        )
+
+
+def launched(work: Work) -> list[Tensor] | None:
+    """Allocate the results and launch."""
+    call = work.call
+    x = (call.x if call.x.dtype == call.dtype else call.x.to(call.dtype)).detach()
+    where = None if call.where is None else call.where.expand(x.shape).view(torch.uint8)
+    if call.length > LONGEST:
+        return None
+    is_rows_alone = work.method in (LOSS, SUPPORT_SIZE)
+    entries = None if is_rows_alone else torch.empty_like(x)
+    figures: list[Tensor] = []
+    if work.method in (LOSS, LOSS_AND_RESIDUAL):
+        figures = [x.new_empty(call.batch, dtype=torch.float64) for _ in range(2)]
+    elif work.method == SUPPORT_SIZE:
+        figures = [x.new_empty(call.batch, dtype=torch.int64)]
+    operand = None if work.operand is None else work.operand.detach()
+    launch_short(work, x, operand, where, entries, figures)
+    return figures if entries is None else [entries, *figures]
+
+
+def launch_short(
+    work: Work,
+    x: Tensor,
+    operand: Tensor | None,
+    where: Tensor | None,
+    entries: Tensor | None,
+    figures: list[Tensor],
+    is_lenient: bool = False,
+) -> None:
+    """Run the kernel of rows that fit on the chip."""
+    call, solver = work.call, work.solver
+    lying = [tensor for tensor in (x, operand, entries, where) if tensor is not None]
+    places = places_of(lying, call.axes)
+    if places is None:
+        plainly = [tensor.contiguous() for tensor in lying]
+        raise NotImplementedError(plainly)
+    strides = dict(zip(map(id, lying), places.strides, strict=True))
+    unit = all(step[3] == 1 for step in places.strides[: len(lying) - (where is not None)]) and len(places.row) == 1
+    is_batch_unit = not unit and all(step[2] == 1 for step in places.strides[: len(lying) - (where is not None)])
+    block = block_for(places.n, is_batch_unit)
+    heat = temperature_of(call, places)
+    sink = None if call.sink is None else row_numbers(call, call.sink, torch.float64)
+    high, low = parts(solver.a)
+    none = (0,) * 5
+    with on_device(x):
+        short.short_rows[(-(-places.rows // block.rows),)](
+            x,
+            operand,
+            where,
+            entries,
+            figures[0] if figures else None,
+            figures[1] if len(figures) > 1 else None,
+            heat.numbers,
+            sink,
+            work.classes,
+            work.class_weights,
+            None if work.scale is None else work.scale.expand(call.batch).reshape(-1).to(torch.float64),
+            places.n,
+            places.rows,
+            places.sizes,
+            strides[id(x)],
+            none if operand is None else strides[id(operand)],
+            none if where is None else strides[id(where)],
+            none if entries is None else strides[id(entries)],
+            heat.coolness,
+            high,
+            low,
+            work.ignored,
+            MAP=solver.number,
+            METHOD=work.method,
+            IS_NEGATED=solver.is_negated,
+            IS_PRECISE=call.dtype not in (torch.float16, torch.bfloat16),
+            TEMPERATURE=heat.kind,
+            HAS_SINK=sink is not None,
+            HAS_WHERE=where is not None,
+            HAS_WEIGHTS=work.class_weights is not None,
+            HAS_SCALE=work.scale is not None,
+            EMPTY_IS_NAN=math.isnan(call.empty_value),
+            IS_LENIENT=is_lenient,
+            BATCH_DIMS=len(places.batch),
+            BATCH_IS_UNIT=is_batch_unit,
+            ROW_DIMS=len(places.row),
+            IS_UNIT=unit,
+            WHERE_IS_UNIT=where is not None and len(places.row) == 1 and strides[id(where)][3] == 1,
+            VECTOR=vector_of(places, x.element_size()) if unit else 1,
+            ROWS=block.rows,
+            WIDTH=block.width,
+            num_warps=block.warps,
+            enable_fp_fusion=False,
+        )
+
+
+class Heat(NamedTuple):
+    """The temperature as kernels take it."""
+
+    kind: int
+    coolness: float = 1.0
+    numbers: Tensor | None = None
+
+
+def temperature_of(call: Call, places: Places) -> Heat:
+    """A number that is mild is a float of 16-bit rows; all else, and what is not allowed, is one float64 a row."""
+    number = call.temperature
+    if isinstance(number, float) and call.invalid is None:
+        if number == 1.0:
+            return Heat(0)
+        if call.dtype in (torch.float16, torch.bfloat16) and 1.0 / MILD <= number <= MILD:
+            return Heat(1, 1.0 / number)
+        return Heat(2, 1.0, torch.full((places.rows,), number, dtype=torch.float64, device=call.x.device))
+    if isinstance(number, float):
+        number = torch.full((), number, dtype=torch.float64, device=call.x.device)
+    if call.invalid is not None:
+        number = torch.where(call.invalid, math.nan, number)
+    return Heat(2, 1.0, row_numbers(call, number, torch.float64))
+
+
+def row_numbers(call: Call, value: Any, dtype: torch.dtype) -> Tensor:
+    """A parameter as one number a row."""
+    rows = math.prod(call.batch)
+    if isinstance(value, float):
+        return torch.full((rows,), value, dtype=dtype, device=call.x.device)
+    value = value.detach()
+    if value.ndim == call.x.ndim:
+        value = value.squeeze(call.axes)
+    return value.to(dtype).expand(call.batch).contiguous().reshape(-1)
+
+
+def parts(number: float) -> tuple[float, float]:
+    """A float64 as two float32."""
+    high = float(np.float32(number))
+    return high, float(np.float32(number - high))
+
+
+def vector_of(places: Places, itemsize: int) -> int:
+    """How many entries are loaded at once: those of 16 bytes, where all rows begin and end with so many."""
+    vector = 16 // itemsize
+    starts = [step for strides in places.strides for step in strides[:3]]
+    return vector if all(number % vector == 0 for number in (places.n, *starts)) else 1
+
+
+def on_device(x: Tensor) -> Any:
+    """The device of a tensor made the current one; nothing for the interpreter, which takes any memory."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

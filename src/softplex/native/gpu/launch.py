@@ -94,7 +94,7 @@ class Work(NamedTuple):
             call,
             solver,
             method,
-            classes=operands[0].reshape(-1),
+            classes=operands[0].reshape(-1).contiguous(),
             class_weights=None if targets.weight is None or len(operands) < 2 else operands[1].contiguous(),
             scale=operands[-1] if has_scale else None,
             ignored=NO_CLASS if targets.ignore_index is None else targets.ignore_index,
@@ -109,15 +109,25 @@ def launched(work: Work) -> list[Tensor] | None:
     if call.length > LONGEST:
         return None
     is_rows_alone = work.method in (LOSS, SUPPORT_SIZE)
-    entries = None if is_rows_alone else torch.empty_like(x)
+    entries = None if is_rows_alone else room_like(x)
     figures: list[Tensor] = []
     if work.method in (LOSS, LOSS_AND_RESIDUAL):
-        figures = [x.new_empty(call.batch, dtype=torch.float64) for _ in range(2)]
+        figures = [room(call.batch, torch.float64, x) for _ in range(2)]
     elif work.method == SUPPORT_SIZE:
-        figures = [x.new_empty(call.batch, dtype=torch.int64)]
+        figures = [room(call.batch, torch.int64, x)]
     operand = None if work.operand is None else work.operand.detach()
     launch_short(work, x, operand, where, entries, figures)
     return figures if entries is None else [entries, *figures]
+
+
+def room_like(x: Tensor) -> Tensor:
+    """A result of the shape of x, not set."""
+    return torch.empty_like(x)
+
+
+def room(shape: Sequence[int], dtype: torch.dtype, like: Tensor) -> Tensor:
+    """Another result or a kernel's scratch, not set, on the device of a tensor."""
+    return like.new_empty(shape, dtype=dtype)
 
 
 def launch_short(
@@ -156,7 +166,7 @@ def launch_short(
             sink,
             work.classes,
             work.class_weights,
-            None if work.scale is None else work.scale.expand(call.batch).reshape(-1).to(torch.float64),
+            None if work.scale is None else row_numbers(call, work.scale, torch.float64),
             places.n,
             places.rows,
             places.sizes,

@@ -122,8 +122,8 @@ def gaps(z, top, warmth, coolness, HAS_SINK: tl.constexpr, TEMPERATURE: tl.const
             low = low - low_top
         if TEMPERATURE == NARROW_TEMPERATURE:
             high = high * coolness
-        # No error of an infinite difference is a number; those of 16-bit scores do not matter.
-        low = tl.where(tl.abs(low) < 1e30, low, 0.0) if IS_PRECISE else tl.zeros(z.shape, tl.float32)
+    # Of infinite differences the error is no number, of large ones no exponential is left; 16-bit scores are exact enough.
+    low = tl.where(high > -1024.0, low, 0.0) if IS_PRECISE else tl.zeros(z.shape, tl.float32)
     return high, low
 
 

@@ -138,7 +138,7 @@ def short_rows(
         moved = settled(moved, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
         put(result, result_places, moved, is_inside)
     elif METHOD == SUPPORT_SIZE:
-        p = settled(p, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN).to(result.dtype.element_ty)
+        p = settled(p, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN).to(x.dtype.element_ty)
         count = tl.sum(((p != 0.0) & is_inside).to(tl.int64), 1)
         tl.store(figures + row, count, mask=is_row)
     else:

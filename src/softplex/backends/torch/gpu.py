@@ -1,0 +1,131 @@
+"""Plain tensors on a GPU: whole methods by the Triton kernels, with a way back for autograd.
+
+Backward is the kernels' vjp or gradient; where the backward pass is itself to be differentiated, and for what kernels
+decline, the formulas are differentiated. No formula and no kernel lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softplex.backends.torch import eager
+from softplex.backends.torch.backend import TorchBackend
+from softplex.backends.torch.eager import Work
+from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
+from softplex.core.call import Asked, Call, Kind
+from softplex.native import formulas_only, gpu
+
+
+def is_taken(x: Tensor) -> bool:
+    """Whether kernels may read the numbers of a tensor where they lie."""
+    return type(x) in PLAIN and x.is_cuda and x.layout is torch.strided and not is_transformed()
+
+
+@lru_cache
+def backend_on_gpu(device: torch.device) -> GpuBackend | None:
+    """The backend of a GPU; None where there is no Triton."""
+    return GpuBackend(device) if gpu.is_there() else None
+
+
+class GpuBackend(TorchBackend):
+    """Plain tensors on a GPU, outside of all transforms. Numbers are not looked at, which would wait for the device."""
+
+    def run(
+        self,
+        call: Call,
+        function: Callable[..., tuple[Tensor, ...]],
+        operands: Sequence[tuple[Kind, Tensor]],
+        results: Sequence[tuple[Kind, Any]],
+        out: Any = None,
+        asked: Asked | None = None,
+    ) -> list[Tensor]:
+        """By a kernel if there is one, else as differentiable functions."""
+        if out is None and asked is not None and not formulas_only():
+            work = eager.work_of(call, function, operands, results, asked)
+            found = answered(work) if all(self.may_read(tensor) for tensor in work.tensors) else None
+            if found is not None:
+                return found
+        return super().run(call, function, operands, results, out, asked)
+
+    def may_read(self, x: Tensor) -> bool:
+        """Whether a tensor of the call is plain, too."""
+        return is_taken(x)
+
+
+def answered(work: Work) -> list[Tensor] | None:
+    """The results, with a way back where one may be asked for; None where the kernels decline."""
+    found = computed(work)
+    if found is None:
+        return None
+    is_followed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in work.tensors)
+    if is_followed and not any(dtype is torch.int64 for _, dtype in work.results):
+        found = list(Answer.apply(work, found, *work.tensors))
+    return found
+
+
+def computed(work: Work) -> list[Tensor] | None:
+    """The results by the kernels, in the shapes that were asked for."""
+    from softplex.native.gpu import launch
+
+    assert work.asked is not None
+    call, operands = work.call, [tensor for _, tensor in work.operands]
+    with torch.no_grad():
+        found = launch.computed(call, work.asked, operands)
+    if found is None:
+        return None
+    shaped = zip(found, work.results, strict=True)
+    return [one.reshape(()) if call.is_scalar and kind == "entries" else one.to(dtype) for one, (kind, dtype) in shaped]
+
+
+class Answer(torch.autograd.Function):
+    """Any method that kernels have, and its derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, work: Work, found: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """What is known already."""
+        ctx.work = work.hollow()
+        ctx.save_for_backward(*tensors, work.call.where, work.call.invalid)
+        is_loss = work.asked is not None and work.asked.method in ("loss", "cross_entropy")
+        if is_loss and not any(ctx.needs_input_grad[2 + len(work.names) :]):
+            ctx.mark_non_differentiable(found[1])  # the weights of the rows are the targets' alone
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """By the kernels where nobody follows, else by differentiating the formulas."""
+        wanted = ctx.needs_input_grad[2:]
+        *tensors, where, invalid = ctx.saved_tensors
+        work = ctx.work.with_tensors(tuple(tensors))
+        work = work._replace(call=work.call._replace(where=where, invalid=invalid))
+        found = None
+        if not torch.is_grad_enabled() and not formulas_only() and not any(map(is_batched, cotangents)):
+            found = taken_back(work, cotangents, wanted)
+        if found is None:
+            found = eager.differentiated(work, cotangents, wanted)
+        return (None, None, *found)
+
+
+def taken_back(work: Work, cotangents: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> list[Tensor | None] | None:
+    """The cotangent of the scores, where it alone is asked for and kernels have it."""
+    from softplex.native.gpu import launch
+
+    if not wanted[0] or any(wanted[1:]) or work.asked is None:
+        return None
+    asked, operands = work.asked, [tensor for _, tensor in work.operands]
+    g = cotangents[0]
+    if asked.method == "value":
+        word, operands = Asked("vjp", asked.formula), [g.reshape(work.call.x.shape)]
+    elif asked.method in ("loss", "cross_entropy"):
+        weight = operands[1] if len(operands) > 1 else None
+        targets = replace(asked.targets, y=operands[0], weight=weight)
+        word, operands = Asked("gradient", asked.formula, targets), [*operands, g]
+    else:
+        return None
+    found = launch.computed(work.call, word, operands)
+    return None if found is None else [found[0].to(work.call.x.dtype), *[None for _ in wanted[1:]]]

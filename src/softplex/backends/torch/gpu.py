@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softplex.backends.torch import eager
+from softplex.backends.torch import eager, quick
 from softplex.backends.torch.backend import TorchBackend
 from softplex.backends.torch.eager import Work
 from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
 from softplex.core.call import Asked, Call, Kind
+from softplex.maps import log_softmax, softmax
 from softplex.native import formulas_only, gpu
 
 
@@ -90,7 +91,11 @@ class Answer(torch.autograd.Function):
     def forward(ctx: Any, work: Work, found: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
         """What is known already."""
         ctx.work = work.hollow()
-        ctx.save_for_backward(*tensors, work.call.where, work.call.invalid)
+        ctx.keeps_weights = tells_enough(work, ctx.needs_input_grad[2:])
+        if ctx.keeps_weights:
+            ctx.save_for_backward(found[0])
+        else:
+            ctx.save_for_backward(*tensors, work.call.where)
         is_loss = work.asked is not None and work.asked.method in ("loss", "cross_entropy")
         if is_loss and not any(ctx.needs_input_grad[2 + len(work.names) :]):
             ctx.mark_non_differentiable(found[1])  # the weights of the rows are the targets' alone
@@ -100,15 +105,49 @@ class Answer(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """By the kernels where nobody follows, else by differentiating the formulas."""
         wanted = ctx.needs_input_grad[2:]
-        *tensors, where, invalid = ctx.saved_tensors
+        is_free = not torch.is_grad_enabled() and not formulas_only() and not any(map(is_batched, cotangents))
+        if ctx.keeps_weights:
+            (p,) = ctx.saved_tensors
+            return (None, None, back_from_weights(ctx.work, p, cotangents[0], is_free), *[None for _ in wanted[1:]])
+        *tensors, where = ctx.saved_tensors
         work = ctx.work.with_tensors(tuple(tensors))
-        work = work._replace(call=work.call._replace(where=where, invalid=invalid))
-        found = None
-        if not torch.is_grad_enabled() and not formulas_only() and not any(map(is_batched, cotangents)):
-            found = taken_back(work, cotangents, wanted)
-        if found is None:
-            found = eager.differentiated(work, cotangents, wanted)
-        return (None, None, *found)
+        work = work._replace(call=work.call._replace(where=where))
+        found = taken_back(work, cotangents, wanted) if is_free else None
+        return (None, None, *(eager.differentiated(work, cotangents, wanted) if found is None else found))
+
+
+def tells_enough(work: Work, wanted: Sequence[bool]) -> bool:
+    """Whether the way back needs the weights alone, so that the scores need not be kept."""
+    call, asked = work.call, work.asked
+    return (
+        asked is not None
+        and asked.method == "value"
+        and wanted[0]
+        and not any(wanted[1:])
+        and call.invalid is None
+        and call.x.dtype == call.dtype
+        and len(call.axes) == 1
+        and len(work.names) == 1
+        and (call.sink is None or asked.formula in (softmax.formula, log_softmax.formula))
+    )
+
+
+def back_from_weights(work: Work, p: Tensor, g: Tensor, is_free: bool) -> Tensor:
+    """The vjp from the weights, by the kernel or in operations that can be differentiated."""
+    from softplex.native.gpu import launch
+
+    assert work.asked is not None
+    call, formula = work.call, work.asked.formula
+    if is_free:
+        row = call._replace(x=p.reshape(1)) if call.is_scalar else call._replace(x=p)
+        found = launch.backward(row, formula, row.x, g)
+        if found is not None:
+            return found.reshape(p.shape)
+    options = {**call.hyper, "temperature": call.temperature, "sink": call.sink}
+    cut = quick.Cut(None, True, formula)
+    if call.is_scalar:
+        return quick.by_formula((cut, 0, 0, options), p.reshape(1), g.reshape(1)).reshape(())
+    return quick.by_formula((cut, 0, call.axes[0], options), p, g)
 
 
 def taken_back(work: Work, cotangents: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> list[Tensor | None] | None:

@@ -66,9 +66,14 @@ def precisely(near, low):
 
 @triton.jit
 def log1p(w):
-    """log(1 + w) for -1 < w <= 0, to an ULP or so of itself: 2 artanh(s) with s = f / (2 + f), 1 + w = 2^k (1 + f)."""
+    """log(1 + w) for -1 < w <= 0, to an ULP or so of itself."""
     u = 1.0 + w
-    lost = w - (u - 1.0)
+    return logarithm(u, w - (u - 1.0))
+
+
+@triton.jit
+def logarithm(u, lost):
+    """log(u + lost) of a positive u: 2 artanh(s) with s = f / (2 + f), u = 2^k (1 + f)."""
     bits = u.to(tl.int32, bitcast=True)
     exponent = (bits - 0x3F3504F3) >> 23
     f = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0

@@ -18,11 +18,12 @@ from torch import Tensor
 from softplex.core.call import Asked, Call
 from softplex.native.gpu import maps, short
 from softplex.native.gpu.places import Places, places_of
-from softplex.native.gpu.widths import LONGEST, block_for
+from softplex.native.gpu.widths import LONGEST, Block, block_for
 from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
 
-TYPES = (torch.float32, torch.float16, torch.bfloat16)
-VALUE, VJP, JVP, RESIDUAL, LOSS, LOSS_AND_RESIDUAL, SUPPORT_SIZE, BACKWARD = range(8)
+SIXTEEN_BIT = (torch.float16, torch.bfloat16)
+TYPES = (torch.float32, *SIXTEEN_BIT)
+VALUE, VJP, JVP, RESIDUAL, LOSS, LOSS_AND_RESIDUAL, SUPPORT_SIZE = range(7)
 """The methods of short.py."""
 
 METHODS = {"value": VALUE, "vjp": VJP, "jvp": JVP, "residual": RESIDUAL, "support_size": SUPPORT_SIZE}
@@ -108,16 +109,49 @@ def launched(work: Work) -> list[Tensor] | None:
     where = None if call.where is None else call.where.expand(x.shape).view(torch.uint8)
     if call.length > LONGEST:
         return None
-    is_rows_alone = work.method in (LOSS, SUPPORT_SIZE)
-    entries = None if is_rows_alone else room_like(x)
+    entries = None if work.method in (LOSS, SUPPORT_SIZE) else room_like(x)
     figures: list[Tensor] = []
     if work.method in (LOSS, LOSS_AND_RESIDUAL):
         figures = [room(call.batch, torch.float64, x) for _ in range(2)]
     elif work.method == SUPPORT_SIZE:
         figures = [room(call.batch, torch.int64, x)]
-    operand = None if work.operand is None else work.operand.detach()
-    launch_short(work, x, operand, where, entries, figures)
-    return figures if entries is None else [entries, *figures]
+    found = launch_short(work, x, where, entries, figures)
+    return figures if found is None else [found, *figures]
+
+
+def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
+    """The cotangent of the scores from the weights; None where they do not tell enough."""
+    kernel = kernel_of(formula)
+    solver = None if kernel is None else solver_of(kernel, dict(call.hyper))
+    if solver is None or p.dtype not in TYPES or call.length > LONGEST:
+        return None
+    if call.sink is not None and solver.number not in (SOFTMAX, LOG_SOFTMAX):
+        return None
+    lying = Lying.of(call, {"x": p, "operand": g.detach().reshape(p.shape), "result": room_like(p)})
+    heat = temperature_of(call, lying.places)
+    high, low = parts(solver.a)
+    with on_device(p):
+        short.backward_rows[lying.grid](
+            lying.tensors["x"],
+            lying.tensors["operand"],
+            lying.tensors["result"],
+            heat.numbers,
+            lying.places.n,
+            lying.places.rows,
+            lying.places.sizes,
+            lying.strides("x"),
+            lying.strides("operand"),
+            lying.strides("result"),
+            heat.coolness,
+            high,
+            low,
+            MAP=solver.number,
+            IS_NEGATED=solver.is_negated,
+            IS_PRECISE=p.dtype is torch.float32,
+            TEMPERATURE=heat.kind,
+            **lying.options(),
+        )
+    return lying.tensors["result"]
 
 
 def room_like(x: Tensor) -> Tensor:
@@ -130,36 +164,86 @@ def room(shape: Sequence[int], dtype: torch.dtype, like: Tensor) -> Tensor:
     return like.new_empty(shape, dtype=dtype)
 
 
+NOWHERE = (0,) * 5
+
+
+class Lying(NamedTuple):
+    """The tensors of the shape of x, how they lie, and what follows from it for a launch."""
+
+    tensors: dict[str, Tensor]
+    places: Places
+    is_unit: bool
+    """Whether neighbours in a row are neighbours in memory, in all of them but the mask."""
+    is_batch_unit: bool
+    """The same of the rows themselves."""
+
+    @classmethod
+    def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
+        """What is there of the tensors; copies of them in the rare case that they take more axes than kernels know."""
+        tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
+        places = places_of(list(tensors.values()), call.axes)
+        if places is None:
+            order = call.order
+            back = sorted(range(len(order)), key=order.__getitem__)
+            tensors = {name: one.permute(order).contiguous().permute(back) for name, one in tensors.items()}
+            places = places_of(list(tensors.values()), call.axes)
+            assert places is not None
+        steps = [step for name, step in zip(tensors, places.strides, strict=True) if name != "where"]
+        is_unit = len(places.row) == 1 and (places.n == 1 or all(step[3] == 1 for step in steps))
+        return cls(tensors, places, is_unit, not is_unit and all(step[2] == 1 for step in steps))
+
+    def strides(self, name: str) -> tuple[int, ...]:
+        """Those of one tensor."""
+        names = list(self.tensors)
+        return self.places.strides[names.index(name)] if name in names else NOWHERE
+
+    @property
+    def block(self) -> Block:
+        """What a program takes."""
+        return block_for(self.places.n, self.is_batch_unit)
+
+    @property
+    def grid(self) -> tuple[int]:
+        """How many programs."""
+        return (-(-self.places.rows // self.block.rows),)
+
+    def options(self) -> dict[str, Any]:
+        """What a kernel is compiled for."""
+        block = self.block
+        return {
+            "BATCH_DIMS": len(self.places.batch),
+            "BATCH_IS_UNIT": self.is_batch_unit,
+            "ROW_DIMS": len(self.places.row),
+            "IS_UNIT": self.is_unit,
+            "VECTOR": vector_of(self.places, self.tensors["x"].element_size()) if self.is_unit else 1,
+            "ROWS": block.rows,
+            "WIDTH": block.width,
+            "num_warps": block.warps,
+            "enable_fp_fusion": False,
+        }
+
+
 def launch_short(
     work: Work,
     x: Tensor,
-    operand: Tensor | None,
     where: Tensor | None,
     entries: Tensor | None,
     figures: list[Tensor],
     is_lenient: bool = False,
-) -> None:
-    """Run the kernel of rows that fit on the chip."""
+) -> Tensor | None:
+    """Run the kernel of rows that fit on the chip; the entries' results."""
     call, solver = work.call, work.solver
-    lying = [tensor for tensor in (x, operand, entries, where) if tensor is not None]
-    places = places_of(lying, call.axes)
-    if places is None:
-        plainly = [tensor.contiguous() for tensor in lying]
-        raise NotImplementedError(plainly)
-    strides = dict(zip(map(id, lying), places.strides, strict=True))
-    unit = all(step[3] == 1 for step in places.strides[: len(lying) - (where is not None)]) and len(places.row) == 1
-    is_batch_unit = not unit and all(step[2] == 1 for step in places.strides[: len(lying) - (where is not None)])
-    block = block_for(places.n, is_batch_unit)
-    heat = temperature_of(call, places)
+    operand = None if work.operand is None else work.operand.detach()
+    lying = Lying.of(call, {"x": x, "operand": operand, "where": where, "result": entries})
+    heat = temperature_of(call, lying.places)
     sink = None if call.sink is None else row_numbers(call, call.sink, torch.float64)
     high, low = parts(solver.a)
-    none = (0,) * 5
     with on_device(x):
-        short.short_rows[(-(-places.rows // block.rows),)](
-            x,
-            operand,
-            where,
-            entries,
+        short.short_rows[lying.grid](
+            lying.tensors["x"],
+            lying.tensors.get("operand"),
+            lying.tensors.get("where"),
+            lying.tensors.get("result"),
             figures[0] if figures else None,
             figures[1] if len(figures) > 1 else None,
             heat.numbers,
@@ -167,13 +251,13 @@ def launch_short(
             work.classes,
             work.class_weights,
             None if work.scale is None else row_numbers(call, work.scale, torch.float64),
-            places.n,
-            places.rows,
-            places.sizes,
-            strides[id(x)],
-            none if operand is None else strides[id(operand)],
-            none if where is None else strides[id(where)],
-            none if entries is None else strides[id(entries)],
+            lying.places.n,
+            lying.places.rows,
+            lying.places.sizes,
+            lying.strides("x"),
+            lying.strides("operand"),
+            lying.strides("where"),
+            lying.strides("result"),
             heat.coolness,
             high,
             low,
@@ -181,7 +265,7 @@ def launch_short(
             MAP=solver.number,
             METHOD=work.method,
             IS_NEGATED=solver.is_negated,
-            IS_PRECISE=call.dtype not in (torch.float16, torch.bfloat16),
+            IS_PRECISE=call.dtype not in SIXTEEN_BIT,
             TEMPERATURE=heat.kind,
             HAS_SINK=sink is not None,
             HAS_WHERE=where is not None,
@@ -189,17 +273,10 @@ def launch_short(
             HAS_SCALE=work.scale is not None,
             EMPTY_IS_NAN=math.isnan(call.empty_value),
             IS_LENIENT=is_lenient,
-            BATCH_DIMS=len(places.batch),
-            BATCH_IS_UNIT=is_batch_unit,
-            ROW_DIMS=len(places.row),
-            IS_UNIT=unit,
-            WHERE_IS_UNIT=where is not None and len(places.row) == 1 and strides[id(where)][3] == 1,
-            VECTOR=vector_of(places, x.element_size()) if unit else 1,
-            ROWS=block.rows,
-            WIDTH=block.width,
-            num_warps=block.warps,
-            enable_fp_fusion=False,
+            WHERE_IS_UNIT=lying.strides("where")[3] == 1 and len(lying.places.row) == 1,
+            **lying.options(),
         )
+    return lying.tensors.get("result")
 
 
 class Heat(NamedTuple):
@@ -216,7 +293,7 @@ def temperature_of(call: Call, places: Places) -> Heat:
     if isinstance(number, float) and call.invalid is None:
         if number == 1.0:
             return Heat(0)
-        if call.dtype in (torch.float16, torch.bfloat16) and 1.0 / MILD <= number <= MILD:
+        if call.dtype in SIXTEEN_BIT and 1.0 / MILD <= number <= MILD:
             return Heat(1, 1.0 / number)
         return Heat(2, 1.0, torch.full((places.rows,), number, dtype=torch.float64, device=call.x.device))
     if isinstance(number, float):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softplex.native.gpu.arithmetic import exponential, halves, log1p, log1p_of_rows, total
+from softplex.native.gpu.arithmetic import exponential, halves, log1p, log1p_of_rows, logarithm, total
 
 SOFTMAX: tl.constexpr = tl.constexpr(0)
 LOG_SOFTMAX: tl.constexpr = tl.constexpr(1)
@@ -64,6 +64,23 @@ def deformed(high, low, v, a):
     q = tl.where(is_inside, q, 0.0)
     whole, rest = halves(v)
     return tl.fma(q, whole, q * rest), q / (1.0 + w)
+
+
+@triton.jit
+def slopes_of(p, a, MAP: tl.constexpr):
+    """1 / omega'' of weights, or of their logarithms, that are known; 0 where nothing is weighed."""
+    if MAP == SOFTMAX:
+        slope = p
+    elif MAP == LOG_SOFTMAX:
+        slope = exponential(p, 0.0 * p, True)
+    elif MAP == SPARSEMAX:
+        slope = (p > 0.0).to(tl.float32)
+    elif MAP == ENTMAX15:
+        slope = tl.sqrt_rn(tl.where(p > 0.0, p, 0.0))
+    else:
+        logs = logarithm(tl.where(p > 0.0, p, 1.0), 0.0)
+        slope = tl.where(p > 0.0, exponential(logs * (1.0 - a).to(tl.float32), 0.0 * p, True), 0.0)
+    return slope
 
 
 @triton.jit

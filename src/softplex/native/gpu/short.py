@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 
 from softplex.native.gpu.arithmetic import halves, log1p_of_rows, total, two_sum
-from softplex.native.gpu.maps import LOG_SOFTMAX, conjugate, factor, solved, tail, weighed, weighed_alone
+from softplex.native.gpu.maps import LOG_SOFTMAX, conjugate, factor, slopes_of, solved, tail, weighed, weighed_alone
 from softplex.native.gpu.rows import (
     WIDE_TEMPERATURE,
     cooled,
@@ -31,7 +31,6 @@ RESIDUAL: tl.constexpr = tl.constexpr(3)
 LOSS: tl.constexpr = tl.constexpr(4)
 LOSS_AND_RESIDUAL: tl.constexpr = tl.constexpr(5)
 SUPPORT_SIZE: tl.constexpr = tl.constexpr(6)
-BACKWARD: tl.constexpr = tl.constexpr(7)
 
 NUMBERS = ("n", "rows", "sizes", "x_strides", "operand_strides", "where_strides", "result_strides", "ignored")
 
@@ -176,6 +175,60 @@ def short_rows(
             if HAS_SCALE:
                 residual = tl.where(is_silent[:, None], 0.0, residual)
             put(result, result_places, residual, is_inside)
+
+
+@triton.jit(do_not_specialize=NUMBERS)
+def backward_rows(
+    weights,
+    operand,
+    result,
+    temperature,
+    n,
+    rows,
+    sizes,
+    x_strides,
+    operand_strides,
+    result_strides,
+    coolness,
+    a_high,
+    a_low,
+    MAP: tl.constexpr,
+    IS_NEGATED: tl.constexpr,
+    IS_PRECISE: tl.constexpr,
+    TEMPERATURE: tl.constexpr,
+    BATCH_DIMS: tl.constexpr,
+    BATCH_IS_UNIT: tl.constexpr,
+    ROW_DIMS: tl.constexpr,
+    IS_UNIT: tl.constexpr,
+    VECTOR: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """The cotangents of the scores from those of the weights, which tell all: bad rows are NaN, what is dead is absent."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    is_row = row < rows
+    is_inside = inside(row, column, rows, n, VECTOR)
+    absent: tl.constexpr = float("-inf") if MAP == LOG_SOFTMAX else 0.0
+    places = starts(row, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
+    places += steps(column, sizes[2], x_strides, ROW_DIMS, IS_UNIT)
+    p = tl.load(weights + places, mask=is_inside, other=absent).to(tl.float32)
+    is_live = p != absent
+    places = starts(row, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
+    places += steps(column, sizes[2], operand_strides, ROW_DIMS, IS_UNIT)
+    g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
+    warmth = coolness
+    if TEMPERATURE == WIDE_TEMPERATURE:
+        warmth = number_of(temperature, row, is_row, 1.0)
+    a = tl.zeros([1], tl.float64) + a_high + a_low
+    sign: tl.constexpr = -1.0 if IS_NEGATED else 1.0
+    outer = cooled(tl.full([ROWS], sign, tl.float64), warmth, coolness, TEMPERATURE)
+    slope = slopes_of(p, a, MAP)
+    moved = product(slope, slope, outer, g, outer, MAP, VJP, False, TEMPERATURE, IS_PRECISE)
+    moved = tl.where(p == p, tl.where(is_live, moved, 0.0), float("nan"))
+    places = starts(row, sizes, result_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
+    places += steps(column, sizes[2], result_strides, ROW_DIMS, IS_UNIT)
+    put(result, places, moved, is_inside)
 
 
 @triton.jit

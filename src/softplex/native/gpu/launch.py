@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from softplex.core.call import Asked, Call
-from softplex.native.gpu import maps, short
+from softplex.native.gpu import long, maps, short, widths
 from softplex.native.gpu.places import Places, places_of
-from softplex.native.gpu.widths import LONGEST, Block, block_for
+from softplex.native.gpu.widths import Block, block_for
 from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
 
 SIXTEEN_BIT = (torch.float16, torch.bfloat16)
@@ -107,7 +107,7 @@ def launched(work: Work) -> list[Tensor] | None:
     call = work.call
     x = (call.x if call.x.dtype == call.dtype else call.x.to(call.dtype)).detach()
     where = None if call.where is None else call.where.expand(x.shape).view(torch.uint8)
-    if call.length > LONGEST:
+    if call.length > widths.LONGEST and work.method in (SUPPORT_SIZE, LOSS_AND_RESIDUAL):
         return None
     entries = None if work.method in (LOSS, SUPPORT_SIZE) else room_like(x)
     figures: list[Tensor] = []
@@ -115,7 +115,8 @@ def launched(work: Work) -> list[Tensor] | None:
         figures = [room(call.batch, torch.float64, x) for _ in range(2)]
     elif work.method == SUPPORT_SIZE:
         figures = [room(call.batch, torch.int64, x)]
-    found = launch_short(work, x, where, entries, figures)
+    run = launch_short if call.length <= widths.LONGEST else launch_long
+    found = run(work, x, where, entries, figures)
     return figures if found is None else [found, *figures]
 
 
@@ -123,34 +124,39 @@ def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
     """The cotangent of the scores from the weights; None where they do not tell enough."""
     kernel = kernel_of(formula)
     solver = None if kernel is None else solver_of(kernel, dict(call.hyper))
-    if solver is None or p.dtype not in TYPES or call.length > LONGEST:
+    if solver is None or p.dtype not in TYPES:
         return None
     if call.sink is not None and solver.number not in (SOFTMAX, LOG_SOFTMAX):
         return None
     lying = Lying.of(call, {"x": p, "operand": g.detach().reshape(p.shape), "result": room_like(p)})
     heat = temperature_of(call, lying.places)
     high, low = parts(solver.a)
+    arguments = {
+        "temperature": heat.numbers,
+        "n": lying.places.n,
+        "rows": lying.places.rows,
+        "sizes": lying.places.sizes,
+        "x_strides": lying.strides("x"),
+        "operand_strides": lying.strides("operand"),
+        "result_strides": lying.strides("result"),
+        "coolness": heat.coolness,
+        "a_high": high,
+        "a_low": low,
+        "MAP": solver.number,
+        "IS_NEGATED": solver.is_negated,
+        "IS_PRECISE": p.dtype is torch.float32,
+        "TEMPERATURE": heat.kind,
+    }
+    tensors = [lying.tensors[name] for name in ("x", "operand", "result")]
     with on_device(p):
-        short.backward_rows[lying.grid](
-            lying.tensors["x"],
-            lying.tensors["operand"],
-            lying.tensors["result"],
-            heat.numbers,
-            lying.places.n,
-            lying.places.rows,
-            lying.places.sizes,
-            lying.strides("x"),
-            lying.strides("operand"),
-            lying.strides("result"),
-            heat.coolness,
-            high,
-            low,
-            MAP=solver.number,
-            IS_NEGATED=solver.is_negated,
-            IS_PRECISE=p.dtype is torch.float32,
-            TEMPERATURE=heat.kind,
-            **lying.options(),
-        )
+        if call.length <= widths.LONGEST:
+            short.backward_rows[lying.grid](*tensors, **arguments, **lying.options())
+        else:
+            partial = room((2 * lying.places.rows * lying.parts,), torch.float64, p)
+            for is_last in (False, True):
+                long.backward_parts[(lying.places.rows * lying.parts,)](
+                    *tensors, partial, parts=lying.parts, IS_LAST=is_last, **arguments, **lying.part_options()
+                )
     return lying.tensors["result"]
 
 
@@ -207,6 +213,17 @@ class Lying(NamedTuple):
         """How many programs."""
         return (-(-self.places.rows // self.block.rows),)
 
+    @property
+    def parts(self) -> int:
+        """Into how many a long row is cut."""
+        return -(-self.places.n // widths.PART)
+
+    def part_options(self) -> dict[str, Any]:
+        """What a kernel of parts is compiled for."""
+        options = self.options()
+        del options["ROWS"], options["BATCH_IS_UNIT"]
+        return {**options, "WIDTH": widths.PART, "num_warps": block_for(widths.PART).warps}
+
     def options(self) -> dict[str, Any]:
         """What a kernel is compiled for."""
         block = self.block
@@ -221,6 +238,70 @@ class Lying(NamedTuple):
             "num_warps": block.warps,
             "enable_fp_fusion": False,
         }
+
+
+def launch_long(
+    work: Work, x: Tensor, where: Tensor | None, entries: Tensor | None, figures: list[Tensor]
+) -> Tensor | None:
+    """Run the kernels of rows in parts; the entries' results."""
+    call, solver = work.call, work.solver
+    operand = None if work.operand is None else work.operand.detach()
+    lying = Lying.of(call, {"x": x, "operand": operand, "where": where, "result": entries})
+    heat = temperature_of(call, lying.places)
+    high, low = parts(solver.a)
+    rows = lying.places.rows
+    partial = room((4 * rows * lying.parts,), torch.float64, x)
+    state = room((3 * rows,), torch.float64, x)
+    tensors = [lying.tensors.get(name) for name in ("x", "operand", "where")]
+    everywhere = {
+        "temperature": heat.numbers,
+        "classes": work.classes,
+        "n": lying.places.n,
+        "rows": rows,
+        "parts": lying.parts,
+        "sizes": lying.places.sizes,
+        "x_strides": lying.strides("x"),
+        "operand_strides": lying.strides("operand"),
+        "where_strides": lying.strides("where"),
+        "coolness": heat.coolness,
+        "a_high": high,
+        "a_low": low,
+        "MAP": solver.number,
+        "METHOD": work.method,
+        "IS_NEGATED": solver.is_negated,
+        "IS_PRECISE": call.dtype not in SIXTEEN_BIT,
+        "TEMPERATURE": heat.kind,
+        "HAS_WHERE": where is not None,
+        "WHERE_IS_UNIT": lying.strides("where")[3] == 1 and len(lying.places.row) == 1,
+        **lying.part_options(),
+    }
+    later = {
+        "class_weights": work.class_weights,
+        "ignored": work.ignored,
+        "HAS_SINK": call.sink is not None,
+        "HAS_WEIGHTS": work.class_weights is not None,
+        "EMPTY_IS_NAN": math.isnan(call.empty_value),
+    }
+    sink = None if call.sink is None else row_numbers(call, call.sink, torch.float64)
+    scale = None if work.scale is None else row_numbers(call, work.scale, torch.float64)
+    two = [*figures, None, None][:2]
+    with on_device(x):
+        long.survey[(rows * lying.parts,)](*tensors, partial, **everywhere)
+        long.merge[(rows,)](
+            *tensors, partial, state, figures=two[0], more_figures=two[1], sink=sink, **everywhere, **later
+        )
+        if entries is not None:
+            long.write[(rows * lying.parts,)](
+                *tensors,
+                lying.tensors["result"],
+                state,
+                scale=scale,
+                result_strides=lying.strides("result"),
+                HAS_SCALE=scale is not None,
+                **everywhere,
+                **later,
+            )
+    return lying.tensors.get("result")
 
 
 def launch_short(

@@ -214,7 +214,25 @@ def conjugate(high, low, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK:
 
 @triton.jit
 def convex_conjugate(high, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
-    """The sum of p (a gap - k) / (a + 1) with k = (v^a - 1) / a, for entmax15 2 (v - 1)."""
+    """The sum of `own_conjugate` over all competitors."""
+    found = total(own_conjugate(high, p, v, a, MAP), IS_PRECISE)
+    k, steepness = omega_constant(v, a, MAP)
+    if HAS_SINK:
+        found += tl.where(sink_p > 0.0, sink_p * (steepness * tl.where(sink_p > 0.0, sink_gap, 0.0) - k), 0.0)
+    return found / (steepness + 1.0)
+
+
+@triton.jit
+def own_conjugate(high, p, v, a, MAP: tl.constexpr):
+    """(a + 1) times an entry's part in Omega*: p (a gap - k)."""
+    k, steepness = omega_constant(v, a, MAP)
+    gap = steepness.to(tl.float32)[:, None] * tl.where(p > 0.0, high, 0.0)
+    return tl.where(p > 0.0, p * (gap - k.to(tl.float32)[:, None]), 0.0)
+
+
+@triton.jit
+def omega_constant(v, a, MAP: tl.constexpr):
+    """k = (w^a - 1) / a of the top's weight w, with which omega(p) = p (k + gap) / (a + 1); and a for each row."""
     if MAP == ENTMAX15:
         k = 2.0 * (v - 1.0)
     elif MAP == SPARSEMAX:
@@ -223,9 +241,4 @@ def convex_conjugate(high, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SIN
         y = a * tl.log(v)
         series = y * (1.0 + 0.5 * y * (1.0 + y / 3.0 * (1.0 + 0.25 * y)))
         k = tl.where(y > -1e-3, series, tl.exp(y) - 1.0) / a
-    steepness = tl.full(v.shape, 1.0, tl.float64) * a
-    own = tl.where(p > 0.0, p * (steepness.to(tl.float32)[:, None] * tl.where(p > 0.0, high, 0.0) - k.to(tl.float32)[:, None]), 0.0)
-    found = total(own, IS_PRECISE)
-    if HAS_SINK:
-        found += tl.where(sink_p > 0.0, sink_p * (steepness * tl.where(sink_p > 0.0, sink_gap, 0.0) - k), 0.0)
-    return found / (steepness + 1.0)
+    return k, tl.full(v.shape, 1.0, tl.float64) * a

@@ -264,17 +264,25 @@ def product(
 ):
     """s (g - <s, g> / sum s) times `outer`; for logarithms g - p sum g, or t - <p, t>."""
     if MAP == LOG_SOFTMAX and METHOD == VJP:
-        whole, rest = halves(total(g, IS_PRECISE)[:, None])
-        moved = (g - p * whole) - p * rest
+        mean = total(g, IS_PRECISE)
     else:
         mean = total(slope * g, IS_PRECISE)
-        if MAP > LOG_SOFTMAX:
-            mass = total(slope, IS_PRECISE)
-            if HAS_SINK:
-                mass += sink_slope
-            mean = mean / tl.where(mass > 0.0, mass, 1.0)
-        whole, rest = halves(mean[:, None])
+    if MAP > LOG_SOFTMAX:
+        mass = total(slope, IS_PRECISE)
+        if HAS_SINK:
+            mass += sink_slope
+        mean = mean / tl.where(mass > 0.0, mass, 1.0)
+    return multiplied(centred(p, slope, g, mean, MAP, METHOD), outer, TEMPERATURE)
+
+
+@triton.jit
+def centred(p, slope, g, mean, MAP: tl.constexpr, METHOD: tl.constexpr):
+    """s (g - mean), for logarithms g - mean, or g - p mean where the mean is a sum."""
+    whole, rest = halves(mean[:, None])
+    if MAP == LOG_SOFTMAX and METHOD == VJP:
+        moved = (g - p * whole) - p * rest
+    else:
         moved = (g - whole) - rest
         if MAP != LOG_SOFTMAX:
             moved = slope * moved
-    return multiplied(moved, outer, TEMPERATURE)
+    return moved

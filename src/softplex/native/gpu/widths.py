@@ -10,6 +10,9 @@ from typing import NamedTuple
 LONGEST = 16_384
 """The longest row that one program holds."""
 
+PART = 8192
+"""How a longer row is cut."""
+
 TILE = 1024
 """Entries that one warp holds; rows shorter than that share it."""
 

@@ -69,6 +69,12 @@ def place(kind, row, part, rows, parts):
 
 
 @triton.jit
+def only(value):
+    """The number of a single row."""
+    return tl.max(value, 0)
+
+
+@triton.jit
 def places_in(
     row,
     column,
@@ -215,13 +221,15 @@ def near_sums(
     """Two sums over the entries of a row that weigh something: only parts whose top does are read."""
     first = tl.zeros([1], tl.float64)
     second = tl.zeros([1], tl.float64)
-    floor = -reach(v, a, MAP)
-    nowhere = parts + tl.zeros([1], tl.int64)
-    start = tl.zeros([1], tl.int64)
-    while tl.max(start, 0) < parts:
-        many = tl.max(start, 0) + tl.arange(0, BLOCK)
-        tall = tl.load(partial + place(TOP, row, many, rows, parts), mask=many < parts, other=float("-inf"))
-        is_near = (sink_gaps(tall, top, warmth, coolness, TEMPERATURE) >= floor) & (tall > float("-inf"))
+    # What meets a vector of parts is a number, not a row of one: rows are held by all threads at once, and so would they be.
+    floor, peak, warm, this = -only(reach(v, a, MAP)), only(top), coolness, only(row)
+    if TEMPERATURE == WIDE_TEMPERATURE:
+        warm = only(warmth)
+    start = this * 0
+    while start < parts:
+        many = start + tl.arange(0, BLOCK)
+        tall = tl.load(partial + place(TOP, this, many, rows, parts), mask=many < parts, other=float("-inf"))
+        is_near = (sink_gaps(tall, peak, warm, coolness, TEMPERATURE) >= floor) & (tall > float("-inf"))
         part = tl.min(tl.where(is_near, many, parts), 0)
         while part < parts:
             column = part * WIDTH + tl.arange(0, WIDTH)
@@ -307,10 +315,11 @@ def merge(
     largest = tl.full([1], float("-inf"), tl.float64)
     deepest = tl.full([1], float("inf"), tl.float64)
     a = tl.zeros([1], tl.float64) + a_high + a_low
-    start = tl.zeros([1], tl.int64)
-    while tl.max(start, 0) < parts:
-        many = tl.max(start, 0) + tl.arange(0, BLOCK)
-        tall = tl.load(partial + place(TOP, row, many, rows, parts), mask=many < parts, other=float("-inf"))
+    this = only(row)
+    start = this * 0
+    while start < parts:
+        many = start + tl.arange(0, BLOCK)
+        tall = tl.load(partial + place(TOP, this, many, rows, parts), mask=many < parts, other=float("-inf"))
         largest = tl.maximum(largest, tl.max(tall, 0))
         start += BLOCK
     top, is_bad, is_empty = tops(largest, s, warmth, HAS_SINK, TEMPERATURE)
@@ -324,29 +333,32 @@ def merge(
     y = tl.zeros([1], tl.int64)
     if METHOD == RESIDUAL or METHOD == LOSS:
         y = tl.load(classes + row)
-    start = tl.zeros([1], tl.int64)
-    while tl.max(start, 0) < parts:
-        many = tl.max(start, 0) + tl.arange(0, BLOCK)
+    peak, warm, steepness = only(top), coolness, only(a)
+    if TEMPERATURE == WIDE_TEMPERATURE:
+        warm = only(warmth)
+    start = this * 0
+    while start < parts:
+        many = start + tl.arange(0, BLOCK)
         is_part = many < parts
-        tall = tl.load(partial + place(TOP, row, many, rows, parts), mask=is_part, other=float("-inf"))
+        tall = tl.load(partial + place(TOP, this, many, rows, parts), mask=is_part, other=float("-inf"))
         is_live = (tall > float("-inf")) & (tall < float("inf"))
-        below = sink_gaps(tl.where(is_live, tall, top), top, warmth, coolness, TEMPERATURE)
-        first = tl.load(partial + place(FIRST, row, many, rows, parts), mask=is_part, other=0.0)
+        below = sink_gaps(tl.where(is_live, tall, peak), peak, warm, coolness, TEMPERATURE)
+        first = tl.load(partial + place(FIRST, this, many, rows, parts), mask=is_part, other=0.0)
         if MAP <= LOG_SOFTMAX:
-            rest = tl.load(partial + place(SECOND, row, many, rows, parts), mask=is_part, other=0.0)
+            rest = tl.load(partial + place(SECOND, this, many, rows, parts), mask=is_part, other=0.0)
             is_top = is_live & (below == 0.0)
             scale = tl.where(is_live, tl.exp(below), 0.0)
             ties += tl.sum(tl.where(is_top, first, 0.0), 0)
             depth += tl.sum(tl.where(is_live, tl.where(is_top, rest, (first + rest) * scale), 0.0), 0)
             if METHOD == VJP or METHOD == JVP or METHOD == RESIDUAL:
-                third = tl.load(partial + place(THIRD, row, many, rows, parts), mask=is_part, other=0.0)
+                third = tl.load(partial + place(THIRD, this, many, rows, parts), mask=is_part, other=0.0)
                 if MAP == LOG_SOFTMAX and METHOD == VJP:
                     more += tl.sum(third, 0)
                 else:
                     more += tl.sum(tl.where(is_live, third * scale, 0.0), 0)
         else:
             # No entry weighs anything in the row that weighs nothing in its part.
-            distance = tl.where(is_live, reach(first, a, MAP) - below, float("inf"))
+            distance = tl.where(is_live, reach(first, steepness, MAP) - below, float("inf"))
             deepest = tl.minimum(deepest, tl.min(distance, 0))
         start += BLOCK
 
@@ -404,8 +416,8 @@ def merge(
             if HAS_SINK:
                 own = sink_p
                 if METHOD == LOSS:
-                    k, steepness = omega_constant(v, a, MAP)
-                    own = tl.where(sink_p > 0.0, sink_p * (steepness * tl.where(sink_p > 0.0, gap, 0.0) - k), 0.0)
+                    k, slant = omega_constant(v, a, MAP)
+                    own = tl.where(sink_p > 0.0, sink_p * (slant * tl.where(sink_p > 0.0, gap, 0.0) - k), 0.0)
                 more += own
 
     tl.store(state + row, largest if not HAS_SINK else tl.where(s > largest, s, largest))
@@ -415,8 +427,7 @@ def merge(
         if MAP == SOFTMAX:
             loss = log1p_of_rows(depth)
         else:
-            k, steepness = omega_constant(v, a, MAP)
-            loss = more / (steepness + 1.0)
+            loss = more / (tl.zeros([1], tl.float64) + a + 1.0)
         is_ignored = y == ignored
         is_class = (y >= 0) & (y < n)
         y = tl.where(is_class, y, 0)
@@ -577,12 +588,13 @@ def backward_parts(
     if IS_LAST:
         more = tl.zeros([1], tl.float64)
         mass = tl.zeros([1], tl.float64)
-        start = tl.zeros([1], tl.int64)
-        while tl.max(start, 0) < parts:
-            many = tl.max(start, 0) + tl.arange(0, BLOCK)
-            more += tl.sum(tl.load(partial + place(0, row, many, rows, parts), mask=many < parts, other=0.0), 0)
+        this = program // parts
+        start = this * 0
+        while start < parts:
+            many = start + tl.arange(0, BLOCK)
+            more += tl.sum(tl.load(partial + place(0, this, many, rows, parts), mask=many < parts, other=0.0), 0)
             if MAP > LOG_SOFTMAX:
-                mass += tl.sum(tl.load(partial + place(1, row, many, rows, parts), mask=many < parts, other=0.0), 0)
+                mass += tl.sum(tl.load(partial + place(1, this, many, rows, parts), mask=many < parts, other=0.0), 0)
             start += BLOCK
         if MAP > LOG_SOFTMAX:
             more = more / tl.where(mass > 0.0, mass, 1.0)

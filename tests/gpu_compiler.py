@@ -1,7 +1,7 @@
 """The kernels of GPUs compiled for GPUs that need not be there, as real calls would have them; nothing is run.
 
-Tensors of the CPU are taken for a GPU's, and where a kernel would be launched it is compiled: down to machine code, of which
-the registers and the memory that they spill to are known.
+Tensors of the CPU are taken for a GPU's, and where a kernel would be launched it is compiled: down to machine code, of
+which the registers and the memory that they spill to are known.
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ def compiling(capabilities):
     def run(kernel, *given, grid, warmup, **named):
         options = {name: named.pop(name) for name in OPTIONS if name in named}
         arguments = dict(zip(kernel.arg_names, given, strict=False)) | named
-        key = (kernel.__name__, *((name, kind_of(v) if isinstance(v, torch.Tensor) else v) for name, v in arguments.items()))
+        key = (
+            kernel.__name__,
+            *((name, kind_of(v) if isinstance(v, torch.Tensor) else v) for name, v in arguments.items()),
+        )
         for capability in capabilities:
             if (key, capability) not in seen:
                 seen.add((key, capability))

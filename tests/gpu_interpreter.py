@@ -1,6 +1,6 @@
 """The kernels of GPUs run by Triton's interpreter, on tensors of the CPU that are taken for a GPU's.
 
-Import this before Triton. The interpreter rounds float32 to bfloat16 towards 0, which no GPU does: it is put right here.
+Import this before Triton. The interpreter rounds float32 to bfloat16 towards 0, which no GPU does: put right here.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from softplex.backends.torch.backend import TorchBackend
 from softplex.backends.torch.eager import Work
 from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
 from softplex.core.call import Asked, Call, Kind
+from softplex.core.formula import Formula
 from softplex.maps import log_softmax, softmax
 from softplex.native import formulas_only, gpu
 
@@ -121,6 +122,7 @@ def tells_enough(work: Work, wanted: Sequence[bool]) -> bool:
     call, asked = work.call, work.asked
     return (
         asked is not None
+        and isinstance(asked.formula, Formula)
         and asked.method == "value"
         and wanted[0]
         and not any(wanted[1:])
@@ -159,7 +161,7 @@ def taken_back(work: Work, cotangents: tuple[Tensor, ...], wanted: tuple[bool, .
     asked, operands = work.asked, [tensor for _, tensor in work.operands]
     g = cotangents[0]
     if asked.method == "value":
-        word, operands = Asked("vjp", asked.formula), [g.reshape(work.call.x.shape)]
+        word, operands = Asked("vjp", asked.formula), [g.reshape(eager.as_lying(work))]
     elif asked.method in ("loss", "cross_entropy"):
         weight = operands[1] if len(operands) > 1 else None
         targets = replace(asked.targets, y=operands[0], weight=weight)

@@ -1,7 +1,7 @@
 """A checked call on tensors handed to the Triton kernels, or declined: then the formulas compute it.
 
-What is declined depends on the call alone: formulas without a kernel, float64, an alpha that is an array or above 2, soft
-and smoothed targets. Nothing waits for the device, and all memory is torch's. No formula lives here.
+What is declined depends on the call alone: formulas without a kernel, float64, an alpha that is an array or above 2,
+soft and smoothed targets. Nothing waits for the device, and all memory is torch's. No formula lives here.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from softplex.core.call import Asked, Call
-from softplex.native.gpu import long, maps, short, widths
+from softplex.native.gpu import long, maps, maxout, short, widths
 from softplex.native.gpu.places import Places, places_of
 from softplex.native.gpu.widths import Block, block_for
 from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
@@ -25,6 +25,9 @@ SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 TYPES = (torch.float32, *SIXTEEN_BIT)
 VALUE, VJP, JVP, RESIDUAL, LOSS, LOSS_AND_RESIDUAL, SUPPORT_SIZE = range(7)
 """The methods of short.py."""
+
+WINNERS = {"value": 0, "winner": 1, "vjp": 2, "jvp": 3}
+"""What maxout.py is asked for."""
 
 METHODS = {"value": VALUE, "vjp": VJP, "jvp": JVP, "residual": RESIDUAL, "support_size": SUPPORT_SIZE}
 METHODS |= {"loss": LOSS, "cross_entropy": LOSS, "gradient": RESIDUAL}
@@ -45,8 +48,6 @@ class Solver(NamedTuple):
 
 def solver_of(kernel: Kernel, hyper: dict[str, Any]) -> Solver | None:
     """What solves a map, whose alpha may say that it is another one; None where that is beyond the kernels."""
-    if kernel.number == MAXOUT:
-        return None
     if kernel.number != maps.ENTMAX.value:
         return Solver(kernel.number, kernel.negated, 0.5 if kernel.number == maps.ENTMAX15.value else 1.0)
     alpha = {**kernel.fixed, **hyper}.get("alpha")
@@ -59,6 +60,8 @@ def solver_of(kernel: Kernel, hyper: dict[str, Any]) -> Solver | None:
 def computed(call: Call, asked: Asked, operands: Sequence[Tensor]) -> list[Tensor] | None:
     """The results of a call by its kernel, or None."""
     kernel = kernel_of(asked.formula)
+    if kernel is not None and kernel.number == MAXOUT:
+        return won(call, asked.method, operands)
     method = METHODS.get(asked.method)
     if kernel is None or method is None or call.dtype not in TYPES or call.x.numel() == 0:
         return None
@@ -123,7 +126,7 @@ def launched(work: Work) -> list[Tensor] | None:
 def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
     """The cotangent of the scores from the weights; None where they do not tell enough."""
     kernel = kernel_of(formula)
-    solver = None if kernel is None else solver_of(kernel, dict(call.hyper))
+    solver = None if kernel is None or kernel.number == MAXOUT else solver_of(kernel, dict(call.hyper))
     if solver is None or p.dtype not in TYPES:
         return None
     if call.sink is not None and solver.number not in (SOFTMAX, LOG_SOFTMAX):
@@ -158,6 +161,47 @@ def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
                     *tensors, partial, parts=lying.parts, IS_LAST=is_last, **arguments, **lying.part_options()
                 )
     return lying.tensors["result"]
+
+
+def won(call: Call, method: str, operands: Sequence[Tensor]) -> list[Tensor] | None:
+    """What maxout is asked for."""
+    number = WINNERS.get(method)
+    if number is None or call.x.numel() == 0 or any(operand.dtype != call.dtype for operand in operands):
+        return None
+    x = (call.x if call.x.dtype == call.dtype else call.x.to(call.dtype)).detach()
+    tangent = operands[0].detach() if method == "jvp" else None
+    lying = Lying.of(call, {"x": x, "operand": tangent, "result": room_like(x) if method == "vjp" else None})
+    figures = room(call.batch, torch.int64 if method == "winner" else call.dtype, x)
+    cotangent = operands[0].detach().expand(call.batch).contiguous() if method == "vjp" else None
+    with on_device(x):
+        maxout.winners[lying.grid](
+            lying.tensors["x"],
+            lying.tensors.get("operand", cotangent),
+            lying.tensors.get("result"),
+            figures,
+            lying.places.n,
+            lying.places.rows,
+            lying.places.sizes,
+            lying.strides("x"),
+            lying.strides("operand"),
+            lying.strides("result"),
+            METHOD=number,
+            **lying.options(),
+        )
+    return [lying.tensors["result"] if method == "vjp" else figures]
+
+
+def solved(call: Call, formula: Any) -> tuple[Tensor, Tensor | None] | None:
+    """The weights of the entries and of the sinks, for somebody else to settle; None where the kernels decline."""
+    kernel = kernel_of(formula)
+    solver = None if kernel is None or kernel.number == MAXOUT else solver_of(kernel, dict(call.hyper))
+    if solver is None or call.length > widths.LONGEST or call.x.dtype not in (torch.float64, *TYPES):
+        return None
+    entries = room(call.x.shape, call.x.dtype, call.x)
+    sinks = None if call.sink is None else room(call.batch, torch.float64, call.x)
+    work = Work(call, solver, VALUE)
+    found = launch_short(work, call.x.detach(), None, entries, [] if sinks is None else [sinks], is_lenient=True)
+    return None if found is None else (found, sinks)
 
 
 def room_like(x: Tensor) -> Tensor:

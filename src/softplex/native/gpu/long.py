@@ -1,8 +1,8 @@
 """Rows too long for one program: cut into parts by their width alone, so that a row's bits depend on nothing else.
 
-Three kernels. `survey` looks at every part and leaves a few numbers of it; `merge`, one program a row, makes the row's top and
-number v of them (for sparse maps it reads again the few parts that can hold weight) and all other sums; `write` reads the
-scores once more and stores. Between them stand only scratch tensors of a few float64 a part: no atomics, no waiting.
+Three kernels. `survey` looks at every part and leaves a few numbers of it; `merge`, one program a row, makes the row's
+top and number v of them (for sparse maps it reads again the few parts that can hold weight) and all other sums; `write`
+reads the scores once more and stores. Between them stand only a few float64 a part: no atomics, no waiting.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def near_sums(
     """Two sums over the entries of a row that weigh something: only parts whose top does are read."""
     first = tl.zeros([1], tl.float64)
     second = tl.zeros([1], tl.float64)
-    # What meets a vector of parts is a number, not a row of one: rows are held by all threads at once, and so would they be.
+    # What meets a vector of parts is a number, not a row of one: rows are held by all threads, and so would it be.
     floor, peak, warm, this = -only(reach(v, a, MAP)), only(top), coolness, only(row)
     if TEMPERATURE == WIDE_TEMPERATURE:
         warm = only(warmth)
@@ -238,7 +238,7 @@ def near_sums(
             where_places = places
             if HAS_WHERE:
                 where_places = places_in(row, column, sizes, where_strides, BATCH_DIMS, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
-            z, is_open = scores(x, where, is_inside, places, where_places, IS_NEGATED, HAS_WHERE)
+            z, _ = scores(x, where, is_inside, places, where_places, IS_NEGATED, HAS_WHERE)
             high, low = gaps(z, top, warmth, coolness, HAS_SINK, TEMPERATURE, IS_PRECISE)
             if SUMS == MASS:
                 if IS_PRECISE:
@@ -444,7 +444,9 @@ def merge(
         places += tl.trans(steps(y, sizes[2], x_strides, ROW_DIMS, IS_UNIT))
         z, is_open = scores(x, where, is_class[:, None], places, where_places, IS_NEGATED, HAS_WHERE)
         z = tl.max(z, 1).to(tl.float64)
-        own = tl.where(z > float("-inf"), sink_gaps(tl.where(z > float("-inf"), z, top), top, warmth, coolness, TEMPERATURE), z)
+        own = tl.where(
+            z > float("-inf"), sink_gaps(tl.where(z > float("-inf"), z, top), top, warmth, coolness, TEMPERATURE), z
+        )
         loss = loss - own
         loss = settled_rows(tl.where(loss > 0.0, loss, 0.0), is_bad, is_empty, 0.0, EMPTY_IS_NAN)
         loss = tl.where(share == 0.0, 0.0, loss) * share
@@ -502,7 +504,7 @@ def write(
     where_places = places
     if HAS_WHERE:
         where_places = places_in(row, column, sizes, where_strides, BATCH_DIMS, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
-    z, is_open = scores(x, where, is_inside, places, where_places, IS_NEGATED, HAS_WHERE)
+    z, _ = scores(x, where, is_inside, places, where_places, IS_NEGATED, HAS_WHERE)
     is_live = z > float("-inf")
     warmth = coolness
     if TEMPERATURE == WIDE_TEMPERATURE:

@@ -1,8 +1,8 @@
 """The maps on the GPU, a few lines each: what solves a row, and what its entries weigh then.
 
-A row is known by its gaps (score - top) / temperature, in two float32, and by one number v a row: softmax's sum of
-exponentials, for sparsemax the weight of the top, for entmax15 that weight's root, for entmax the weight. `a` is alpha - 1.
-How rows get here and where results go stands in rows.py.
+A row is known by its gaps (score - top) / temperature, in two float32, and by one number v: softmax's sum of
+exponentials, for sparsemax the weight of the top, for entmax15 that weight's root, for entmax the weight. `a` is
+alpha - 1. How rows get here and where results go stands in rows.py.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ NEAR: tl.constexpr = tl.constexpr(2.0**-20)
 NEARER: tl.constexpr = tl.constexpr(2.0**-32)
 
 
-# -- what entries weigh ----------------------------------------------------------------------------------------------------
+# -- what entries weigh -----------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -55,7 +55,7 @@ def weighed(high, low, v, a, MAP: tl.constexpr, IS_PRECISE: tl.constexpr):
 
 @triton.jit
 def deformed(high, low, v, a):
-    """entmax: v q with q = (1 + w)^(1 / a) and w = a gap / v^a, by log1p for the sake of small a; slope q / (1 + w)."""
+    """entmax: v q, q = (1 + w)^(1 / a) with w = a gap / v^a, by log1p for the sake of small a; slope q / (1 + w)."""
     share = (a / tl.exp(a * tl.log(v))).to(tl.float32)
     w = tl.fma(high, share, low * share)
     is_inside = w > -1.0
@@ -108,7 +108,7 @@ def weighed_alone(gap, v, a, MAP: tl.constexpr):
     return p, slope
 
 
-# -- what solves a row -----------------------------------------------------------------------------------------------------
+# -- what solves a row ------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -159,7 +159,7 @@ def terms(gap, v, a, MAP: tl.constexpr):
 
 @triton.jit
 def roughly(high, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
-    """v by Newton's method in float32. The sum is convex in v, and at v = 1 the top alone weighs 1: each step falls short."""
+    """v by Newton's method in float32: the sum is convex in v, and at v = 1, where the top alone weighs 1, too large."""
     v = tl.full(is_void.shape, 1.0, tl.float32)
     is_done = is_void
     rounds = 0
@@ -199,11 +199,13 @@ def polished(high, sink_gap, is_void, v, a, MAP: tl.constexpr, HAS_SINK: tl.cons
     return v
 
 
-# -- losses ----------------------------------------------------------------------------------------------------------------
+# -- losses -----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def conjugate(high, low, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
+def conjugate(
+    high, low, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr
+):
     """Omega* of the gaps: log1p of the tail, or what omega makes of them."""
     if MAP == SOFTMAX:
         found = log1p_of_rows(tail(high, low, sink_gap, HAS_SINK, IS_PRECISE))
@@ -213,7 +215,9 @@ def conjugate(high, low, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK:
 
 
 @triton.jit
-def convex_conjugate(high, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
+def convex_conjugate(
+    high, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr
+):
     """The sum of `own_conjugate` over all competitors."""
     found = total(own_conjugate(high, p, v, a, MAP), IS_PRECISE)
     k, steepness = omega_constant(v, a, MAP)

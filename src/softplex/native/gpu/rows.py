@@ -1,7 +1,7 @@
 """The template of a row on the GPU: where its entries lie, its scores and gaps, and how results are settled and stored.
 
-A program holds a block of rows and columns, (ROWS, WIDTH). Mask, sink, temperature, sign, NaN and empty rows are dealt with
-here, so that no map knows of them. Offsets are 64 bits wide wherever they can grow.
+A program holds a block of rows and columns, (ROWS, WIDTH). Mask, sink, temperature, sign, NaN and empty rows are dealt
+with here, so that no map knows of them. Offsets are 64 bits wide wherever they can grow.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ NARROW_TEMPERATURE: tl.constexpr = tl.constexpr(1)
 WIDE_TEMPERATURE: tl.constexpr = tl.constexpr(2)
 
 
-# -- where entries lie -----------------------------------------------------------------------------------------------------
+# -- where entries lie ------------------------------------------------------------------------------------------------
 
 
 @triton.jit
 def starts(row, sizes, strides, DIMS: tl.constexpr, IS_UNIT: tl.constexpr, VECTOR: tl.constexpr):
-    """The offset of each row: its number falls into up to three batch axes. A multiple of VECTOR, which is known to be one."""
+    """The offset of each row, whose number falls into up to three batch axes; a multiple of VECTOR."""
     if DIMS == 1:
         last = row
         start = row * 0
@@ -62,7 +62,7 @@ def inside(row, column, rows, n, VECTOR: tl.constexpr):
     return (row < rows)[:, None] & (column < n)[None, :]
 
 
-# -- scores ----------------------------------------------------------------------------------------------------------------
+# -- scores -----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -122,7 +122,7 @@ def gaps(z, top, warmth, coolness, HAS_SINK: tl.constexpr, TEMPERATURE: tl.const
             low = low - low_top
         if TEMPERATURE == NARROW_TEMPERATURE:
             high = high * coolness
-    # Of infinite differences the error is no number, of large ones no exponential is left; 16-bit scores are exact enough.
+    # The error of an infinite difference is no number, that of a large one does not matter, nor do those of 16 bits.
     low = tl.where(high > -1024.0, low, 0.0) if IS_PRECISE else tl.zeros(z.shape, tl.float32)
     return high, low
 
@@ -148,7 +148,7 @@ def cooled(values, warmth, coolness, TEMPERATURE: tl.constexpr):
     return values
 
 
-# -- results ---------------------------------------------------------------------------------------------------------------
+# -- results ----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit

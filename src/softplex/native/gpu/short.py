@@ -84,7 +84,9 @@ def short_rows(
     column = tl.arange(0, WIDTH)
     is_row = row < rows
     is_inside = inside(row, column, rows, n, VECTOR)
-    x_places = starts(row, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR) + steps(column, sizes[2], x_strides, ROW_DIMS, IS_UNIT)
+    x_places = starts(row, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR) + steps(
+        column, sizes[2], x_strides, ROW_DIMS, IS_UNIT
+    )
     where_places = x_places
     if HAS_WHERE:
         where_places = starts(row, sizes, where_strides, BATCH_DIMS, False, VECTOR)
@@ -133,7 +135,9 @@ def short_rows(
         places += steps(column, sizes[2], operand_strides, ROW_DIMS, IS_UNIT)
         g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
         outer = cooled(tl.full([ROWS], sign, tl.float64), warmth, coolness, TEMPERATURE)
-        moved = product(p, slope, sink_slope, g, outer * factor(v, a, MAP), MAP, METHOD, HAS_SINK, TEMPERATURE, IS_PRECISE)
+        moved = product(
+            p, slope, sink_slope, g, outer * factor(v, a, MAP), MAP, METHOD, HAS_SINK, TEMPERATURE, IS_PRECISE
+        )
         moved = settled(moved, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
         put(result, result_places, moved, is_inside)
     elif METHOD == SUPPORT_SIZE:
@@ -204,7 +208,7 @@ def backward_rows(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """The cotangents of the scores from those of the weights, which tell all: bad rows are NaN, what is dead is absent."""
+    """The cotangents of the scores from the weights, which tell all: bad rows are NaN, what is dead is absent."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)
     is_row = row < rows

@@ -1,4 +1,4 @@
-"""How many rows and columns a program takes, and how many warps: a table by width, so that nothing is tuned at run time.
+"""How many rows and columns a program takes, and how many warps: a table by width; nothing is tuned at run time.
 
 Widths are rounded up to powers of two. A row's bits depend on the width of its block, which is the row's alone.
 """
@@ -32,7 +32,7 @@ def power_of_two(n: int) -> int:
 
 def block_for(n: int, is_strided: bool = False) -> Block:
     """The block for rows of n entries, neighbours of which lie side by side where the rows themselves are strided."""
-    width = power_of_two(n)
+    width = min(power_of_two(n), LONGEST)
     rows = max(1, TILE // width)
     if is_strided:
         rows = min(32, max(rows, LONGEST // width))

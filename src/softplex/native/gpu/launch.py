@@ -225,7 +225,7 @@ class Lying(NamedTuple):
     is_unit: bool
     """Whether neighbours in a row are neighbours in memory, in all of them but the mask."""
     is_batch_unit: bool
-    """The same of the rows themselves."""
+    """Whether instead neighbouring rows are, in blocks that end where the axis does."""
 
     @classmethod
     def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
@@ -240,7 +240,8 @@ class Lying(NamedTuple):
             assert places is not None
         steps = [step for name, step in zip(tensors, places.strides, strict=True) if name != "where"]
         is_unit = len(places.row) == 1 and (places.n == 1 or all(step[3] == 1 for step in steps))
-        return cls(tensors, places, is_unit, not is_unit and all(step[2] == 1 for step in steps))
+        is_whole = len(places.batch) == 1 or places.batch[-1] % block_for(places.n, "side by side").rows == 0
+        return cls(tensors, places, is_unit, not is_unit and is_whole and all(step[2] == 1 for step in steps))
 
     def strides(self, name: str) -> tuple[int, ...]:
         """Those of one tensor."""
@@ -250,7 +251,9 @@ class Lying(NamedTuple):
     @property
     def block(self) -> Block:
         """What a program takes."""
-        return block_for(self.places.n, self.is_batch_unit)
+        if self.is_batch_unit:
+            return block_for(self.places.n, "side by side")
+        return block_for(self.places.n, "plain" if self.is_unit else "scattered")
 
     @property
     def grid(self) -> tuple[int]:
@@ -436,7 +439,8 @@ def row_numbers(call: Call, value: Any, dtype: torch.dtype) -> Tensor:
     value = value.detach()
     if value.ndim == call.x.ndim:
         value = value.squeeze(call.axes)
-    return value.to(dtype).expand(call.batch).contiguous().reshape(-1)
+    dense: Tensor = value.to(dtype).expand(call.batch).contiguous()
+    return dense.reshape(-1)
 
 
 def parts(number: float) -> tuple[float, float]:

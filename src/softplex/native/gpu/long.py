@@ -154,7 +154,7 @@ def survey(
     where_places = x_places
     if HAS_WHERE:
         where_places = places_in(row, column, sizes, where_strides, BATCH_DIMS, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
-    z, is_open = scores(x, where, is_inside, x_places, where_places, IS_NEGATED, HAS_WHERE)
+    z, _ = scores(x, where, is_inside, x_places, where_places, IS_NEGATED, HAS_WHERE)
     warmth = coolness
     if TEMPERATURE == WIDE_TEMPERATURE:
         warmth = number_of(temperature, row, is_row, 1.0)
@@ -442,7 +442,7 @@ def merge(
             where_places = starts(row, sizes, where_strides, BATCH_DIMS, False, 1)
             where_places += tl.trans(steps(y, sizes[2], where_strides, ROW_DIMS, WHERE_IS_UNIT))
         places += tl.trans(steps(y, sizes[2], x_strides, ROW_DIMS, IS_UNIT))
-        z, is_open = scores(x, where, is_class[:, None], places, where_places, IS_NEGATED, HAS_WHERE)
+        z, _ = scores(x, where, is_class[:, None], places, where_places, IS_NEGATED, HAS_WHERE)
         z = tl.max(z, 1).to(tl.float64)
         own = tl.where(
             z > float("-inf"), sink_gaps(tl.where(z > float("-inf"), z, top), top, warmth, coolness, TEMPERATURE), z
@@ -504,7 +504,7 @@ def write(
     where_places = places
     if HAS_WHERE:
         where_places = places_in(row, column, sizes, where_strides, BATCH_DIMS, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
-    z, _ = scores(x, where, is_inside, places, where_places, IS_NEGATED, HAS_WHERE)
+    z, is_open = scores(x, where, is_inside, places, where_places, IS_NEGATED, HAS_WHERE)
     is_live = z > float("-inf")
     warmth = coolness
     if TEMPERATURE == WIDE_TEMPERATURE:

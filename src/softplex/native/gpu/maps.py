@@ -159,7 +159,7 @@ def terms(gap, v, a, MAP: tl.constexpr):
 
 @triton.jit
 def roughly(high, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
-    """v by Newton's method in float32: the sum is convex in v, and at v = 1, where the top alone weighs 1, too large."""
+    """v by Newton's method in float32: the sum is convex in v, and too large at v = 1, where the top alone weighs 1."""
     v = tl.full(is_void.shape, 1.0, tl.float32)
     is_done = is_void
     rounds = 0

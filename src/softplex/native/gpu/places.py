@@ -1,4 +1,4 @@
-"""How the entries of a call lie in memory: axes merged into at most three of rows and two within. Nothing is computed."""
+"""How the entries of a call lie in memory: axes merged into three of rows and two within. Nothing is computed."""
 
 from __future__ import annotations
 

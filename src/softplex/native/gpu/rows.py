@@ -22,23 +22,36 @@ WIDE_TEMPERATURE: tl.constexpr = tl.constexpr(2)
 @triton.jit
 def starts(row, sizes, strides, DIMS: tl.constexpr, IS_UNIT: tl.constexpr, VECTOR: tl.constexpr):
     """The offset of each row, whose number falls into up to three batch axes; a multiple of VECTOR."""
-    if DIMS == 1:
-        last = row
-        start = row * 0
-    elif DIMS == 2:
-        last = row % sizes[0]
-        start = (row // sizes[0]) * strides[0]
-    else:
-        outer = row // sizes[1]
-        last = row % sizes[1]
-        start = (outer // sizes[0]) * strides[0] + (outer % sizes[0]) * strides[1]
     if IS_UNIT:
-        start += last
+        # Rows of a block are neighbours on the innermost axis, which ends where a block does.
+        first = tl.program_id(0).to(tl.int64) * row.shape[0]
+        start = outer_start(first, sizes, strides, DIMS) + tl.arange(0, row.shape[0])
+        if DIMS == 1:
+            start += first
+        else:
+            start += first % sizes[DIMS - 2]
     else:
-        start += last * strides[2]
+        start = outer_start(row, sizes, strides, DIMS)
+        if DIMS == 1:
+            start += row * strides[2]
+        else:
+            start += (row % sizes[DIMS - 2]) * strides[2]
     if VECTOR > 1:
         start = (start // VECTOR) * VECTOR
     return start[:, None]
+
+
+@triton.jit
+def outer_start(row, sizes, strides, DIMS: tl.constexpr):
+    """The offset of a row but for the innermost axis."""
+    if DIMS == 1:
+        start = row * 0
+    elif DIMS == 2:
+        start = (row // sizes[0]) * strides[0]
+    else:
+        outer = row // sizes[1]
+        start = (outer // sizes[0]) * strides[0] + (outer % sizes[0]) * strides[1]
+    return start
 
 
 @triton.jit

@@ -5,7 +5,7 @@ Widths are rounded up to powers of two. A row's bits depend on the width of its 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 LONGEST = 16_384
 """The longest row that one program holds."""
@@ -15,6 +15,13 @@ PART = 8192
 
 TILE = 1024
 """Entries that one warp holds; rows shorter than that share it."""
+
+NARROW = 128
+"""Rows so short that four warps take some each, and half as many entries: the numbers of their rows take room, too."""
+
+
+Lie = Literal["plain", "side by side", "scattered"]
+"""Entries that are neighbours in memory; rows of which the entries with one number are; neither."""
 
 
 class Block(NamedTuple):
@@ -30,11 +37,13 @@ def power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def block_for(n: int, is_strided: bool = False) -> Block:
-    """The block for rows of n entries, neighbours of which lie side by side where the rows themselves are strided."""
+def block_for(n: int, lie: Lie = "plain") -> Block:
+    """The block for rows of n entries."""
     width = min(power_of_two(n), LONGEST)
-    rows = max(1, TILE // width)
-    if is_strided:
-        rows = min(32, max(rows, LONGEST // width))
-    warps = min(16, max(1, rows * width // TILE))
-    return Block(rows, width, warps)
+    if lie == "side by side":
+        rows = max(1, min(32, LONGEST // width))
+    elif width <= NARROW:
+        return Block(8 if lie == "scattered" else min(32, 2 * TILE // width), width, 4)
+    else:
+        rows = max(1, TILE // width)
+    return Block(rows, width, min(16, max(1, rows * width // TILE)))

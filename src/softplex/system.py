@@ -9,7 +9,7 @@ from importlib import metadata
 from typing import Any
 
 from softplex.core.threads import get_num_threads
-from softplex.native import cpu, reason
+from softplex.native import chosen, cpu, reason
 
 FRAMEWORKS = ("numpy", "torch", "jax", "keras", "tensorflow", "dask", "array-api-compat", "ml_dtypes")
 
@@ -63,12 +63,12 @@ def kernels(mode: str) -> Iterator[None]:
     """
     if mode not in ("auto", "none"):
         raise ValueError(f"kernels: {mode!r} is not known; give 'auto' or 'none'")
-    if cpu is None:
-        yield
-        return
-    before = cpu.formulas_only()
-    cpu.set_formulas_only(mode == "none")
+    before, chosen.formulas_only = chosen.formulas_only, mode == "none"
+    if cpu is not None:
+        cpu.set_formulas_only(chosen.formulas_only)
     try:
         yield
     finally:
-        cpu.set_formulas_only(before)
+        chosen.formulas_only = before
+        if cpu is not None:
+            cpu.set_formulas_only(before)

@@ -5,6 +5,7 @@ Only an extension that is not there is tolerated: one that cannot be loaded says
 
 from __future__ import annotations
 
+import threading
 from importlib import import_module
 from types import ModuleType
 
@@ -27,3 +28,17 @@ cpu, reason = load()
 if cpu is not None:
     cpu.set_threads(Threads.count)
     Threads.told.append(cpu.set_threads)
+
+
+class Chosen(threading.local):
+    """What a thread has chosen, for kernels that are not the extension's."""
+
+    formulas_only = False
+
+
+chosen = Chosen()
+
+
+def formulas_only() -> bool:
+    """Whether this thread is to use formulas alone."""
+    return chosen.formulas_only

@@ -35,7 +35,18 @@ def backend_on(device: torch.device, is_export: bool) -> TorchBackend:
 
 def backend_for(x: Tensor) -> TorchBackend:
     """The backend of a tensor."""
-    return EAGER if is_plain(x) else backend_on(x.device, is_exporting())
+    if is_plain(x):
+        return EAGER
+    if x.is_cuda and (found := on_gpu(x)) is not None:
+        return found
+    return backend_on(x.device, is_exporting())
+
+
+def on_gpu(x: Tensor) -> TorchBackend | None:
+    """The backend of a plain tensor on a GPU, if there are kernels."""
+    from softplex.backends.torch import gpu
+
+    return gpu.backend_on_gpu(x.device) if gpu.is_taken(x) else None
 
 
 def is_cast(device: torch.device) -> bool:

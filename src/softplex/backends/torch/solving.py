@@ -1,7 +1,7 @@
 """Weights of detached rows on tensors: the one operator of compiled graphs, and what stands in exported ones.
 
 `softplex::weights` has no derivatives: what follows the scores is added to its result by core/follow.py. On the CPU it
-runs NumPy's road, kernels and all; elsewhere the formulas. No formula lives here.
+runs NumPy's road, kernels and all, on a GPU the kernels where they serve, elsewhere the formulas. None lives here.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from softplex.core.call import Asked, Call
 from softplex.core.follow import Following
 from softplex.core.formula import Formula, Hyper
 from softplex.core.rows import Rows
+from softplex.native import formulas_only, gpu
 
 FORMULAS: dict[str, Formula] = {}
 """What the operator's first argument names."""
@@ -124,12 +125,38 @@ def solved_here(
     warmth = fixed_temperature if temperature is None else temperature
     if x.shape[-1] == 0 or x.numel() == 0:
         return torch.zeros_like(x), column_like(x)
-    if x.is_cpu:
+    if is_on_gpu(x):
+        found = solved_on_gpu(known, is_narrow, x, sink, warmth, named)
+        if found is not None:
+            return found
+    elif x.is_cpu:
         return solved_by_numpy(known, is_narrow, x, sink, warmth, named)
     xp = Namespace(TorchFunctions(x.device), can_look=True, working=x.dtype)
     rows = Rows(xp, x, sink=sink, temperature=warmth, is_narrow=is_narrow)
     weights = known.solution(rows, named).weights
     return weights.entries, column_like(x) if weights.sink is None else weights.sink
+
+
+def is_on_gpu(x: Tensor) -> bool:
+    """Whether there may be a kernel for what a tensor holds."""
+    return x.is_cuda and gpu.is_there()
+
+
+def solved_on_gpu(
+    formula: Formula, is_narrow: bool, x: Tensor, sink: Tensor | None, temperature: Any, hyper: dict[str, Any]
+) -> Solved | None:
+    """The weights by a kernel, where scores of float32 or less stand in float64; None where it declines."""
+    if not is_narrow or formulas_only():
+        return None
+    from softplex.native.gpu import launch
+
+    axes = (x.ndim - 1,)
+    call = Call("softplex::weights", NUMPY, x, False, axes, x.dtype, temperature=temperature, sink=sink, hyper=hyper)
+    found = launch.solved(call, formula)
+    if found is None:
+        return None
+    entries, sinks = found
+    return entries, column_like(x) if sinks is None else sinks.unsqueeze(-1)
 
 
 def unknown(formula: str) -> Formula:

@@ -1,0 +1,172 @@
+"""Plain tensors on a GPU: whole methods by the Triton kernels, with a way back for autograd.
+
+Backward is the kernels' vjp or gradient; where the backward pass is itself to be differentiated, and for what kernels
+decline, the formulas are differentiated. No formula and no kernel lives here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softplex.backends.torch import eager, quick
+from softplex.backends.torch.backend import TorchBackend
+from softplex.backends.torch.eager import Work
+from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
+from softplex.core.call import Asked, Call, Kind
+from softplex.core.formula import Formula
+from softplex.maps import log_softmax, softmax
+from softplex.native import formulas_only, gpu
+
+
+def is_taken(x: Tensor) -> bool:
+    """Whether kernels may read the numbers of a tensor where they lie."""
+    return type(x) in PLAIN and x.is_cuda and x.layout is torch.strided and not is_transformed()
+
+
+@lru_cache
+def backend_on_gpu(device: torch.device) -> GpuBackend | None:
+    """The backend of a GPU; None where there is no Triton."""
+    return GpuBackend(device) if gpu.is_there() else None
+
+
+class GpuBackend(TorchBackend):
+    """Plain tensors on a GPU, outside of all transforms. Numbers are not looked at, which would wait for the device."""
+
+    def run(
+        self,
+        call: Call,
+        function: Callable[..., tuple[Tensor, ...]],
+        operands: Sequence[tuple[Kind, Tensor]],
+        results: Sequence[tuple[Kind, Any]],
+        out: Any = None,
+        asked: Asked | None = None,
+    ) -> list[Tensor]:
+        """By a kernel if there is one, else as differentiable functions."""
+        if out is None and asked is not None and not formulas_only():
+            work = eager.work_of(call, function, operands, results, asked)
+            found = answered(work) if all(self.may_read(tensor) for tensor in work.tensors) else None
+            if found is not None:
+                return found
+        return super().run(call, function, operands, results, out, asked)
+
+    def may_read(self, x: Tensor) -> bool:
+        """Whether a tensor of the call is plain, too."""
+        return is_taken(x)
+
+
+def answered(work: Work) -> list[Tensor] | None:
+    """The results, with a way back where one may be asked for; None where the kernels decline."""
+    found = computed(work)
+    if found is None:
+        return None
+    is_followed = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in work.tensors)
+    if is_followed and not any(dtype is torch.int64 for _, dtype in work.results):
+        found = list(Answer.apply(work, found, *work.tensors))
+    return found
+
+
+def computed(work: Work) -> list[Tensor] | None:
+    """The results by the kernels, in the shapes that were asked for."""
+    from softplex.native.gpu import launch
+
+    assert work.asked is not None
+    call, operands = work.call, [tensor for _, tensor in work.operands]
+    with torch.no_grad():
+        found = launch.computed(call, work.asked, operands)
+    if found is None:
+        return None
+    shaped = zip(found, work.results, strict=True)
+    return [one.reshape(()) if call.is_scalar and kind == "entries" else one.to(dtype) for one, (kind, dtype) in shaped]
+
+
+class Answer(torch.autograd.Function):
+    """Any method that kernels have, and its derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, work: Work, found: list[Tensor], *tensors: Tensor) -> tuple[Tensor, ...]:
+        """What is known already."""
+        ctx.work = work.hollow()
+        ctx.keeps_weights = tells_enough(work, ctx.needs_input_grad[2:])
+        if ctx.keeps_weights:
+            ctx.save_for_backward(found[0])
+        else:
+            ctx.save_for_backward(*tensors, work.call.where)
+        is_loss = work.asked is not None and work.asked.method in ("loss", "cross_entropy")
+        if is_loss and not any(ctx.needs_input_grad[2 + len(work.names) :]):
+            ctx.mark_non_differentiable(found[1])  # the weights of the rows are the targets' alone
+        return tuple(found)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
+        """By the kernels where nobody follows, else by differentiating the formulas."""
+        wanted = ctx.needs_input_grad[2:]
+        is_free = not torch.is_grad_enabled() and not formulas_only() and not any(map(is_batched, cotangents))
+        if ctx.keeps_weights:
+            (p,) = ctx.saved_tensors
+            return (None, None, back_from_weights(ctx.work, p, cotangents[0], is_free), *[None for _ in wanted[1:]])
+        *tensors, where = ctx.saved_tensors
+        work = ctx.work.with_tensors(tuple(tensors))
+        work = work._replace(call=work.call._replace(where=where))
+        found = taken_back(work, cotangents, wanted) if is_free else None
+        return (None, None, *(eager.differentiated(work, cotangents, wanted) if found is None else found))
+
+
+def tells_enough(work: Work, wanted: Sequence[bool]) -> bool:
+    """Whether the way back needs the weights alone, so that the scores need not be kept."""
+    call, asked = work.call, work.asked
+    return (
+        asked is not None
+        and isinstance(asked.formula, Formula)
+        and asked.method == "value"
+        and wanted[0]
+        and not any(wanted[1:])
+        and call.invalid is None
+        and call.x.dtype == call.dtype
+        and len(call.axes) == 1
+        and len(work.names) == 1
+        and (call.sink is None or asked.formula in (softmax.formula, log_softmax.formula))
+    )
+
+
+def back_from_weights(work: Work, p: Tensor, g: Tensor, is_free: bool) -> Tensor:
+    """The vjp from the weights, by the kernel or in operations that can be differentiated."""
+    from softplex.native.gpu import launch
+
+    assert work.asked is not None
+    call, formula = work.call, work.asked.formula
+    if is_free:
+        row = call._replace(x=p.reshape(1)) if call.is_scalar else call._replace(x=p)
+        found = launch.backward(row, formula, row.x, g)
+        if found is not None:
+            return found.reshape(p.shape)
+    options = {**call.hyper, "temperature": call.temperature, "sink": call.sink}
+    cut = quick.Cut(None, True, formula)
+    if call.is_scalar:
+        return quick.by_formula((cut, 0, 0, options), p.reshape(1), g.reshape(1)).reshape(())
+    return quick.by_formula((cut, 0, call.axes[0], options), p, g)
+
+
+def taken_back(work: Work, cotangents: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> list[Tensor | None] | None:
+    """The cotangent of the scores, where it alone is asked for and kernels have it."""
+    from softplex.native.gpu import launch
+
+    if not wanted[0] or any(wanted[1:]) or work.asked is None:
+        return None
+    asked, operands = work.asked, [tensor for _, tensor in work.operands]
+    g = cotangents[0]
+    if asked.method == "value":
+        word, operands = Asked("vjp", asked.formula), [g.reshape(eager.as_lying(work))]
+    elif asked.method in ("loss", "cross_entropy"):
+        weight = operands[1] if len(operands) > 1 else None
+        targets = replace(asked.targets, y=operands[0], weight=weight)
+        word, operands = Asked("gradient", asked.formula, targets), [*operands, g]
+    else:
+        return None
+    found = launch.computed(work.call, word, operands)
+    return None if found is None else [found[0].to(work.call.x.dtype), *[None for _ in wanted[1:]]]

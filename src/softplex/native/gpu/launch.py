@@ -1,0 +1,461 @@
+"""A checked call on tensors handed to the Triton kernels, or declined: then the formulas compute it.
+
+What is declined depends on the call alone: formulas without a kernel, float64, an alpha that is an array or above 2,
+soft and smoothed targets. Nothing waits for the device, and all memory is torch's. No formula lives here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from softplex.core.call import Asked, Call
+from softplex.native.gpu import long, maps, maxout, short, widths
+from softplex.native.gpu.places import Places, places_of
+from softplex.native.gpu.widths import Block, block_for
+from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
+
+SIXTEEN_BIT = (torch.float16, torch.bfloat16)
+TYPES = (torch.float32, *SIXTEEN_BIT)
+VALUE, VJP, JVP, RESIDUAL, LOSS, LOSS_AND_RESIDUAL, SUPPORT_SIZE = range(7)
+"""The methods of short.py."""
+
+WINNERS = {"value": 0, "winner": 1, "vjp": 2, "jvp": 3}
+"""What maxout.py is asked for."""
+
+METHODS = {"value": VALUE, "vjp": VJP, "jvp": JVP, "residual": RESIDUAL, "support_size": SUPPORT_SIZE}
+METHODS |= {"loss": LOSS, "cross_entropy": LOSS, "gradient": RESIDUAL}
+MILD = 2.0**60
+"""Temperatures up to it, and down to its inverse, leave a float32 what it is."""
+
+NO_CLASS = -(2**63)
+"""No index is this one."""
+
+
+class Solver(NamedTuple):
+    """A kernel of maps.py, and alpha - 1 for those that have one."""
+
+    number: int
+    is_negated: bool
+    a: float = 1.0
+
+
+def solver_of(kernel: Kernel, hyper: dict[str, Any]) -> Solver | None:
+    """What solves a map, whose alpha may say that it is another one; None where that is beyond the kernels."""
+    if kernel.number != maps.ENTMAX.value:
+        return Solver(kernel.number, kernel.negated, 0.5 if kernel.number == maps.ENTMAX15.value else 1.0)
+    alpha = {**kernel.fixed, **hyper}.get("alpha")
+    if not isinstance(alpha, float) or not 1.0 <= alpha <= 2.0:
+        return None
+    known = {1.0: SOFTMAX, 1.5: maps.ENTMAX15.value, 2.0: maps.SPARSEMAX.value}
+    return Solver(known.get(alpha, maps.ENTMAX.value), kernel.negated, alpha - 1.0)
+
+
+def computed(call: Call, asked: Asked, operands: Sequence[Tensor]) -> list[Tensor] | None:
+    """The results of a call by its kernel, or None."""
+    kernel = kernel_of(asked.formula)
+    if kernel is not None and kernel.number == MAXOUT:
+        return won(call, asked.method, operands)
+    method = METHODS.get(asked.method)
+    if kernel is None or method is None or call.dtype not in TYPES or call.x.numel() == 0:
+        return None
+    solver = solver_of(kernel, dict(call.hyper))
+    if solver is None:
+        return None
+    targets = asked.targets
+    if targets is not None and (not targets.is_index or targets.smoothing != 0.0):
+        return None
+    if method in (RESIDUAL, LOSS, LOSS_AND_RESIDUAL) and solver.number == LOG_SOFTMAX:
+        solver = solver._replace(number=SOFTMAX)
+    return launched(Work.of(call, solver, method, operands, targets))
+
+
+class Work(NamedTuple):
+    """What a kernel is asked to do."""
+
+    call: Call
+    solver: Solver
+    method: int
+    operand: Tensor | None = None
+    classes: Tensor | None = None
+    class_weights: Tensor | None = None
+    scale: Tensor | None = None
+    ignored: int = NO_CLASS
+
+    @classmethod
+    def of(cls, call: Call, solver: Solver, method: int, operands: Sequence[Tensor], targets: Any) -> Work:
+        """The operands by their names."""
+        if targets is None:
+            return cls(call, solver, method, operands[0] if operands else None)
+        has_scale = method == RESIDUAL and len(operands) > (1 if targets.weight is None else 2)
+        return cls(
+            call,
+            solver,
+            method,
+            classes=operands[0].reshape(-1).contiguous(),
+            class_weights=None if targets.weight is None or len(operands) < 2 else operands[1].contiguous(),
+            scale=operands[-1] if has_scale else None,
+            ignored=NO_CLASS if targets.ignore_index is None else targets.ignore_index,
+        )
+
+
+def launched(work: Work) -> list[Tensor] | None:
+    """Allocate the results and launch."""
+    call = work.call
+    x = (call.x if call.x.dtype == call.dtype else call.x.to(call.dtype)).detach()
+    where = None if call.where is None else call.where.expand(x.shape).view(torch.uint8)
+    if call.length > widths.LONGEST and work.method in (SUPPORT_SIZE, LOSS_AND_RESIDUAL):
+        return None
+    entries = None if work.method in (LOSS, SUPPORT_SIZE) else room_like(x)
+    figures: list[Tensor] = []
+    if work.method in (LOSS, LOSS_AND_RESIDUAL):
+        figures = [room(call.batch, torch.float64, x) for _ in range(2)]
+    elif work.method == SUPPORT_SIZE:
+        figures = [room(call.batch, torch.int64, x)]
+    run = launch_short if call.length <= widths.LONGEST else launch_long
+    found = run(work, x, where, entries, figures)
+    return figures if found is None else [found, *figures]
+
+
+def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
+    """The cotangent of the scores from the weights; None where they do not tell enough."""
+    kernel = kernel_of(formula)
+    solver = None if kernel is None or kernel.number == MAXOUT else solver_of(kernel, dict(call.hyper))
+    if solver is None or p.dtype not in TYPES:
+        return None
+    if call.sink is not None and solver.number not in (SOFTMAX, LOG_SOFTMAX):
+        return None
+    lying = Lying.of(call, {"x": p, "operand": g.detach().reshape(p.shape), "result": room_like(p)})
+    heat = temperature_of(call, lying.places)
+    high, low = parts(solver.a)
+    arguments = {
+        "temperature": heat.numbers,
+        "n": lying.places.n,
+        "rows": lying.places.rows,
+        "sizes": lying.places.sizes,
+        "x_strides": lying.strides("x"),
+        "operand_strides": lying.strides("operand"),
+        "result_strides": lying.strides("result"),
+        "coolness": heat.coolness,
+        "a_high": high,
+        "a_low": low,
+        "MAP": solver.number,
+        "IS_NEGATED": solver.is_negated,
+        "IS_PRECISE": p.dtype is torch.float32,
+        "TEMPERATURE": heat.kind,
+    }
+    tensors = [lying.tensors[name] for name in ("x", "operand", "result")]
+    with on_device(p):
+        if call.length <= widths.LONGEST:
+            short.backward_rows[lying.grid](*tensors, **arguments, **lying.options())
+        else:
+            partial = room((2 * lying.places.rows * lying.parts,), torch.float64, p)
+            for is_last in (False, True):
+                long.backward_parts[(lying.places.rows * lying.parts,)](
+                    *tensors, partial, parts=lying.parts, IS_LAST=is_last, **arguments, **lying.part_options()
+                )
+    return lying.tensors["result"]
+
+
+def won(call: Call, method: str, operands: Sequence[Tensor]) -> list[Tensor] | None:
+    """What maxout is asked for."""
+    number = WINNERS.get(method)
+    if number is None or call.x.numel() == 0 or any(operand.dtype != call.dtype for operand in operands):
+        return None
+    x = (call.x if call.x.dtype == call.dtype else call.x.to(call.dtype)).detach()
+    tangent = operands[0].detach() if method == "jvp" else None
+    lying = Lying.of(call, {"x": x, "operand": tangent, "result": room_like(x) if method == "vjp" else None})
+    figures = room(call.batch, torch.int64 if method == "winner" else call.dtype, x)
+    cotangent = operands[0].detach().expand(call.batch).contiguous() if method == "vjp" else None
+    with on_device(x):
+        maxout.winners[lying.grid](
+            lying.tensors["x"],
+            lying.tensors.get("operand", cotangent),
+            lying.tensors.get("result"),
+            figures,
+            lying.places.n,
+            lying.places.rows,
+            lying.places.sizes,
+            lying.strides("x"),
+            lying.strides("operand"),
+            lying.strides("result"),
+            METHOD=number,
+            **lying.options(),
+        )
+    return [lying.tensors["result"] if method == "vjp" else figures]
+
+
+def solved(call: Call, formula: Any) -> tuple[Tensor, Tensor | None] | None:
+    """The weights of the entries and of the sinks, for somebody else to settle; None where the kernels decline."""
+    kernel = kernel_of(formula)
+    solver = None if kernel is None or kernel.number == MAXOUT else solver_of(kernel, dict(call.hyper))
+    if solver is None or call.length > widths.LONGEST or call.x.dtype not in (torch.float64, *TYPES):
+        return None
+    entries = room(call.x.shape, call.x.dtype, call.x)
+    sinks = None if call.sink is None else room(call.batch, torch.float64, call.x)
+    work = Work(call, solver, VALUE)
+    found = launch_short(work, call.x.detach(), None, entries, [] if sinks is None else [sinks], is_lenient=True)
+    return None if found is None else (found, sinks)
+
+
+def room_like(x: Tensor) -> Tensor:
+    """A result of the shape of x, not set."""
+    return torch.empty_like(x)
+
+
+def room(shape: Sequence[int], dtype: torch.dtype, like: Tensor) -> Tensor:
+    """Another result or a kernel's scratch, not set, on the device of a tensor."""
+    return like.new_empty(shape, dtype=dtype)
+
+
+NOWHERE = (0,) * 5
+
+
+class Lying(NamedTuple):
+    """The tensors of the shape of x, how they lie, and what follows from it for a launch."""
+
+    tensors: dict[str, Tensor]
+    places: Places
+    is_unit: bool
+    """Whether neighbours in a row are neighbours in memory, in all of them but the mask."""
+    is_batch_unit: bool
+    """Whether instead neighbouring rows are, in blocks that end where the axis does."""
+
+    @classmethod
+    def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
+        """What is there of the tensors; copies of them in the rare case that they take more axes than kernels know."""
+        tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
+        places = places_of(list(tensors.values()), call.axes)
+        if places is None:
+            order = call.order
+            back = sorted(range(len(order)), key=order.__getitem__)
+            tensors = {name: one.permute(order).contiguous().permute(back) for name, one in tensors.items()}
+            places = places_of(list(tensors.values()), call.axes)
+            assert places is not None
+        steps = [step for name, step in zip(tensors, places.strides, strict=True) if name != "where"]
+        is_unit = len(places.row) == 1 and (places.n == 1 or all(step[3] == 1 for step in steps))
+        is_whole = len(places.batch) == 1 or places.batch[-1] % block_for(places.n, "side by side").rows == 0
+        return cls(tensors, places, is_unit, not is_unit and is_whole and all(step[2] == 1 for step in steps))
+
+    def strides(self, name: str) -> tuple[int, ...]:
+        """Those of one tensor."""
+        names = list(self.tensors)
+        return self.places.strides[names.index(name)] if name in names else NOWHERE
+
+    @property
+    def block(self) -> Block:
+        """What a program takes."""
+        if self.is_batch_unit:
+            return block_for(self.places.n, "side by side")
+        return block_for(self.places.n, "plain" if self.is_unit else "scattered")
+
+    @property
+    def grid(self) -> tuple[int]:
+        """How many programs."""
+        return (-(-self.places.rows // self.block.rows),)
+
+    @property
+    def parts(self) -> int:
+        """Into how many a long row is cut."""
+        return -(-self.places.n // widths.PART)
+
+    def part_options(self) -> dict[str, Any]:
+        """What a kernel of parts is compiled for."""
+        options = self.options()
+        del options["ROWS"], options["BATCH_IS_UNIT"]
+        return {**options, "WIDTH": widths.PART, "num_warps": block_for(widths.PART).warps}
+
+    def options(self) -> dict[str, Any]:
+        """What a kernel is compiled for."""
+        block = self.block
+        return {
+            "BATCH_DIMS": len(self.places.batch),
+            "BATCH_IS_UNIT": self.is_batch_unit,
+            "ROW_DIMS": len(self.places.row),
+            "IS_UNIT": self.is_unit,
+            "VECTOR": vector_of(self.places, self.tensors["x"].element_size()) if self.is_unit else 1,
+            "ROWS": block.rows,
+            "WIDTH": block.width,
+            "num_warps": block.warps,
+            "enable_fp_fusion": False,
+        }
+
+
+def launch_long(
+    work: Work, x: Tensor, where: Tensor | None, entries: Tensor | None, figures: list[Tensor]
+) -> Tensor | None:
+    """Run the kernels of rows in parts; the entries' results."""
+    call, solver = work.call, work.solver
+    operand = None if work.operand is None else work.operand.detach()
+    lying = Lying.of(call, {"x": x, "operand": operand, "where": where, "result": entries})
+    heat = temperature_of(call, lying.places)
+    high, low = parts(solver.a)
+    rows = lying.places.rows
+    partial = room((4 * rows * lying.parts,), torch.float64, x)
+    state = room((3 * rows,), torch.float64, x)
+    tensors = [lying.tensors.get(name) for name in ("x", "operand", "where")]
+    everywhere = {
+        "temperature": heat.numbers,
+        "classes": work.classes,
+        "n": lying.places.n,
+        "rows": rows,
+        "parts": lying.parts,
+        "sizes": lying.places.sizes,
+        "x_strides": lying.strides("x"),
+        "operand_strides": lying.strides("operand"),
+        "where_strides": lying.strides("where"),
+        "coolness": heat.coolness,
+        "a_high": high,
+        "a_low": low,
+        "MAP": solver.number,
+        "METHOD": work.method,
+        "IS_NEGATED": solver.is_negated,
+        "IS_PRECISE": call.dtype not in SIXTEEN_BIT,
+        "TEMPERATURE": heat.kind,
+        "HAS_WHERE": where is not None,
+        "WHERE_IS_UNIT": lying.strides("where")[3] == 1 and len(lying.places.row) == 1,
+        **lying.part_options(),
+    }
+    later = {
+        "class_weights": work.class_weights,
+        "ignored": work.ignored,
+        "HAS_SINK": call.sink is not None,
+        "HAS_WEIGHTS": work.class_weights is not None,
+        "EMPTY_IS_NAN": math.isnan(call.empty_value),
+    }
+    sink = None if call.sink is None else row_numbers(call, call.sink, torch.float64)
+    scale = None if work.scale is None else row_numbers(call, work.scale, torch.float64)
+    two = [*figures, None, None][:2]
+    with on_device(x):
+        long.survey[(rows * lying.parts,)](*tensors, partial, **everywhere)
+        long.merge[(rows,)](
+            *tensors, partial, state, figures=two[0], more_figures=two[1], sink=sink, **everywhere, **later
+        )
+        if entries is not None:
+            long.write[(rows * lying.parts,)](
+                *tensors,
+                lying.tensors["result"],
+                state,
+                scale=scale,
+                result_strides=lying.strides("result"),
+                HAS_SCALE=scale is not None,
+                **everywhere,
+                **later,
+            )
+    return lying.tensors.get("result")
+
+
+def launch_short(
+    work: Work,
+    x: Tensor,
+    where: Tensor | None,
+    entries: Tensor | None,
+    figures: list[Tensor],
+    is_lenient: bool = False,
+) -> Tensor | None:
+    """Run the kernel of rows that fit on the chip; the entries' results."""
+    call, solver = work.call, work.solver
+    operand = None if work.operand is None else work.operand.detach()
+    lying = Lying.of(call, {"x": x, "operand": operand, "where": where, "result": entries})
+    heat = temperature_of(call, lying.places)
+    sink = None if call.sink is None else row_numbers(call, call.sink, torch.float64)
+    high, low = parts(solver.a)
+    with on_device(x):
+        short.short_rows[lying.grid](
+            lying.tensors["x"],
+            lying.tensors.get("operand"),
+            lying.tensors.get("where"),
+            lying.tensors.get("result"),
+            figures[0] if figures else None,
+            figures[1] if len(figures) > 1 else None,
+            heat.numbers,
+            sink,
+            work.classes,
+            work.class_weights,
+            None if work.scale is None else row_numbers(call, work.scale, torch.float64),
+            lying.places.n,
+            lying.places.rows,
+            lying.places.sizes,
+            lying.strides("x"),
+            lying.strides("operand"),
+            lying.strides("where"),
+            lying.strides("result"),
+            heat.coolness,
+            high,
+            low,
+            work.ignored,
+            MAP=solver.number,
+            METHOD=work.method,
+            IS_NEGATED=solver.is_negated,
+            IS_PRECISE=call.dtype not in SIXTEEN_BIT,
+            TEMPERATURE=heat.kind,
+            HAS_SINK=sink is not None,
+            HAS_WHERE=where is not None,
+            HAS_WEIGHTS=work.class_weights is not None,
+            HAS_SCALE=work.scale is not None,
+            EMPTY_IS_NAN=math.isnan(call.empty_value),
+            IS_LENIENT=is_lenient,
+            WHERE_IS_UNIT=lying.strides("where")[3] == 1 and len(lying.places.row) == 1,
+            **lying.options(),
+        )
+    return lying.tensors.get("result")
+
+
+class Heat(NamedTuple):
+    """The temperature as kernels take it."""
+
+    kind: int
+    coolness: float = 1.0
+    numbers: Tensor | None = None
+
+
+def temperature_of(call: Call, places: Places) -> Heat:
+    """A number that is mild is a float of 16-bit rows; all else, and what is not allowed, is one float64 a row."""
+    number = call.temperature
+    if isinstance(number, float) and call.invalid is None:
+        if number == 1.0:
+            return Heat(0)
+        if call.dtype in SIXTEEN_BIT and 1.0 / MILD <= number <= MILD:
+            return Heat(1, 1.0 / number)
+        return Heat(2, 1.0, torch.full((places.rows,), number, dtype=torch.float64, device=call.x.device))
+    if isinstance(number, float):
+        number = torch.full((), number, dtype=torch.float64, device=call.x.device)
+    if call.invalid is not None:
+        number = torch.where(call.invalid, math.nan, number)
+    return Heat(2, 1.0, row_numbers(call, number, torch.float64))
+
+
+def row_numbers(call: Call, value: Any, dtype: torch.dtype) -> Tensor:
+    """A parameter as one number a row."""
+    rows = math.prod(call.batch)
+    if isinstance(value, float):
+        return torch.full((rows,), value, dtype=dtype, device=call.x.device)
+    value = value.detach()
+    if value.ndim == call.x.ndim:
+        value = value.squeeze(call.axes)
+    dense: Tensor = value.to(dtype).expand(call.batch).contiguous()
+    return dense.reshape(-1)
+
+
+def parts(number: float) -> tuple[float, float]:
+    """A float64 as two float32."""
+    high = float(np.float32(number))
+    return high, float(np.float32(number - high))
+
+
+def vector_of(places: Places, itemsize: int) -> int:
+    """How many entries are loaded at once: those of 16 bytes, where all rows begin and end with so many."""
+    vector = 16 // itemsize
+    starts = [step for strides in places.strides for step in strides[:3]]
+    return vector if all(number % vector == 0 for number in (places.n, *starts)) else 1
+
+
+def on_device(x: Tensor) -> Any:
+    """The device of a tensor made the current one; nothing for the interpreter, which takes any memory."""
+    return torch.cuda.device(x.device) if x.is_cuda else nullcontext()

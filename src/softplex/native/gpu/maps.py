@@ -1,0 +1,248 @@
+"""The maps on the GPU, a few lines each: what solves a row, and what its entries weigh then.
+
+A row is known by its gaps (score - top) / temperature, in two float32, and by one number v: softmax's sum of
+exponentials, for sparsemax the weight of the top, for entmax15 that weight's root, for entmax the weight. `a` is
+alpha - 1. How rows get here and where results go stands in rows.py.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from softplex.native.gpu.arithmetic import exponential, halves, log1p, log1p_of_rows, logarithm, total
+
+SOFTMAX: tl.constexpr = tl.constexpr(0)
+LOG_SOFTMAX: tl.constexpr = tl.constexpr(1)
+SPARSEMAX: tl.constexpr = tl.constexpr(2)
+ENTMAX15: tl.constexpr = tl.constexpr(3)
+ENTMAX: tl.constexpr = tl.constexpr(4)
+
+ROUNDS: tl.constexpr = tl.constexpr(64)
+NEAR: tl.constexpr = tl.constexpr(2.0**-20)
+"""A Newton step, relative to the number that it moves, after which float32 has no more to say."""
+NEARER: tl.constexpr = tl.constexpr(2.0**-32)
+
+
+# -- what entries weigh -----------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def weighed(high, low, v, a, MAP: tl.constexpr, IS_PRECISE: tl.constexpr):
+    """The weights, and the slopes 1 / omega'' up to `factor`; v has size 1 along the row."""
+    if MAP == SOFTMAX or MAP == LOG_SOFTMAX:
+        power = exponential(high, low, IS_PRECISE)
+        scale, rest = halves(1.0 / v)
+        p = tl.fma(power, scale, power * rest)
+        slope = p
+    elif MAP == SPARSEMAX:
+        whole, rest = halves(v)
+        p = (high + whole) + (low + rest)
+        p = tl.where(p > 0.0, p, 0.0)
+        slope = (p > 0.0).to(tl.float32)
+    elif MAP == ENTMAX15:
+        whole, rest = halves(v)
+        half = 0.5 * high
+        root = half + whole
+        # And what rounding took from the sum: of the two, v is the larger wherever something is weighed.
+        root = root + (((whole - root) + half) + (0.5 * low + rest))
+        slope = tl.where(root > 0.0, root, 0.0)
+        p = slope * slope
+    else:
+        p, slope = deformed(high, low, v, a)
+    return p, slope
+
+
+@triton.jit
+def deformed(high, low, v, a):
+    """entmax: v q, q = (1 + w)^(1 / a) with w = a gap / v^a, by log1p for the sake of small a; slope q / (1 + w)."""
+    share = (a / tl.exp(a * tl.log(v))).to(tl.float32)
+    w = tl.fma(high, share, low * share)
+    is_inside = w > -1.0
+    w = tl.where(is_inside, w, 0.0)
+    q = exponential(log1p(w) * (1.0 / a).to(tl.float32), 0.0, True)
+    q = tl.where(is_inside, q, 0.0)
+    whole, rest = halves(v)
+    return tl.fma(q, whole, q * rest), q / (1.0 + w)
+
+
+@triton.jit
+def slopes_of(p, a, MAP: tl.constexpr):
+    """1 / omega'' of weights, or of their logarithms, that are known; 0 where nothing is weighed."""
+    if MAP == SOFTMAX:
+        slope = p
+    elif MAP == LOG_SOFTMAX:
+        slope = exponential(p, 0.0 * p, True)
+    elif MAP == SPARSEMAX:
+        slope = (p > 0.0).to(tl.float32)
+    elif MAP == ENTMAX15:
+        slope = tl.sqrt_rn(tl.where(p > 0.0, p, 0.0))
+    else:
+        logs = logarithm(tl.where(p > 0.0, p, 1.0), 0.0)
+        slope = tl.where(p > 0.0, exponential(logs * (1.0 - a).to(tl.float32), 0.0 * p, True), 0.0)
+    return slope
+
+
+@triton.jit
+def factor(v, a, MAP: tl.constexpr):
+    """What the slopes of `weighed` are to be multiplied with."""
+    if MAP == ENTMAX:
+        found = tl.exp((1.0 - a) * tl.log(v))
+    else:
+        found = tl.full(v.shape, 1.0, tl.float64)
+    return found
+
+
+@triton.jit
+def weighed_alone(gap, v, a, MAP: tl.constexpr):
+    """The weight and the slope of one more competitor a row, in float64."""
+    if MAP == SOFTMAX or MAP == LOG_SOFTMAX:
+        p = tl.exp(gap) / v
+        slope = p
+    elif MAP == ENTMAX:
+        p, slope = deformed(gap.to(tl.float32), tl.zeros(gap.shape, tl.float32), v, a)
+        p, slope = p.to(tl.float64), slope.to(tl.float64)
+    else:
+        p, rate = terms(gap, v, a, MAP)
+        slope = rate if MAP == SPARSEMAX else 0.5 * rate
+    return p, slope
+
+
+# -- what solves a row ------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def solved(high, low, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
+    """The number v of each row."""
+    if MAP == SOFTMAX:
+        v = total(exponential(high, low, IS_PRECISE), IS_PRECISE)
+        if HAS_SINK:
+            v += tl.exp(sink_gap)
+        v = tl.where(v > 0.0, v, 1.0)
+    elif MAP == LOG_SOFTMAX:
+        v = 1.0 + tail(high, low, sink_gap, HAS_SINK, IS_PRECISE)
+    else:
+        v = roughly(high, sink_gap, is_void, a, MAP, HAS_SINK).to(tl.float64)
+        if IS_PRECISE:
+            v = polished(high, sink_gap, is_void, v, a, MAP, HAS_SINK)
+    return v
+
+
+@triton.jit
+def tail(high, low, sink_gap, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
+    """softmax's sum less one of the leading 1s."""
+    is_top = high == 0.0
+    ties = tl.sum(is_top.to(tl.int32), 1).to(tl.float64)
+    rest = total(tl.where(is_top, 0.0, exponential(high, low, IS_PRECISE)), IS_PRECISE)
+    if HAS_SINK:
+        is_sink = sink_gap == 0.0
+        ties += is_sink.to(tl.float64)
+        rest += tl.where(is_sink, 0.0, tl.exp(sink_gap))
+    return tl.where(ties > 1.0, ties - 1.0, 0.0) + rest
+
+
+@triton.jit
+def terms(gap, v, a, MAP: tl.constexpr):
+    """Weights and their rates in v."""
+    if MAP == SPARSEMAX:
+        p = gap + v
+        p, rate = tl.where(p > 0.0, p, 0.0), (p > 0.0).to(p.dtype)
+    elif MAP == ENTMAX15:
+        root = gap + 2.0 * v
+        root = 0.5 * tl.where(root > 0.0, root, 0.0)
+        p, rate = root * root, 2.0 * root
+    else:
+        gap = gap.to(tl.float32)
+        p, rate = deformed(gap, tl.zeros(gap.shape, tl.float32), v.to(tl.float64), a)
+    return p, rate
+
+
+@triton.jit
+def roughly(high, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
+    """v by Newton's method in float32: the sum is convex in v, and too large at v = 1, where the top alone weighs 1."""
+    v = tl.full(is_void.shape, 1.0, tl.float32)
+    is_done = is_void
+    rounds = 0
+    while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (rounds < ROUNDS):
+        p, rate = terms(high, v[:, None], a, MAP)
+        mass, slope = tl.sum(p, 1), tl.sum(rate, 1)
+        if HAS_SINK:
+            p, rate = terms(sink_gap.to(tl.float32), v, a, MAP)
+            mass, slope = mass + p.to(tl.float32), slope + rate.to(tl.float32)
+        step = (mass - 1.0) / tl.where(slope > 0.0, slope, 1.0)
+        # A row that is done does not move: its bits are not to depend on its neighbours.
+        v = tl.where(is_done, v, v - step)
+        is_done = is_done | (step <= NEAR * v)
+        rounds += 1
+    return v
+
+
+@triton.jit
+def polished(high, sink_gap, is_void, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
+    """v by Newton's method with float64 sums, from a good start."""
+    is_done = is_void
+    rounds = 0
+    # entmax's terms are float32: two rounds reach what they can tell.
+    most: tl.constexpr = 2 if MAP == ENTMAX else ROUNDS
+    while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (rounds < most):
+        # 0, but only when v is known: the compiler is not to keep all gaps in float64 throughout the loop.
+        nothing = 0.0 * v.to(tl.float32)
+        p, rate = terms((high + nothing[:, None]).to(tl.float64), v[:, None], a, MAP)
+        mass, slope = total(p, True), total(rate, True)
+        if HAS_SINK:
+            p, rate = terms(sink_gap, v, a, MAP)
+            mass, slope = mass + p, slope + rate
+        step = (mass - 1.0) / tl.where(slope > 0.0, slope, 1.0)
+        v = tl.where(is_done, v, v - step)
+        is_done = is_done | (tl.abs(step) <= NEARER * v)
+        rounds += 1
+    return v
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def conjugate(
+    high, low, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr
+):
+    """Omega* of the gaps: log1p of the tail, or what omega makes of them."""
+    if MAP == SOFTMAX:
+        found = log1p_of_rows(tail(high, low, sink_gap, HAS_SINK, IS_PRECISE))
+    else:
+        found = convex_conjugate(high, p, sink_gap, sink_p, v, a, MAP, HAS_SINK, IS_PRECISE)
+    return found
+
+
+@triton.jit
+def convex_conjugate(
+    high, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr
+):
+    """The sum of `own_conjugate` over all competitors."""
+    found = total(own_conjugate(high, p, v, a, MAP), IS_PRECISE)
+    k, steepness = omega_constant(v, a, MAP)
+    if HAS_SINK:
+        found += tl.where(sink_p > 0.0, sink_p * (steepness * tl.where(sink_p > 0.0, sink_gap, 0.0) - k), 0.0)
+    return found / (steepness + 1.0)
+
+
+@triton.jit
+def own_conjugate(high, p, v, a, MAP: tl.constexpr):
+    """(a + 1) times an entry's part in Omega*: p (a gap - k)."""
+    k, steepness = omega_constant(v, a, MAP)
+    gap = steepness.to(tl.float32)[:, None] * tl.where(p > 0.0, high, 0.0)
+    return tl.where(p > 0.0, p * (gap - k.to(tl.float32)[:, None]), 0.0)
+
+
+@triton.jit
+def omega_constant(v, a, MAP: tl.constexpr):
+    """k = (w^a - 1) / a of the top's weight w, with which omega(p) = p (k + gap) / (a + 1); and a for each row."""
+    if MAP == ENTMAX15:
+        k = 2.0 * (v - 1.0)
+    elif MAP == SPARSEMAX:
+        k = v - 1.0
+    else:
+        y = a * tl.log(v)
+        series = y * (1.0 + 0.5 * y * (1.0 + y / 3.0 * (1.0 + 0.25 * y)))
+        k = tl.where(y > -1e-3, series, tl.exp(y) - 1.0) / a
+    return k, tl.full(v.shape, 1.0, tl.float64) * a

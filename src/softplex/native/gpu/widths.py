@@ -1,0 +1,49 @@
+"""How many rows and columns a program takes, and how many warps: a table by width; nothing is tuned at run time.
+
+Widths are rounded up to powers of two. A row's bits depend on the width of its block, which is the row's alone.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+LONGEST = 16_384
+"""The longest row that one program holds."""
+
+PART = 8192
+"""How a longer row is cut."""
+
+TILE = 1024
+"""Entries that one warp holds; rows shorter than that share it."""
+
+NARROW = 128
+"""Rows so short that four warps take some each, and half as many entries: the numbers of their rows take room, too."""
+
+
+Lie = Literal["plain", "side by side", "scattered"]
+"""Entries that are neighbours in memory; rows of which the entries with one number are; neither."""
+
+
+class Block(NamedTuple):
+    """What one program takes."""
+
+    rows: int
+    width: int
+    warps: int
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def block_for(n: int, lie: Lie = "plain") -> Block:
+    """The block for rows of n entries."""
+    width = min(power_of_two(n), LONGEST)
+    if lie == "side by side":
+        rows = max(1, min(32, LONGEST // width))
+    elif width <= NARROW:
+        return Block(8 if lie == "scattered" else min(32, 2 * TILE // width), width, 4)
+    else:
+        rows = max(1, TILE // width)
+    return Block(rows, width, min(16, max(1, rows * width // TILE)))

@@ -1,0 +1,377 @@
+"""The kernels of GPUs in Triton's interpreter: held to the formulas, to their bits, and to being given anything.
+
+test_gpu_kernels.py runs this file, in a process that has not yet imported Triton.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+import gpu_interpreter  # before Triton
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+
+import softplex as sx
+import tolerances
+from gpu_interpreter import as_array, as_tensor, on_gpu, taken_for_a_gpu
+from gpu_mutants import MUTANTS, WrongKernel
+from native_bounds import Judge
+from native_samples import BY_ROW, CALLS, LOSSES, drawn, drawn_maxout
+from softplex.backends.torch import solving
+from softplex.native.gpu import launch, long, short, widths
+
+MANY, SOME, FEW = 12, 4, 3
+OF_PARTS = {"rows": 3, "lengths": (5, 16, 17, 33, 64, 100)}
+DTYPES = ("float32", "float16", "bfloat16")
+LENGTHS = (1, 2, 3, 5, 8, 17, 33, 64, 100, 300)
+TASKS = ("value", "vjp", "jvp", "residual of index", "loss of index", "support_size", "cross_entropy")
+KERNELS = [call for call in CALLS if call[1] in TASKS]
+EACH = [pytest.param(*call, id=f"{call[0].name} {call[1]}") for call in KERNELS]
+IN_PARTS = [each for each in EACH if each.values[1] != "support_size"]
+MAPS = [sx.softmax, sx.log_softmax, sx.softmin, sx.log_softmin, sx.sparsemax, sx.entmax15, sx.entmax.bind(alpha=1.3)]
+BY_NAME = {"argvalues": MAPS, "ids": lambda each: each.name}
+
+
+@pytest.fixture(autouse=True)
+def gpu():
+    with taken_for_a_gpu() as patch:
+        yield patch
+
+
+@pytest.fixture
+def small_parts(gpu):
+    """Rows of more than four entries are long, and cut into parts of sixteen that are looked at by fours."""
+    gpu.setattr(widths, "LONGEST", 4)
+    gpu.setattr(widths, "PART", 16)
+    gpu.setattr(long, "BLOCK", tl.constexpr(4))
+
+
+@pytest.fixture
+def answers(gpu):
+    """How many calls kernels took, and how many they declined."""
+    counts, computed = Counter(), launch.computed
+
+    def counted(*call):
+        found = computed(*call)
+        counts["declined" if found is None else "computed"] += 1
+        return found
+
+    gpu.setattr(launch, "computed", counted)
+    return counts
+
+
+class KernelJudge(Judge):
+    """As for the kernels of the CPU, but that a weight below the normal numbers is 0, also to what multiplies it."""
+
+    def reach_of_products(self):
+        tiny = 4 * tolerances.smallest_normal("float32") / np.minimum(self.temperature, 1.0)
+        return super().reach_of_products() + tiny
+
+    def assert_counted(self, got):
+        weights = gpu_interpreter.result(replace(self.sample, task="value"))
+        assert np.array_equal(got, np.count_nonzero(weights, axis=self.sample.axes)), f"{self.sample}: {got}"
+
+
+def samples(map_, task, count, **how):
+    place = KERNELS.index((map_, task))
+    for seed in range(count):
+        given = {"lengths": LENGTHS, "dtype": DTYPES[seed % 3], "rows": (1, 3, 40, 2)[seed % 4], **how}
+        yield drawn((place, seed, 7), map_, task, **given)
+
+
+def judged(sample):
+    """Hold what the kernels make of a sample to the formulas; what was given must stay as it was."""
+    judge, call = KernelJudge(sample), on_gpu(sample)
+    before = call.x.clone()
+    judge.assert_near(as_array(call.result()))
+    same = torch.isclose(call.x, before, rtol=0.0, atol=0.0, equal_nan=True)
+    assert same.all(), f"{sample}: x was written to"
+
+
+# -- kernels and formulas -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_kernels_agree_with_formulas(map_, task, answers):
+    for sample in samples(map_, task, MANY):
+        judged(sample)
+    if map_ is not sx.entmax:
+        assert not answers["declined"]
+    assert answers["computed"]
+
+
+@pytest.mark.parametrize(("map_", "task"), IN_PARTS)
+def test_rows_in_parts_agree_with_formulas(map_, task, answers, small_parts):
+    for sample in samples(map_, task, SOME, **OF_PARTS):
+        judged(sample)
+    if map_ is not sx.entmax:
+        assert not answers["declined"]
+
+
+@pytest.mark.parametrize("map_", **BY_NAME)
+def test_wide_rows_agree_with_formulas(map_):
+    """Of all kinds, in a block of their own and in parts."""
+    for n in (1000, 4097, 20_000):
+        kinds = [np.random.default_rng(n).normal(size=n) * 2, np.full(n, 0.3), np.linspace(-80, 80, n)]
+        kinds += [np.round(kinds[0]), np.where(np.arange(n) == n // 2, 30.0, kinds[0]), kinds[0] * 1e-6 + 3.0]
+        x = torch.tensor(np.stack(kinds), dtype=torch.float32)
+        with sx.kernels("none"):
+            wanted = map_(x.double()).numpy()
+        largest = np.abs(wanted) if map_.formula.kind == "logarithm" else wanted.max(axis=1, keepdims=True)
+        bound = 2 if map_ in MAPS[:6] else 4
+        found = map_(x).double().numpy()
+        off = np.abs(found - wanted) / np.spacing(largest.astype(np.float32))
+        assert off.max() <= bound + 1e-3, (n, off.max(axis=1))
+        assert not np.any((wanted > 1e-37) & (found == 0) | (wanted == 0) & (found > 0)), n
+
+
+def test_what_kernels_decline_the_formulas_compute(answers):
+    x, y = torch.randn(3, 7), torch.softmax(torch.randn(3, 7), -1)
+    calls = [
+        lambda: sx.softmax(x.double()),
+        lambda: sx.entmax(x, alpha=3.0),
+        lambda: sx.entmax(x, alpha=torch.tensor(1.3)),
+        lambda: sx.sparsemax.loss(x, y),
+        lambda: sx.sparsemax.smooth_max(x),
+        lambda: sx.cross_entropy(x, torch.tensor([0, 1, 2]), label_smoothing=0.1),
+        lambda: sx.normmax(x),
+    ]
+    for call in calls:
+        call()
+    assert not answers["computed"]
+    with sx.kernels("none"):
+        sx.sparsemax(x)
+    assert not answers["computed"]
+    sx.sparsemax(x)
+    assert answers["computed"] == 1
+
+
+def test_nothing_is_asked_of_empty_inputs():
+    for shape in ((0, 5), (5, 0), (0,)):
+        assert sx.sparsemax(torch.zeros(shape)).shape == shape
+    assert sx.softmax(torch.tensor(3.0)) == 1.0
+
+
+# -- bits ----------------------------------------------------------------------------------------------------------------
+
+
+def bits_by_row(sample):
+    got = gpu_interpreter.result(sample)
+    return got.reshape(-1) if sample.task in BY_ROW else sample.rows(got)
+
+
+def assert_rows_alone(map_, task, count, **how):
+    """A row's bits are those of the row alone, and of a second run."""
+    for sample in samples(map_, task, count, **how):
+        if map_ is sx.entmax:  # an alpha of each row is the formulas'
+            known = {key: value for key, value in sample.arguments.items() if key != "alpha"}
+            sample = replace(sample, arguments=known, bound_alpha=1.3)
+        rows = sample.as_rows()
+        together = bits_by_row(rows)
+        assert together.tobytes() == bits_by_row(rows).tobytes(), f"{sample}: another run"
+        for place in {0, len(together) - 1}:
+            alone = replace(rows.row(place), arguments=dict(rows.row(place).arguments))
+            if task in LOSSES:
+                alone = replace(alone, operand=np.asarray(alone.operand))
+            got = np.asarray(gpu_interpreter.result(alone))
+            assert got.tobytes() == np.ascontiguousarray(together[place]).tobytes(), f"row {place} of {sample}"
+
+
+@pytest.mark.parametrize(("map_", "task"), EACH)
+def test_a_row_has_its_bits_in_any_batch(map_, task):
+    assert_rows_alone(map_, task, FEW)
+
+
+@pytest.mark.parametrize(("map_", "task"), [each for each in IN_PARTS if each.values[1] == "value"])
+def test_a_row_in_parts_has_its_bits_in_any_batch(map_, task, small_parts):
+    assert_rows_alone(map_, task, FEW, **OF_PARTS)
+
+
+# -- layouts -------------------------------------------------------------------------------------------------------------
+
+
+def layouts(x):
+    """The same numbers, lying differently: with strides, offsets, more axes than a kernel knows."""
+    yield x.T.contiguous().T
+    wide = torch.full((x.shape[0], 2 * x.shape[1] + 1), torch.nan)
+    wide[:, 1::2] = x
+    yield wide[:, 1::2]
+    yield torch.cat([torch.zeros(3), x.reshape(-1)])[3:].view_as(x)
+
+
+@pytest.mark.parametrize("map_", **BY_NAME)
+def test_any_strides(map_):
+    x, g = torch.randn(6, 40) * 2, torch.randn(6, 40)
+    wanted, moved = map_(x), map_.vjp(x, g)
+    for each in layouts(x):
+        torch.testing.assert_close(map_(each), wanted, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(map_.vjp(each, g), moved, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(map_(each.T, dim=0), wanted.T, rtol=1e-6, atol=1e-8)
+
+
+def test_more_axes_than_kernels_know():
+    x = torch.randn(2, 3, 2, 3, 2, 3, 2)[:, ::2, :, ::2, :, ::2]
+    for axes in ((6,), (1, 3, 5), (0, 2, 4, 6), None):
+        with sx.kernels("none"):
+            wanted = sx.sparsemax(x, axes)
+        torch.testing.assert_close(sx.sparsemax(x, axes), wanted, rtol=1e-6, atol=1e-7)
+
+
+# -- ways back -----------------------------------------------------------------------------------------------------------
+
+OPTIONS = [{}, {"temperature": 0.7}, {"sink": 0.3}, {"where": True}, {"dim": 0}, {"temperature": "column"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("map_", **BY_NAME)
+def test_autograd_agrees_with_formulas(map_, options):
+    """Backward, and backward of that; in parts too."""
+    generator = torch.Generator().manual_seed(1)
+    x, g = (torch.randn(6, 20, generator=generator) * 2 for _ in range(2))
+    given = dict(options)
+    if "where" in given:
+        given["where"] = torch.rand(6, 20, generator=generator) < 0.7
+    if given.get("temperature") == "column":
+        given["temperature"] = torch.linspace(0.5, 2.0, 6)[:, None]
+
+    def derivatives(x, g):
+        x, g = x.detach().requires_grad_(), g.detach().requires_grad_()
+        p = map_(x, **given)
+        (once,) = torch.autograd.grad(p, x, g, retain_graph=True)
+        (again,) = torch.autograd.grad(p, x, g, create_graph=True)
+        return once, again.detach(), *torch.autograd.grad((again * again).sum(), (x, g), allow_unused=True)
+
+    with sx.kernels("none"):
+        wanted = derivatives(x.double(), g.double())
+    for found, right in zip(derivatives(x, g), wanted, strict=True):
+        if right is None or found is None:
+            assert found is None or not found.any()
+            assert right is None or not right.any()
+        else:
+            torch.testing.assert_close(found, right.float(), rtol=1e-5, atol=4e-6)
+
+
+@pytest.mark.parametrize("map_", **BY_NAME)
+def test_the_way_back_in_parts(map_, small_parts):
+    for dtype in (torch.float32, torch.bfloat16):
+        x = (torch.randn(3, 50) * 2).to(dtype)
+        x[1, 4], x[2, 7] = -torch.inf, torch.nan
+        g = torch.randn(3, 50).to(dtype)
+        x.requires_grad_()
+        (found,) = torch.autograd.grad(map_(x), x, g)
+        with sx.kernels("none"):
+            wanted = map_.vjp(x.detach().double(), g.double())
+        tolerance = 2e-6 if dtype is torch.float32 else 2e-2
+        torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
+
+
+def test_scores_need_not_be_kept():
+    """What the way back keeps of softmax is the weights alone."""
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda each: kept.append(each) or each, lambda each: each):
+        p = sx.softmax(torch.randn(3, 5, requires_grad=True))
+    assert [each.data_ptr() for each in kept] == [p.data_ptr()]
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_losses_go_back(reduction):
+    x = torch.randn(5, 9)
+    y = torch.tensor([0, 3, -100, 8, 2])
+    weight = torch.rand(9) + 0.5
+    losses = [sx.cross_entropy, sx.sparsemax.loss, sx.entmax15.loss]
+
+    def gradient(loss, x):
+        x = x.detach().requires_grad_()
+        found = loss(x, y, ignore_index=-100, weight=weight.to(x.dtype), reduction=reduction, temperature=0.5)
+        return found.detach(), *torch.autograd.grad(found.sum(), x)
+
+    for loss in losses:
+        with sx.kernels("none"):
+            wanted = gradient(loss, x.double())
+        for found, right in zip(gradient(loss, x), wanted, strict=True):
+            torch.testing.assert_close(found, right.float(), rtol=1e-6, atol=1e-6)
+
+
+def test_transforms_take_the_formulas(answers):
+    x, t = torch.randn(4, 6), torch.randn(4, 6)
+    for map_ in MAPS:
+        torch.func.vmap(map_)(x)
+        torch.func.jvp(map_, (x,), (t,))
+        torch.func.hessian(lambda x, map_=map_: map_(x)[0])(x[0])
+    assert not answers
+
+
+def test_maxout_goes_back():
+    x = torch.tensor([[1.0, 5.0, 5.0], [2.0, 0.0, 1.0]], requires_grad=True)
+    (found,) = torch.autograd.grad(sx.maxout(x), x, torch.tensor([3.0, 4.0]))
+    assert found.tolist() == [[0.0, 3.0, 0.0], [4.0, 0.0, 0.0]]
+
+
+# -- compiled graphs -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("map_", **BY_NAME)
+def test_the_operator_of_graphs_is_solved_by_kernels(map_, gpu):
+    """Weights of entries and sinks, bad rows and empty ones as the formulas leave them."""
+    gpu.setattr(solving, "is_on_gpu", lambda _: True)
+    solved, taken = launch.solved, Counter()
+    gpu.setattr(launch, "solved", lambda *call: taken.update(["call"]) or solved(*call))
+    formula = getattr(map_.formula, "formula", map_.formula)
+    names = [parameter.name for parameter in formula.parameters]
+    x = torch.randn(5, 11, dtype=torch.float64).float().double()
+    x[1, 3], x[2, 4], x[3] = torch.nan, -torch.inf, -torch.inf
+    for sink in (None, torch.zeros(5, 1, dtype=torch.float64)):
+        for warmth in (None, torch.full((5, 1), 0.7, dtype=torch.float64)):
+            given = (solving.key_of(formula), True, x, sink, warmth, 1.0, [None for _ in names], [1.3 for _ in names])
+            found = solving.solved_here(*given)
+            with sx.kernels("none"):
+                wanted = solving.solved_here(*given)
+            torch.testing.assert_close(found[0], wanted[0], rtol=3e-7, atol=1e-7)
+            assert found[0].stride() == wanted[0].stride()
+            if sink is not None:
+                torch.testing.assert_close(found[1], wanted[1], rtol=3e-7, atol=1e-7)
+    assert taken["call"] == 4
+
+
+# -- maxout --------------------------------------------------------------------------------------------------------------
+
+
+def maxout_results(x, g, t, arguments):
+    return (
+        sx.maxout(x, **arguments),
+        sx.maxout.winner(x, **arguments),
+        sx.maxout.vjp(x, g, **arguments),
+        sx.maxout.jvp(x, t, **arguments),
+    )
+
+
+@pytest.mark.parametrize("longest", [4, 16_384])
+def test_maxout_has_the_bits_of_the_formulas(longest, gpu, answers):
+    gpu.setattr(widths, "LONGEST", longest)
+    for seed in range(25):
+        *arrays, arguments, note = drawn_maxout(seed)
+        wanted = maxout_results(*arrays, arguments)
+        for found, right in zip(maxout_results(*map(as_tensor, arrays), arguments), wanted, strict=True):
+            assert found.shape == right.shape, note
+            found, right = as_array(found).astype(np.float64), np.asarray(right).astype(np.float64)
+            assert np.array_equal(found, right, equal_nan=True), note
+            assert np.array_equal(np.signbit(found), np.signbit(right)), note
+    assert not answers["declined"]
+
+
+# -- wrong kernels -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda each: each.name)
+def test_the_comparison_sees_a_wrong_kernel(mutant, gpu, request):
+    """The same calls pass with the true kernels above."""
+    place = short if mutant.kernel == "short_rows" else long
+    if place is long:
+        request.getfixturevalue("small_parts")
+    gpu.setattr(place, mutant.kernel, WrongKernel(getattr(place, mutant.kernel), mutant.run))
+    with pytest.raises(AssertionError):
+        for sample in samples(mutant.map, mutant.task, 4 * MANY, **(OF_PARTS if place is long else {})):
+            judged(sample)

@@ -1,0 +1,105 @@
+"""The kernels of GPUs run by Triton's interpreter, on tensors of the CPU that are taken for a GPU's.
+
+Import this before Triton. The interpreter rounds float32 to bfloat16 towards 0, which no GPU does: put right here.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import warnings
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import triton.language as tl
+from triton.runtime import interpreter
+
+import softplex as sx
+from softplex.backends.torch import backend, gpu, quick
+from softplex.backends.torch.modes import PLAIN, is_transformed
+from softplex.native.gpu import launch
+
+TYPES = {"float64": torch.float64, "float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+rounded_by_the_interpreter = interpreter._convert_float
+
+
+def rounded(values, given, wanted, mode):
+    """float32 to bfloat16 by torch."""
+    if given is tl.float32 and wanted is tl.bfloat16:
+        exact = torch.from_numpy(np.ascontiguousarray(values).copy()).to(torch.bfloat16)
+        return exact.view(torch.int16).numpy().view(np.uint16).reshape(np.shape(values))
+    return rounded_by_the_interpreter(values, given, wanted, mode)
+
+
+interpreter._convert_float = rounded
+
+
+def is_taken(x):
+    return type(x) in PLAIN and x.layout is torch.strided and not is_transformed()
+
+
+@contextmanager
+def taken_for_a_gpu():
+    """CPU tensors take the road of a GPU's; what is not written to is NaN, or a number that is not to be believed."""
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        on_gpu = gpu.GpuBackend(torch.device("cpu"))
+        usual = backend.backend_for
+        patch.setattr(backend, "backend_for", lambda x: on_gpu if is_taken(x) else usual(x))
+        patch.setattr(quick, "value", lambda *_: None)
+        patch.setattr(gpu, "is_taken", is_taken)
+        for name in ("room", "room_like"):
+            patch.setattr(launch, name, poisoned(getattr(launch, name)))
+        yield patch
+
+
+def poisoned(make):
+    def made(*arguments, **more):
+        room = make(*arguments, **more)
+        return room.fill_(torch.nan if room.is_floating_point() else 77)
+
+    return made
+
+
+def as_tensor(array):
+    """A tensor over an array's memory where torch can have one, else over a copy."""
+    if not isinstance(array, np.ndarray):
+        return array
+    if array.dtype.name == "bfloat16":
+        return as_tensor(array.view(np.int16) if array.dtype.isnative else array.astype("f4")).view(torch.bfloat16)
+    is_plain = array.dtype.isnative and array.flags.writeable and all(step >= 0 for step in array.strides)
+    if not is_plain or any(step % array.itemsize for step in array.strides):
+        array = np.array(array, array.dtype.newbyteorder("="))
+    if array.dtype.kind == "u" and array.itemsize > 1:
+        array = array.astype(np.int64)
+    return torch.from_numpy(array)
+
+
+def as_array(tensor, dtype=None):
+    if isinstance(tensor, torch.Tensor) and tensor.dtype is torch.bfloat16:
+        import ml_dtypes
+
+        return tensor.detach().contiguous().view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.detach().numpy()
+
+
+def on_gpu(sample):
+    """The sample as a call on tensors; dtypes are torch's."""
+    arguments = {key: as_tensor(value) for key, value in sample.arguments.items()}
+    if "dtype" in arguments:
+        arguments["dtype"] = TYPES[sample.dtype]
+    operand = None if sample.operand is None else as_tensor(sample.operand)
+    return replace(sample, x=as_tensor(sample.x), operand=operand, arguments=arguments, out=None)
+
+
+def result(sample):
+    """What the road of GPUs makes of a sample of arrays."""
+    return as_array(on_gpu(sample).result())
+
+
+__all__ = ["launch", "sx", "taken_for_a_gpu"]

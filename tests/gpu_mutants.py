@@ -1,0 +1,162 @@
+"""Wrong kernels of GPUs, each with a mistake that a kernel can have, and the map and task that must show it.
+
+Each is the true launch with an argument, a switch or the result spoiled; it is given them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+import softplex as sx
+
+
+class WrongKernel:
+    """A kernel, but for what its launches do."""
+
+    def __init__(self, true, spoiled):
+        self._true, self._spoiled = true, spoiled
+
+    def __getitem__(self, grid):
+        def launch(*given, **named):
+            arguments = dict(zip(self._true.arg_names, given, strict=False)) | named
+            self._spoiled(lambda **changed: self._true[grid](**changed), arguments)
+
+        return launch
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A mistake in a kernel of a module, and the map and the task that show it."""
+
+    name: str
+    kernel: str
+    map: Any
+    task: str
+    run: Callable
+
+
+MUTANTS: list[Mutant] = []
+
+
+def mutant(kernel, map_, task):
+    """Enrol a function of the true launch and its arguments as a wrong launch."""
+
+    def enrol(run):
+        MUTANTS.append(Mutant(run.__name__, kernel, map_, task, run))
+        return run
+
+    return enrol
+
+
+@mutant("short_rows", sx.softmax, "value")
+def steps_off(run, given):
+    run(**given)
+    given["result"].mul_(1 + 8 * torch.finfo(given["result"].dtype).eps)
+
+
+@mutant("short_rows", sx.softmax, "value")
+def sums_in_the_narrow_type(run, given):
+    run(**{**given, "IS_PRECISE": False})
+
+
+@mutant("short_rows", sx.sparsemax, "value")
+def last_column_unset(run, given):
+    run(**{**given, "n": given["n"] - 1})
+
+
+@mutant("short_rows", sx.softmin, "vjp")
+def last_row_unset(run, given):
+    run(**{**given, "rows": given["rows"] - 1})
+
+
+@mutant("short_rows", sx.entmax15, "value")
+def mask_not_read(run, given):
+    run(**{**given, "HAS_WHERE": False})
+
+
+@mutant("short_rows", sx.sparsemax, "value")
+def sink_not_read(run, given):
+    run(**{**given, "HAS_SINK": False})
+
+
+@mutant("short_rows", sx.log_softmax, "value")
+def temperature_not_read(run, given):
+    run(**{**given, "TEMPERATURE": 0})
+
+
+@mutant("short_rows", sx.softmin, "value")
+def sign_forgotten(run, given):
+    run(**{**given, "IS_NEGATED": False})
+
+
+@mutant("short_rows", sx.entmax, "value")
+def another_alpha(run, given):
+    run(**{**given, "a_high": given["a_high"] * (1 + 1e-4)})
+
+
+@mutant("short_rows", sx.softmax, "value")
+def empty_rows_always_zero(run, given):
+    run(**{**given, "EMPTY_IS_NAN": False})
+
+
+@mutant("short_rows", sx.log_softmax, "vjp")
+def jacobian_not_transposed(run, given):
+    run(**{**given, "METHOD": 2})
+
+
+@mutant("short_rows", sx.entmax15, "jvp")
+def slope_of_sparsemax(run, given):
+    run(**{**given, "MAP": 2})
+
+
+@mutant("short_rows", sx.softmax, "loss of index")
+def the_next_class(run, given):
+    run(**{**given, "classes": (given["classes"] + 1) % given["n"]})
+
+
+@mutant("short_rows", sx.log_softmax, "cross_entropy")
+def ignored_rows_counted(run, given):
+    run(**{**given, "ignored": -(2**63)})
+
+
+@mutant("short_rows", sx.sparsemax, "residual of index")
+def residual_of_rounded_weights(run, given):
+    run(**{**given, "METHOD": 0})
+    result, classes = given["result"], given["classes"]
+    if result.ndim == 2 and result.is_contiguous() and len(classes) == len(result):
+        result.scatter_add_(1, classes[:, None], torch.full_like(result[:, :1], -1.0))
+
+
+@mutant("short_rows", sx.sparsemax, "value")
+def strides_of_a_plain_result(run, given):
+    n = given["n"]
+    run(**{**given, "result_strides": (n, n, n, 1, 1)})
+
+
+@mutant("survey", sx.softmax, "value")
+def a_part_left_out(run, given):
+    run(**given)
+    kinds = given["partial"].reshape(4, -1, given["parts"])
+    kinds[1:3, :, -1] = 0
+
+
+@mutant("survey", sx.sparsemax, "value")
+def a_top_too_low(run, given):
+    run(**given)
+    kinds = given["partial"].reshape(4, -1, given["parts"])
+    kinds[0, :, -1] -= 0.5
+
+
+@mutant("merge", sx.softmax, "vjp")
+def no_mean(run, given):
+    run(**given)
+    given["state"].reshape(3, -1)[2] = 0
+
+
+@mutant("write", sx.entmax15, "value")
+def a_part_not_written(run, given):
+    run(**{**given, "n": min(given["n"], 20)})

@@ -38,6 +38,7 @@ class Framework:
     maps: tuple[str, ...] | None = None  # None: all
     setting: Callable = nullcontext  # a context manager to call the library in
     laws: tuple[str, ...] | None = None  # those it has the time for beside those that name it; None: all
+    brief: tuple[str, ...] = ()  # maps whose programs take so long to compile that they too have some laws alone
     ways: Callable | None = None  # how it differentiates, if it does: see autograd.py
 
     def runs(self, name):
@@ -261,12 +262,13 @@ JAX = Framework(
     lambda array: isinstance(array, load_jax().Array),
     kernels=WITH_A_KERNEL if HAS_KERNELS else (),
     setting=in_64_bit,
+    brief=("normmax", "budget"),
     ways=autograd.of_jax,
 )
 JAX_SINGLE = replace(
     JAX,
     name="jax in 32 bit",
-    dtypes=("float32", "float16", "bfloat16"),
+    dtypes=("float32", "bfloat16"),
     kernels=(),
     setting=by_formulas_in_32_bit,
     laws=SOME_LAWS,

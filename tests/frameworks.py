@@ -168,6 +168,7 @@ TORCH_FORMULAS = replace(
 
 
 COMPILED_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+SOME_LAWS = ("values_are_accurate", "vjp_is_accurate", "losses_are_accurate_against_an_index")
 USES, PROGRAMS_KEPT = count(1), 40
 """The laws make thousands of programs, and each takes memory as long as it is kept."""
 
@@ -188,7 +189,7 @@ def tensorflow_tensor(array):
 TENSORFLOW = Framework(
     "tensorflow",
     "tensorflow",
-    FLOATS,
+    ("float64", "bfloat16"),
     tensorflow_tensor,
     lambda tensor: tensor.numpy(),
     lambda array: type(array).__name__ == "EagerTensor",
@@ -209,7 +210,14 @@ def unread():
         backend.is_plain = before
 
 
-TENSORFLOW_FORMULAS = replace(TENSORFLOW, name="tensorflow formulas", dtypes=("float32",), kernels=(), setting=unread)
+TENSORFLOW_FORMULAS = replace(
+    TENSORFLOW,
+    name="tensorflow formulas",
+    dtypes=("float32",),
+    kernels=(),
+    setting=unread,
+    laws=SOME_LAWS,
+)
 
 
 @cache
@@ -261,7 +269,7 @@ JAX_SINGLE = replace(
     dtypes=("float32", "float16", "bfloat16"),
     kernels=(),
     setting=by_formulas_in_32_bit,
-    laws=("values_are_accurate", "vjp_is_accurate", "losses_are_accurate_against_an_index"),
+    laws=SOME_LAWS,
 )
 FRAMEWORKS = (
     NUMPY,

@@ -528,7 +528,8 @@ def support_size_in_another_dtype(true):
 # -- where frameworks differentiate: values right, derivatives wrong ---------------------------------------------------
 
 
-FOLLOWED = ("torch", "jax", "tensorflow")
+FOLLOWED = ("torch", "jax")
+ALL = (*FOLLOWED, "tensorflow")
 
 
 def still(array):
@@ -540,14 +541,18 @@ def still(array):
     return importlib.import_module("jax").lax.stop_gradient(array)
 
 
-def total(array):
-    """The sum of what is finite."""
+def sum_of(array):
+    """All numbers of an array."""
     if type(array).__module__.startswith("tensorflow"):
-        tf = load_tensorflow()
-        return tf.reduce_sum(tf.where(tf.math.is_finite(array), array, 0.0))
+        return load_tensorflow().reduce_sum(array)
+    return array.sum()
+
+
+def numbers_of(array):
+    """The array with numbers for NaN and infinities."""
     if hasattr(array, "nan_to_num"):
-        return array.nan_to_num().sum()
-    return importlib.import_module("jax.numpy").nan_to_num(array).sum()
+        return array.nan_to_num()
+    return importlib.import_module("jax.numpy").nan_to_num(array)
 
 
 def with_derivatives_times(factor):
@@ -560,18 +565,17 @@ def with_derivatives_times(factor):
     return call
 
 
-@mutant(sx.entmax15, "backward_is_accurate", on=FOLLOWED)
+@mutant(sx.entmax15, "backward_is_accurate", on=ALL)
 def a_gradient_one_percent_off(true):
     return Wrong(true, call=with_derivatives_times(1.01))
 
 
-@mutant(sx.softmax, "forward_mode_is_accurate", on=FOLLOWED)
+@mutant(sx.softmax, "forward_mode_is_accurate", on=ALL)
 def silent_zeros_of_an_operator(true):
     return Wrong(true, call=lambda true, x, *more, **options: true(still(x), *more, **options))
 
 
-@mutant(sx.softmax, "higher_orders_agree_with_differences", on=("torch", "jax"))
-@mutant(sx.softmax, "second_derivatives_know_numbers_and_sinks", on=("tensorflow",))
+@mutant(sx.softmax, "higher_orders_agree_with_differences", on=FOLLOWED)
 def a_jacobian_that_is_a_constant(true):
     def call(true, x, **options):
         here = still(x)
@@ -588,7 +592,7 @@ def an_alpha_without_a_gradient(true):
     return Wrong(true, call=call)
 
 
-@mutant(sx.sparsemax, "masked_entries_take_and_give_no_gradient", on=FOLLOWED)
+@mutant(sx.sparsemax, "masked_entries_take_and_give_no_gradient", on=ALL)
 def zero_times_a_hidden_nan(true):
     return Wrong(true, call=lambda true, x, *more, **options: true(x, *more, **options) + 0.0 * (x - still(x)))
 
@@ -596,12 +600,12 @@ def zero_times_a_hidden_nan(true):
 @mutant(sx.softmax, "bad_rows_spoil_no_other_gradient", on=FOLLOWED)
 def one_sum_for_all_rows(true):
     def call(true, x, *more, **options):
-        return true(x, *more, **options) * (1.0 + 0.0 * total(x))
+        return true(x, *more, **options) * (1.0 + 0.0 * numbers_of(x).sum())
 
     return Wrong(true, call=call)
 
 
-@mutant(sx.sparsemax, "losses_have_their_gradients_under_all_options", on=FOLLOWED)
+@mutant(sx.sparsemax, "losses_have_their_gradients_under_all_options", on=ALL)
 def a_loss_whose_gradient_forgets_the_temperature(true):
     def loss(true, x, y, *more, **options):
         found = true.loss(x, y, *more, **options)
@@ -621,11 +625,27 @@ def a_sink_forgotten_at_second_order(true):
     return Wrong(true, call=call)
 
 
-@mutant(sx.entmax15, "the_gradient_of_a_loss_is_its_residual", on=FOLLOWED)
+@mutant(sx.entmax15, "the_gradient_of_a_loss_is_its_residual", on=ALL)
 def a_loss_without_its_target(true):
     def loss(true, x, y, *more, **options):
         found = true.loss(x, y, *more, **options)
-        tops = total(true.smooth_max(x, **{k: v for k, v in options.items() if k != "reduction"}))
-        return still(found) + tops - still(tops)
+        total = sum_of(true.smooth_max(x, **{k: v for k, v in options.items() if k != "reduction"}))
+        return still(found) + total - still(total)
+
+    return Wrong(true, loss=loss)
+
+
+@mutant(sx.entmax, "parameters_get_their_gradients", on=ALL)
+def an_alpha_that_is_a_constant(true):
+    def call(true, x, alpha=1.5, **options):
+        return true(x, alpha=alpha if isinstance(alpha, float) else still(alpha), **options)
+
+    return Wrong(true, call=call)
+
+
+@mutant(sx.sparsemax, "losses_have_their_gradients_under_all_options", on=("jax", "tensorflow"))
+def a_loss_that_takes_class_weights_for_constants(true):
+    def loss(true, x, y, weight=None, **options):
+        return true.loss(x, y, weight=weight if weight is None else still(weight), **options)
 
     return Wrong(true, loss=loss)

@@ -357,6 +357,46 @@ def test_exported_programs_hold_no_function_of_ours():
         close(again.call(x), map_(np.asarray(x)), 1e-6)
 
 
+def test_what_debugging_turns_on_changes_nothing():
+    x = draws(3, 5)
+    with jax.disable_jit():
+        close(sx.sparsemax(x), sx.sparsemax(np.asarray(x)), 1e-6)
+        close(jax.grad(lambda x: sx.entmax15(x)[0, 0])(x), jax.jit(jax.grad(lambda x: sx.entmax15(x)[0, 0]))(x))
+    with jax.debug_nans(True), pytest.raises(FloatingPointError):
+        sx.softmax(jnp.asarray([1.0, jnp.nan]))
+
+
+def test_numbers_that_32_bits_do_not_hold():
+    for formulas in ("auto", "none"):
+        with sx.kernels(formulas):
+            assert np.array_equal(sx.softmax(jnp.asarray([1.0, 2.0]), temperature=1e-50), [0.0, 1.0])
+            assert np.array_equal(sx.softmax(jnp.asarray([1.0, 2.0]), sink=1e300), [0.0, 0.0])
+    with jax.enable_x64(True):
+        wide = jnp.ones((3, 5))
+    with pytest.raises(TypeError, match="64-bit mode"):
+        sx.softmax(wide)
+    assert np.isfinite(sx.cross_entropy(draws(2, 3), jnp.asarray([0, 2]), ignore_index=2**40))
+
+
+def test_logarithms_that_overflow_keep_their_gradients():
+    x = jnp.asarray([0.0, 100.0], jnp.float16)
+    for map_ in (sx.log_softmax, sx.log_softmin):
+        g = jax.grad(lambda x, map_=map_: map_(x, temperature=1e-3)[0])(x)
+        wanted = map_.vjp(np.asarray(x), np.asarray([1, 0], np.float16), temperature=1e-3)
+        assert np.array_equal(g, wanted) and np.all(wanted != 0) == (map_ is sx.log_softmax)
+    where = jnp.asarray([True, False, True])
+    g = jax.grad(lambda x: sx.log_softmax(x, where=where)[0])(jnp.asarray([60000.0, 1.0, -60000.0], jnp.float16))
+    assert np.array_equal(g, [0, 0, 0])
+
+
+def test_no_kernel_where_none_is_wanted():
+    def parameter_gradient(x):
+        with sx.kernels("none"):
+            return jax.grad(lambda t: (sx.entmax(x, temperature=t) ** 2).sum())(1.4)
+
+    assert "@softplex" not in jax.jit(parameter_gradient).lower(draws(2, 3)).as_text()
+
+
 # -- shards ------------------------------------------------------------------------------------------------------------
 
 
@@ -379,6 +419,41 @@ def test_sharded_classes_cost_sums_of_a_few_numbers_a_row(programs_on_four_devic
         assert float(error) < 3e-6, (what, error)
         if sharded == "classes":
             assert counts["all-reduce"] > 0, what
+
+
+SHARDED = """
+import os
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+import jax, jax.numpy as jnp, numpy as np, softplex as sx
+from jax.sharding import AxisType, PartitionSpec as P
+
+mesh = jax.make_mesh((2,), ("d",), axis_types=(AxisType.Auto,))
+x = jnp.asarray(np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32))
+y, t = jnp.asarray([1, 4]), jnp.asarray([[0.5], [2.0]])
+
+def loss(x, y):
+    return jax.lax.psum(sx.sparsemax_loss(x, y, reduction="sum"), "d")
+
+def warm(x, t):
+    return jax.lax.psum((sx.softmax(x[:1], temperature=t) ** 2).sum(), "d")
+
+for x_spec, f in ((P("d"), loss), (P("d"), warm), (P(), warm)):
+    shards = jax.shard_map(f, mesh=mesh, in_specs=(x_spec, P("d")), out_specs=P())
+    got = jax.grad(shards)(x, y if f is loss else t)
+    one = jax.grad(lambda x: sx.sparsemax_loss(x, y, reduction="sum"))(x)
+    if f is warm:
+        rows = lambda x: x if x_spec == P("d") else jnp.concatenate([x[:1], x[:1]])
+        one = jax.grad(lambda x: (sx.softmax(rows(x), temperature=t) ** 2).sum())(x)
+    assert np.abs(got - one).max() < 1e-6 and np.abs(one).max() > 0
+"""
+
+
+def test_gradients_within_shard_map():
+    """Also of scores that all shards share, under targets and parameters that they do not."""
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED], capture_output=True, text=True, env=environment(), timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
 
 
 def test_the_reference_knows_supports_larger_than_one():

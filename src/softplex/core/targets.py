@@ -53,6 +53,7 @@ def read_targets(
     known(call.length)
     y, weight = bare(y), bare(weight)
     array, is_index = backend.as_targets(y, f"{name}: y")
+    ignore_index = ignore_index if is_held(array, ignore_index) else None
     if not is_index:
         array = read_like(call, array, "y")
     elif not same_shape(array.shape, call.batch):
@@ -75,6 +76,15 @@ def read_targets(
                 f"{name}: weight has shape {tuple(weight.shape)}; it must hold a number a class, ({call.length},)"
             )
     return Targets(array, is_index, ignore_index, weight, float(label_smoothing))
+
+
+def is_held(array: Array, index: int | None) -> bool:
+    """Whether an array of indices could hold one; what it cannot hold, it does not ignore."""
+    kind = str(array.dtype).rpartition(".")[2]
+    if index is None or not kind.startswith(("int", "uint")):
+        return True
+    limits = np.iinfo(kind)
+    return bool(limits.min <= index <= limits.max)
 
 
 def check_indices(call: Call, y: Array, ignore_index: int | None) -> None:

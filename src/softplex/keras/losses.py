@@ -6,6 +6,7 @@ What a loss computes stands with the functions, which these call, a row at a tim
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import keras
@@ -114,8 +115,14 @@ def rows_of(map: Map, y_true: Any, y_pred: Any, axis: int, ignored: int | None, 
     y_true = keras.ops.cast(keras.ops.round(y_true), "int32")
     losses = map.loss(y_pred, y_true, axis, reduction="none", ignore_index=ignored, **options)
     if ignored is not None:
-        losses._keras_mask = keras.ops.not_equal(y_true, ignored)  # what Keras' own losses do: the mean leaves it out
+        with_mask(losses, keras.ops.not_equal(y_true, ignored))
     return losses
+
+
+def with_mask(losses: Any, mask: Any) -> None:
+    """What Keras' own losses do: the mean leaves out what the mask does. Not every tensor takes attributes."""
+    masking = import_module("keras.src.backend.common.masking")
+    masking.set_keras_mask(losses, mask)
 
 
 def function_of(map: Map) -> Callable[..., Any]:

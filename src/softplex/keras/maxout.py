@@ -221,6 +221,8 @@ def shrunk(shape: Any, axis: int, pieces: int) -> tuple[int | None, ...]:
     """A shape with units in place of units * pieces."""
     sizes = list(shape)
     size = sizes[axis]
+    if size is not None and size % pieces:
+        raise ValueError(f"Maxout: pieces={pieces} with an axis of length {size}; pieces must divide it")
     sizes[axis] = None if size is None else size // pieces
     return tuple(sizes)
 

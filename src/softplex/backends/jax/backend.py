@@ -28,6 +28,14 @@ def backend_for(x: Any) -> JaxBackend:
     return backend_in(np.dtype(jax.dtypes.canonicalize_dtype(np.float64)))
 
 
+def dtype_of(dtype: Any) -> Any:
+    """What is meant by a dtype; None if it is none."""
+    try:
+        return jnp.dtype(dtype)
+    except TypeError:
+        return None
+
+
 @lru_cache
 def backend_in(working: Any) -> JaxBackend:
     """The backend that computes in a precision."""
@@ -51,15 +59,13 @@ class JaxBackend(ArrayApiBackend):
     def result_dtype(self, x: Array, dtype: Any, name: str) -> Any:
         """The dtype asked for, else that of floating scores, else the default float."""
         if dtype is None:
-            return x.dtype if dtype_name(x.dtype) in FLOATS else self.working
-        try:
-            wanted = jnp.dtype(dtype)
-        except TypeError:
-            wanted = None
+            wanted = x.dtype if dtype_name(x.dtype) in FLOATS else self.working
+        else:
+            wanted = dtype_of(dtype)
         if wanted is None or wanted.name not in FLOATS:
             raise TypeError(f"{name}: dtype={dtype!r} is not taken; give one of {', '.join(FLOATS)}")
         if wanted.itemsize > self.working.itemsize:
-            raise TypeError(f"{name}: dtype={dtype!r} needs JAX's 64-bit mode; turn on jax_enable_x64 or give float32")
+            raise TypeError(f"{name}: {wanted.name} needs JAX's 64-bit mode; turn on jax_enable_x64 or give float32")
         return wanted
 
     def visible(self, array: Any, given: Any) -> Any:

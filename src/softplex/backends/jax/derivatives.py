@@ -46,17 +46,22 @@ LINEAR = {
 class FollowingNamespace(Loops, Following):
     """For what JAX differentiates: weights come from the primitive, which knows their derivatives."""
 
+    uses_kernels = True
+
     def followed(self, formula: Formula, rows: FollowedRows, hyper: Hyper) -> Solution:
         """The weights of the rows with derivatives."""
         work, arrays = weights_of(formula, rows, hyper)
+        work = replace(work, uses_kernels=self.uses_kernels)
         found = bind(work, *arrays)
         return formula.recalled(rows, hyper, terms_of(found))
 
 
 @lru_cache
-def following(working: Any) -> FollowingNamespace:
+def following(working: Any, uses_kernels: bool) -> FollowingNamespace:
     """The namespace of a working precision."""
-    return FollowingNamespace(functions_for(working), working=working)
+    namespace = FollowingNamespace(functions_for(working), working=working)
+    namespace.uses_kernels = uses_kernels
+    return namespace
 
 
 def terms_of(found: Sequence[Array]) -> Terms:
@@ -99,7 +104,7 @@ def weights_of(formula: Formula, rows: Rows, hyper: Hyper) -> tuple[Work, list[A
 
 def tangents_of_weights(work: Work, arrays: Sequence[Array], found: Sequence[Array], moving: Moving) -> list[Array]:
     """The one rule: J dz, and what the hyper-parameters add."""
-    xp = following(work.working)
+    xp = following(work.working, work.uses_kernels)
     names = work.arrays
     formula = work.asked.formula
 
@@ -146,7 +151,7 @@ def tangents_by_formulas(work: Work, arrays: Sequence[Array], found: Sequence[Ar
     def followed(*some: Array) -> list[Array]:
         moved = dict(zip(places, some, strict=True))
         merged = [moved.get(place, array) for place, array in enumerate(arrays)]
-        return work.by_formulas(*merged, following=following(work.working))
+        return work.by_formulas(*merged, following=following(work.working, work.uses_kernels))
 
     _, tangents = jax.jvp(followed, tuple(arrays[p] for p in places), tuple(moving[p] for p in places))
     return list(tangents)
@@ -179,7 +184,18 @@ def linear_tangents(work: Work, arrays: Sequence[Array], found: Sequence[Array],
     if asked.method != "value" or asked.formula.kind == "mixture" or has_sink:
         return None
     kept = [array for name, array in zip(work.arrays, arrays, strict=True) if is_rate(name)]
-    return bind(push(work), found[0], *kept, moving[0])
+    return bind(push(work), known_weights(work, arrays, found[0]), *kept, moving[0])
+
+
+def known_weights(work: Work, arrays: Sequence[Array], p: Array) -> Array:
+    """The weights as the way back reads them: a logarithm that overflowed is not one of an entry that takes no part."""
+    is_warm = "temperature" in work.arrays or dict(work.fixed).get("temperature", 1.0) != 1.0
+    if work.asked.formula.kind != "logarithm" or not (is_warm or work.dtype == np.float16):
+        return p
+    takes_part = jnp.isfinite(arrays[0])
+    if "where" in work.arrays:
+        takes_part = takes_part & arrays[work.arrays.index("where")]
+    return jnp.where(jnp.isneginf(p) & takes_part, jnp.finfo(work.dtype).min, p)
 
 
 def is_rate(name: str) -> bool:
@@ -294,6 +310,10 @@ ad.primitive_jvps[softplex_p] = _tangents
 def _transposed(cotangents: Sequence[Any], *arrays: Any, work: Work) -> list[Any]:
     """The cotangent of what a work is linear in."""
     nothing = [None] * (len(arrays) - 1)
+    if work.asked.method not in LINEAR:
+        raise NotImplementedError(
+            f"{work.name}: jax.linear_transpose of {work.asked.method} is not there; take jax.vjp, or the map's own vjp"
+        )
     if isinstance(cotangents[0], ad.Zero):
         return [*nothing, ad.Zero(arrays[-1].aval)]
     return [*nothing, bind(transpose_of(work), *arrays[:-1], cotangents[0])[0]]

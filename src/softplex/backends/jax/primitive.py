@@ -20,8 +20,8 @@ from softplex.backends.jax.work import Work
 from softplex.core.arrays import Array
 from softplex.core.call import Kind
 
-PROGRAMS = 4096
-"""How many calls outside of compiled functions are kept compiled."""
+PROGRAMS = 256
+"""How many calls outside of compiled functions are kept compiled; each takes a megabyte or more."""
 
 softplex_p = Primitive("softplex")
 softplex_p.multiple_results = True
@@ -29,8 +29,31 @@ softplex_p.multiple_results = True
 
 def bind(work: Work, *arrays: Array) -> list[Array]:
     """The results of a work."""
+    if not jax.sharding.get_abstract_mesh().empty:
+        arrays = alike_in_shards(arrays)
     found: list[Array] = softplex_p.bind(*arrays, work=work)
     return found
+
+
+def alike_in_shards(arrays: Sequence[Array]) -> tuple[Array, ...]:
+    """Within shard_map, arrays that differ from shard to shard along the same axes: so do all cotangents then."""
+    axes = [varying(jax.typeof(array)) for array in arrays]
+    every: frozenset[Any] = frozenset().union(*axes)
+    pairs = zip(arrays, axes, strict=True)
+    return tuple([made_varying(array, tuple(every - own)) if every - own else array for array, own in pairs])
+
+
+def varying(aval: Any) -> frozenset[Any]:
+    """The axes of the mesh along which shards differ; JAX has moved and renamed what says so."""
+    known = getattr(aval, "mat", None)
+    found: frozenset[Any] = getattr(aval, "vma", frozenset()) if known is None else known.varying
+    return found
+
+
+def made_varying(array: Array, axes: tuple[Any, ...]) -> Array:
+    """The same numbers, no longer said to be alike."""
+    lax: Any = jax.lax
+    return lax.pcast(array, axes, to="varying") if hasattr(lax, "pcast") else lax.pvary(array, axes)
 
 
 @lru_cache(maxsize=PROGRAMS)
@@ -41,7 +64,9 @@ def compiled(work: Work) -> Callable[..., list[Array]]:
 
 @softplex_p.def_impl
 def _run(*arrays: Array, work: Work) -> list[Array]:
-    return compiled(work)(*arrays)
+    # Where these are on, JAX runs programs operation by operation; this one's only operation is itself.
+    with jax.disable_jit(False), jax.debug_nans(False):
+        return compiled(work)(*arrays)
 
 
 @softplex_p.def_abstract_eval

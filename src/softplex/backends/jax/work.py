@@ -72,8 +72,21 @@ class Work:
     def by_formulas(self, *arrays: Array, following: Namespace | None = None) -> list[Array]:
         """The results by the formulas, of which a namespace may make differentiable functions."""
         call, operands = self.call_of(arrays, following)
+        call = call._replace(
+            temperature=held(self.working, call.temperature),
+            sink=held(self.working, call.sink),
+            hyper={name: held(self.working, value) for name, value in call.hyper.items()},
+        )
         pairs = list(zip(self.operands, operands, strict=True))
         return call.backend.run(call, self.function, pairs, self.results)
+
+
+def held(working: Any, number: Any) -> Any:
+    """A finite number as near as a normal one of the working precision comes to it; anything else as it is."""
+    if not isinstance(number, float) or number == 0.0 or not math.isfinite(number):
+        return number
+    limits = np.finfo(working)
+    return math.copysign(min(max(abs(number), float(limits.smallest_normal)), float(limits.max)), number)
 
 
 class Inside(ArrayApiBackend):

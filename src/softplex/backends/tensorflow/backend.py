@@ -124,6 +124,11 @@ class TensorFlowBackend(Formulas):
         """Apply a function of rows."""
         if out is not None:
             self.copied_into(out, None, call.name)
+        if len(call.axes) > 1 and any(call.x.shape[axis] is None for axis in call.axes):
+            raise ValueError(
+                f"{call.name}: axis={call.axes} of a tensor of shape {tuple(call.x.shape)}; of several axes that are "
+                "normalised together a graph must know the sizes: set them, as tf.ensure_shape does"
+            )
         call = call._replace(x=tf.cast(call.x, call.dtype))
         if is_vectorized():
             return self.followed().run(call, function, operands, results, None, asked)

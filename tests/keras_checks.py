@@ -211,6 +211,16 @@ def test_a_loss_is_that_of_the_map(each):
     assert type(again) is type(loss) and again.get_config() == loss.get_config()
 
 
+def test_ignored_classes_are_left_out_by_fit():
+    x, y = SCORES.astype("float32")[:3], np.array([1, -1, 0])
+    same = keras.layers.Dense(x.shape[1], use_bias=False, kernel_initializer="identity")
+    model = keras.Sequential([keras.Input((x.shape[1],)), same])
+    model.compile("sgd", loss=sk.SparsemaxLoss(ignore_class=-1))
+    found = model.evaluate(x, y, batch_size=3, verbose=0)
+    np.testing.assert_allclose(found, sx.sparsemax_loss(x, y, ignore_index=-1), rtol=1e-5)
+    model.fit(x, y, verbose=0)
+
+
 def test_options_of_a_loss():
     x, index = SCORES.astype("float32"), np.array([1, -1, 0])
     loss = sk.EntmaxLoss(1.3, temperature=0.5, label_smoothing=0.1, ignore_class=-1)

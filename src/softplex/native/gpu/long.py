@@ -22,6 +22,7 @@ from softplex.native.gpu.maps import (
     factor,
     omega_constant,
     own_conjugate,
+    precise_terms,
     roughly,
     slopes_of,
     terms,
@@ -242,7 +243,7 @@ def near_sums(
             high, low = gaps(z, top, warmth, coolness, HAS_SINK, TEMPERATURE, IS_PRECISE)
             if SUMS == MASS:
                 if IS_PRECISE:
-                    one, other = terms(high.to(tl.float64), v[:, None], a, MAP)
+                    one, other = precise_terms(high, low, v[:, None], a, MAP)
                 else:
                     one, other = terms(high, v.to(tl.float32)[:, None], a, MAP)
                 first += total(one, IS_PRECISE)

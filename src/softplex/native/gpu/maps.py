@@ -124,7 +124,7 @@ def solved(high, low, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.cons
     else:
         v = roughly(high, sink_gap, is_void, a, MAP, HAS_SINK).to(tl.float64)
         if IS_PRECISE:
-            v = polished(high, sink_gap, is_void, v, a, MAP, HAS_SINK)
+            v = polished(high, low, sink_gap, is_void, v, a, MAP, HAS_SINK)
     return v
 
 
@@ -158,6 +158,16 @@ def terms(gap, v, a, MAP: tl.constexpr):
 
 
 @triton.jit
+def precise_terms(high, low, v, a, MAP: tl.constexpr):
+    """The same of gaps in two float32, as float64 where that is no dearer than what it takes to be as precise."""
+    if MAP == ENTMAX:
+        p, rate = deformed(high, low, v, a)
+    else:
+        p, rate = terms(high.to(tl.float64) + low.to(tl.float64), v, a, MAP)
+    return p, rate
+
+
+@triton.jit
 def roughly(high, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
     """v by Newton's method in float32: the sum is convex in v, and too large at v = 1, where the top alone weighs 1."""
     v = tl.full(is_void.shape, 1.0, tl.float32)
@@ -178,7 +188,7 @@ def roughly(high, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexp
 
 
 @triton.jit
-def polished(high, sink_gap, is_void, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
+def polished(high, low, sink_gap, is_void, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
     """v by Newton's method with float64 sums, from a good start."""
     is_done = is_void
     rounds = 0
@@ -186,8 +196,8 @@ def polished(high, sink_gap, is_void, v, a, MAP: tl.constexpr, HAS_SINK: tl.cons
     most: tl.constexpr = 2 if MAP == ENTMAX else ROUNDS
     while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (rounds < most):
         # 0, but only when v is known: the compiler is not to keep all gaps in float64 throughout the loop.
-        nothing = 0.0 * v.to(tl.float32)
-        p, rate = terms((high + nothing[:, None]).to(tl.float64), v[:, None], a, MAP)
+        nothing = (0.0 * v.to(tl.float32))[:, None]
+        p, rate = precise_terms(high + nothing, low + nothing, v[:, None], a, MAP)
         mass, slope = total(p, True), total(rate, True)
         if HAS_SINK:
             p, rate = terms(sink_gap, v, a, MAP)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from softplex.backends.array_api import ArrayApiBackend
 from softplex.backends.tensorflow import ways
 from softplex.backends.tensorflow.functions import Rounds, Tensor, TensorFlowFunctions
-from softplex.core.arrays import Namespace
+from softplex.core.arrays import Namespace, each
 from softplex.core.call import Asked, Call, Kind
 
 
@@ -131,14 +131,22 @@ class TensorFlowBackend(Formulas):
             )
         call = call._replace(x=tf.cast(call.x, call.dtype))
         if is_vectorized():
-            return Formulas(ways.Followed()).run(call, function, operands, results, None, asked)
-        return ways.answered(ways.work_of(call, function, operands, results, asked), self.way)
+            return self.followed().run(call, function, operands, results, None, asked)
+        return self._answered(ways.work_of(call, function, operands, results, asked))
+
+    def _answered(self, work: ways.Work) -> list[Tensor]:
+        """The results."""
+        return ways.answered(work, self.way)
+
+    def followed(self) -> Formulas:
+        """The formulas as differentiable operations."""
+        return Formulas(ways.Followed())
 
     def way(self, work: ways.Work) -> tuple[list[Tensor], ways.Tracks]:
         """How results are computed: by the formulas."""
         xp = ways.Recording()
         results = Formulas(xp).run(work.call, work.function, work.operands, work.results, None, work.asked)
-        return results, lambda: Formulas(ways.Followed(xp.found))
+        return results, tracks_of(xp.found)
 
 
 class EagerBackend(TensorFlowBackend):
@@ -154,8 +162,38 @@ class EagerBackend(TensorFlowBackend):
         """By NumPy, if all that takes part can be read."""
         if not all(map(is_plain, work.read)):
             return super().way(work)
-        # A way back that is traced has no more need of NumPy, and vectorized_map forgets rules of gradients.
-        return ways.computed_by_numpy(work), lambda: self if tf.executing_eagerly() else Formulas(ways.Followed())
+        tracks = ways.Tracks(lambda: self if tf.executing_eagerly() else self.followed(), self.followed)
+        return ways.computed_by_numpy(work), tracks
+
+
+class BackwardBackend(TensorFlowBackend):
+    """For a rule on the way back, from weights that are known."""
+
+    def __init__(self, found: ways.Solved) -> None:
+        super().__init__(ROUNDS)
+        self.found = found
+
+    def _answered(self, work: ways.Work) -> list[Tensor]:
+        """The results. What knows its own way back must be of one graph: TensorFlow loses tensors of another."""
+        if not tf.executing_eagerly():
+            self.found = [each(tf.identity, weights) for weights in self.found]
+            work = work.local()
+        return super()._answered(work)
+
+    def followed(self) -> Formulas:
+        """The formulas as differentiable operations."""
+        return Formulas(ways.Followed(self.found))
+
+    def way(self, work: ways.Work) -> tuple[list[Tensor], ways.Tracks]:
+        """By the formulas, without solving anything."""
+        backend = Formulas(ways.Recalling(self.found))
+        results = backend.run(work.call, work.function, work.operands, work.results, None, work.asked)
+        return results, tracks_of(self.found)
+
+
+def tracks_of(found: ways.Solved) -> ways.Tracks:
+    """The ways back from weights that have been found."""
+    return ways.Tracks(lambda: BackwardBackend(found), lambda: Formulas(ways.Followed(found)))
 
 
 ROUNDS = Rounds(TensorFlowFunctions, can_look=False, working=tf.float64)

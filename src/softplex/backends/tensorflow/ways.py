@@ -1,9 +1,8 @@
 """How results are computed from tensors, and how TensorFlow differentiates them.
 
 A result knows its way back: for weights and losses the one rule of core/derivatives.py, for all else the derivative of
-the formulas. In a graph that is computed by differentiable operations, from the weights that the forward pass found
-(core/follow.py); eagerly by NumPy, the result of which knows its own way back. A forward pass pays for none of it.
-No formula lives here.
+the formulas (core/follow.py). Eagerly a rule is computed by NumPy, in a graph by operations, from the weights that the
+forward pass found; what it gives knows its own way back. A forward pass pays for none of it. No formula lives here.
 """
 
 from __future__ import annotations
@@ -44,6 +43,18 @@ class Recording(Rounds):
         # They lead no way back themselves: through the solver's loop that would be.
         self.found.append(each(tf.stop_gradient, solution.weights))
         return solution
+
+
+class Recalling(Rounds):
+    """The namespace of a way back, which need not solve what the forward pass has solved."""
+
+    def __init__(self, known: Solved) -> None:
+        super().__init__(TensorFlowFunctions, can_look=False, working=tf.float64)
+        self.known = iter(known)
+
+    def solved(self, formula: Formula, rows: Rows, hyper: Hyper) -> Solution:
+        """The solution, by its weights."""
+        return formula.recalled(rows, hyper, next(self.known))
 
 
 class Followed(Following):
@@ -94,6 +105,25 @@ class Work(NamedTuple):
         """The call under another backend."""
         return self.call._replace(backend=backend)
 
+    def local(self) -> Work:
+        """The same work on tensors of the graph that is being made now."""
+        call = self.call
+
+        def here(value: Any) -> Any:
+            return tf.identity(value) if tf.is_tensor(value) else value
+
+        numbers = {name: here(number) for name, number in numbers_of(call).items()}
+        call = call._replace(
+            x=numbers["x"],
+            temperature=numbers["temperature"],
+            sink=numbers.get("sink"),
+            hyper={name: numbers[name] for name in call.hyper},
+            where=here(call.where),
+            invalid=here(call.invalid),
+        )
+        operands = tuple((kind, here(tensor)) for kind, tensor in self.operands)
+        return self._replace(call=call, operands=operands).with_tensors((), ())
+
     def with_tensors(self, places: Sequence[str | int], tensors: Tensors) -> Work:
         """The same work with other tensors at some places."""
         new = dict(zip(places, tensors, strict=True))
@@ -131,8 +161,14 @@ def work_of(
     return Work(call, function, tuple(operands), tuple(results), asked, (*named, *numbered))
 
 
-Tracks = Callable[[], Any]
-"""Makes the backend by which a way back is computed."""
+class Tracks(NamedTuple):
+    """What a forward pass leaves for the way back."""
+
+    rule: Callable[[], Any]
+    """Makes the backend of a rule; what that computes knows its own way back."""
+    formulas: Callable[[], Any]
+    """Makes the backend by which the formulas are differentiated."""
+
 
 Way = Callable[[Work], tuple[list[Tensor], Tracks]]
 Rule = Callable[[Work, Tracks, Tensors, Sequence[str | int]], Tensors]
@@ -185,28 +221,28 @@ def back_from_value(work: Work, tracks: Tracks, cotangents: Tensors, places: Seq
     kind, _ = work.results[0]
     shape = work.call.x.shape if kind == "entries" else work.call.batch
     g = TensorFlowFunctions.reshape(cotangents[0], shape)
-    return pulled_back(work.on(tracks()), work.formula, g, places)
+    return pulled_back(work.on(tracks.rule()), work.formula, g, places)
 
 
 def back_from_vjp(work: Work, tracks: Tracks, cotangents: Tensors, places: Sequence[Any]) -> Tensors:
     """g^T J is linear in g: the jvp."""
-    return (pushed_forward(work.on(tracks()), work.formula, cotangents[0]),)
+    return (pushed_forward(work.on(tracks.rule()), work.formula, cotangents[0]),)
 
 
 def back_from_jvp(work: Work, tracks: Tracks, cotangents: Tensors, places: Sequence[Any]) -> Tensors:
     """J t is linear in t: the vjp."""
-    return pulled_back(work.on(tracks()), work.formula, cotangents[0], ("x",))
+    return pulled_back(work.on(tracks.rule()), work.formula, cotangents[0], ("x",))
 
 
 def back_from_loss(work: Work, tracks: Tracks, cotangents: Tensors, places: Sequence[Any]) -> Tensors:
     """The gradient of the rows' losses, each times its cotangent; the rows' weights know nothing of the scores."""
     assert work.asked is not None
-    return (gradient_of_loss(work.on(tracks()), work.asked, cotangents[0]),)
+    return (gradient_of_loss(work.on(tracks.rule()), work.asked, cotangents[0]),)
 
 
 def back_from_maximum(work: Work, tracks: Tracks, cotangents: Tensors, places: Sequence[Any]) -> Tensors:
     """The weights."""
-    return (gradient_of_maximum(work.on(tracks()), work.formula, cotangents[0]),)
+    return (gradient_of_maximum(work.on(tracks.rule()), work.formula, cotangents[0]),)
 
 
 LINEAR: dict[str, Rule] = {"vjp": back_from_vjp, "jvp": back_from_jvp}
@@ -219,14 +255,10 @@ BACK_TO_SCORES: dict[str, Rule] = {
 
 def differentiated(work: Work, tracks: Tracks, cotangents: Tensors, places: Sequence[str | int]) -> Tensors:
     """Cotangents of the tensors through the formulas, in operations that are themselves differentiable."""
-    from softplex.backends.tensorflow.backend import Formulas
 
     def computed(tensors: Tensors) -> list[Tensor]:
-        backend = tracks()
-        if not isinstance(backend.xp, Followed):
-            backend = Formulas(Followed())
         again = work.with_tensors(places, tensors)
-        results: list[Tensor] = backend.run(
+        results: list[Tensor] = tracks.formulas().run(
             again.call, again.function, again.operands, again.results, None, again.asked
         )
         return results

@@ -305,6 +305,34 @@ def test_losses_go_back(reduction):
             torch.testing.assert_close(found, right.float(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("loss", [sx.cross_entropy, sx.sparsemax.loss, sx.entmax15.loss], ids=["softmax", "2", "1.5"])
+def test_the_gradient_comes_with_the_loss(loss, gpu):
+    """One look at the scores; whoever goes back twice, or follows the way back, gets the same."""
+    taken, found = Counter(), launch.losses_and_gradient
+    gpu.setattr(launch, "losses_and_gradient", lambda *call: taken.update(["call"]) or found(*call))
+    x = torch.randn(5, 9, requires_grad=True)
+    y = torch.tensor([0, 3, -100, 8, 2])
+    with sx.kernels("none"):
+        z = x.detach().double().requires_grad_()
+        (right,) = torch.autograd.grad(loss(z, y, ignore_index=-100) * 3, z, create_graph=True)
+        (curved,) = torch.autograd.grad((right * right).sum(), z, allow_unused=True)
+    value = loss(x, y, ignore_index=-100)
+    for times in (3.0, 1.0, 3.0):
+        (got,) = torch.autograd.grad(value, x, torch.tensor(times), retain_graph=True)
+        torch.testing.assert_close(got, right.detach().float() * times / 3, rtol=1e-6, atol=1e-7)
+    (got,) = torch.autograd.grad(value * 3, x, create_graph=True)
+    (got,) = torch.autograd.grad((got * got).sum(), x)
+    torch.testing.assert_close(got, curved.float(), rtol=1e-5, atol=1e-6)
+    assert taken["call"] == 1
+    empty = loss(x, torch.full((5,), -100), ignore_index=-100)
+    assert empty == 0 and not torch.autograd.grad(empty, x)[0].any()
+    wrong = loss(x, torch.tensor([0, 3, 9, 8, 2]), ignore_index=-100)
+    assert (
+        wrong.isnan()
+        and torch.autograd.grad(wrong, x)[0].isnan().any(dim=1).tolist() == [False] * 2 + [True] + [False] * 2
+    )
+
+
 def test_transforms_take_the_formulas(answers):
     x, t = torch.randn(4, 6), torch.randn(4, 6)
     for map_ in MAPS:

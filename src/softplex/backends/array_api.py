@@ -140,6 +140,10 @@ class ArrayApiBackend:
         dtype = given.dtype if self.is_array(given) and dtype_name(given.dtype) in FLOATS else self.working
         return xp.astype(result, dtype)
 
+    def reduced_at_once(self, call: Call, asked: Asked, reduction: str) -> Array | None:
+        """There is no kernel for it."""
+        return None
+
     def reduced(self, values: Array, weights: Array | None, counted: Array | None, dtype: Any, reduction: str) -> Array:
         """None, the sum or the mean of the rows' losses."""
         xp = self.xp

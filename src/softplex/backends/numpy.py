@@ -141,6 +141,9 @@ class NumpyBackend:
             total = np.asarray(np.sum(rows, axis=tuple(summed), keepdims=True)).reshape(given.shape)
             return total.astype(dtype)
 
+    def reduced_at_once(self, call: Call, asked: Asked, reduction: str) -> None:
+        """There is no kernel for it."""
+
     def reduced(
         self, values: NDArray, weights: NDArray | None, counted: NDArray | None, dtype: Any, reduction: str
     ) -> NDArray:

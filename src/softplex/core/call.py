@@ -82,6 +82,9 @@ class Backend(Protocol):
     def sum_to(self, rows: Array, call: Call, given: Any) -> Array:
         """One number a row, summed to the shape (and in the floating dtype) of the parameter that was given."""
 
+    def reduced_at_once(self, call: Call, asked: Asked, reduction: str) -> Array | None:
+        """The sum or mean of the losses by a kernel that finds its gradient on the way; None where there is none."""
+
     def reduced(self, values: Array, weights: Array | None, counted: Array | None, dtype: Any, reduction: str) -> Array:
         """The rows' losses, their sum or their mean: over the weights if given, 0 if none of the rows is counted."""
 

@@ -198,6 +198,9 @@ def reduced_loss(call: Call, asked: Asked, rows_of: Callable[..., tuple[Array, A
     if reduction not in REDUCTIONS:
         raise ValueError(f"{call.name}: reduction={reduction!r} is not known; give one of {', '.join(REDUCTIONS)}")
     backend, targets = call.backend, asked.targets
+    whole = backend.reduced_at_once(call, asked, reduction)
+    if whole is not None:
+        return whole
     working, said, solve = backend.working, targets.without_arrays(), asked.formula.solve
     kinds: list[tuple[Kind, Any]] = [("row", working), ("row", working)]
 

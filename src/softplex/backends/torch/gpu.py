@@ -19,7 +19,9 @@ from softplex.backends.torch.backend import TorchBackend
 from softplex.backends.torch.eager import Work
 from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
 from softplex.core.call import Asked, Call, Kind
-from softplex.core.formula import Formula
+from softplex.core.formula import Formula, Hyper
+from softplex.core.rows import Rows
+from softplex.core.targets import Targets, cross_entropy_rows, is_class, loss_rows
 from softplex.maps import log_softmax, softmax
 from softplex.native import formulas_only, gpu
 
@@ -54,6 +56,32 @@ class GpuBackend(TorchBackend):
             if found is not None:
                 return found
         return super().run(call, function, operands, results, out, asked)
+
+    def reduced_at_once(self, call: Call, asked: Asked, reduction: str) -> Tensor | None:
+        """The sum or mean of the losses, its gradient found with it, where the scores alone are followed."""
+        targets = asked.targets
+        numbers = (call.temperature, call.sink, *call.hyper.values(), targets.weight)
+        is_followed = torch.is_grad_enabled() and call.x.requires_grad and call.x.dtype == call.dtype
+        if reduction == "none" or not is_followed or formulas_only() or not targets.is_index:
+            return None
+        others = [targets.y, *[number for number in numbers if isinstance(number, Tensor)]]
+        if any(number.requires_grad for number in others) or not all(map(self.may_read, (call.x, *others))):
+            return None
+        with torch.no_grad():
+            found = losses_and_gradient(call, asked, reduction)
+            if found is None:
+                return None
+            gradient, losses, weights = found
+            counted, shares = counted_of(targets, weights)
+            value = self.reduced(losses, shares, counted, call.dtype, reduction)
+        rest = call._replace(x=eager.NOTHING)
+
+        def again(x: Tensor) -> Tensor:
+            rows = losses_of(rest._replace(x=x), asked)
+            return self.reduced(rows[0], shares, counted, call.dtype, reduction)
+
+        loss: Tensor = Whole.apply(call.x, value, gradient, again)
+        return loss
 
     def may_read(self, x: Tensor) -> bool:
         """Whether a tensor of the call is plain, too."""
@@ -170,3 +198,69 @@ def taken_back(work: Work, cotangents: tuple[Tensor, ...], wanted: tuple[bool, .
         return None
     found = launch.computed(work.call, word, operands)
     return None if found is None else [found[0].to(work.call.x.dtype), *[None for _ in wanted[1:]]]
+
+
+def losses_and_gradient(call: Call, asked: Asked, reduction: str) -> list[Tensor] | None:
+    """The gradient of the reduced loss, the losses of the rows and their weights."""
+    from softplex.native.gpu import launch
+
+    targets, y = asked.targets, asked.targets.y
+    scale = torch.ones((), dtype=torch.float64, device=y.device)
+    if reduction == "mean":
+        is_counted = is_class(y, call.length)
+        shares = is_counted.to(torch.float64)
+        if targets.weight is not None:
+            shares = shares * targets.weight.to(torch.float64)[torch.where(is_counted, y, 0)]
+        if targets.ignore_index is not None:
+            is_counted = y != targets.ignore_index
+            shares = torch.where(is_counted, shares, 0.0)
+        total = shares.sum() if targets.weight is not None or targets.ignore_index is not None else scale * y.numel()
+        scale = 1.0 / torch.where(is_counted.any(), total, 1.0)
+    return launch.losses_and_gradient(call, asked, [one for _, one in targets.operands], scale)
+
+
+def counted_of(targets: Targets, weights: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Which rows count, and what they weigh, as core/targets.py says it."""
+    if targets.ignore_index is not None:
+        return targets.y != targets.ignore_index, weights
+    return None, None if targets.weight is None else weights
+
+
+def losses_of(call: Call, asked: Asked) -> list[Tensor]:
+    """The losses of the rows and their weights, followed in the usual way."""
+    rows_of = cross_entropy_rows if asked.method == "cross_entropy" else loss_rows
+    said, solve = asked.targets.without_arrays(), asked.formula.solve
+
+    def function(rows: Rows, hyper: Hyper, y: Tensor, weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return rows_of(said, solve, rows, hyper, y, None if weight is None else weight.to(rows.xp.working))
+
+    backend = call.backend
+    kinds: list[tuple[Kind, Any]] = [("row", backend.working), ("row", backend.working)]
+    return backend.run(call, function, asked.targets.operands, kinds, asked=asked)
+
+
+class Whole(torch.autograd.Function):
+    """A reduced loss whose gradient is known: it is handed out once, and found again for whoever asks again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
+        """The value."""
+        ctx.save_for_backward(x, gradient)
+        ctx.again, ctx.is_spent = again, False
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient times the cotangent, which is mostly 1."""
+        from softplex.native.gpu import launch
+
+        x, gradient = ctx.saved_tensors
+        if ctx.is_spent or torch.is_grad_enabled() or is_batched(g):
+            is_followed = torch.is_grad_enabled()
+            with torch.enable_grad():
+                given = x if is_followed else x.detach().requires_grad_()
+                (found,) = torch.autograd.grad(ctx.again(given), given, g, create_graph=is_followed)
+            return found, None, None, None
+        ctx.is_spent = True
+        launch.multiply(gradient, g)
+        return gradient, None, None, None

@@ -76,6 +76,30 @@ def computed(call: Call, asked: Asked, operands: Sequence[Tensor]) -> list[Tenso
     return launched(Work.of(call, solver, method, operands, targets))
 
 
+def losses_and_gradient(call: Call, asked: Asked, operands: Sequence[Tensor], scale: Tensor) -> list[Tensor] | None:
+    """The gradient of the rows' losses times `scale`, the losses and their weights, the scores being read once."""
+    kernel = kernel_of(asked.formula)
+    solver = None if kernel is None or kernel.number == MAXOUT else solver_of(kernel, dict(call.hyper))
+    targets = asked.targets
+    if solver is None or call.dtype not in TYPES or call.x.numel() == 0 or call.length > widths.LONGEST:
+        return None
+    if not targets.is_index or targets.smoothing != 0.0:
+        return None
+    if solver.number == LOG_SOFTMAX:
+        solver = solver._replace(number=SOFTMAX)
+    work = Work.of(call, solver, LOSS, operands, targets)
+    return launched(work._replace(method=LOSS_AND_RESIDUAL, scale=scale))
+
+
+def multiply(x: Tensor, factor: Tensor) -> None:
+    """A dense tensor of this library's own times a number on its device, in place; nothing moves where that is 1."""
+    size = x.numel()
+    with on_device(x):
+        short.multiply[(-(-size // widths.PART),)](
+            x, factor.to(torch.float32), size, WIDTH=widths.PART, num_warps=8, enable_fp_fusion=False
+        )
+
+
 class Work(NamedTuple):
     """What a kernel is asked to do."""
 

@@ -14,22 +14,12 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 import triton
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
-from triton.runtime.jit import JITFunction
+from triton.compiler.compiler import make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
 
-POINTERS = {
-    torch.float64: "*fp64",
-    torch.float32: "*fp32",
-    torch.float16: "*fp16",
-    torch.bfloat16: "*bf16",
-    torch.int64: "*i64",
-    torch.uint8: "*u8",
-    torch.int16: "*i16",
-    torch.int32: "*i32",
-}
 OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
 TOOLS = Path(nvidia.__file__).parent / "bin"
 
@@ -51,32 +41,19 @@ class Compiled:
         )
 
 
-def kind_of(value):
-    """The type of an argument as a launch would find it."""
-    if isinstance(value, torch.Tensor):
-        return POINTERS[value.dtype]
-    if isinstance(value, tuple):
-        return tuple(kind_of(each) for each in value)
-    if isinstance(value, int):
-        return "i32" if -(2**31) <= value < 2**31 else "i64"
-    return "fp32"
-
-
-def compiled(kernel, capability, arguments, options):
-    """A kernel compiled for the arguments of a launch."""
-    signature, constants, hints = {}, {}, {}
-    for parameter in kernel.params:
-        value = arguments[parameter.name]
-        if parameter.is_constexpr or value is None:
-            signature[parameter.name], constants[parameter.num,] = "constexpr", value
-        else:
-            signature[parameter.name] = kind_of(value)
-            if isinstance(value, torch.Tensor) and value.data_ptr() % 16 == 0:
-                hints[parameter.num,] = [["tt.divisibility", 16]]
-    source = triton.compiler.ASTSource(kernel, signature, constants, hints)
-    made = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+def compiled(kernel, target, arguments, options):
+    """A kernel as a launch with these arguments would compile it: Triton's own reading of them, up to the launch."""
+    backend = make_backend(target)
+    bound, specialized, named = binder(kernel, backend)(**arguments, **options)
+    packed = kernel._pack_args(backend, options, bound, specialized, named)
+    source = triton.compiler.ASTSource(kernel, *packed[1:])
+    made = triton.compile(source, target=target, options=packed[0].__dict__)
     registers, stack = resources(made.asm["cubin"])
-    return Compiled(kernel.__name__, capability, registers, stack, made.asm["ptx"])
+    return Compiled(kernel.__name__, target.arch, registers, stack, made.asm["ptx"])
+
+
+def binder(kernel, backend):
+    return create_function_from_signature(kernel.signature, kernel.params, backend)
 
 
 def resources(binary):
@@ -106,14 +83,13 @@ def compiling(capabilities):
     def run(kernel, *given, grid, warmup, **named):
         options = {name: named.pop(name) for name in OPTIONS if name in named}
         arguments = dict(zip(kernel.arg_names, given, strict=False)) | named
-        key = (
-            kernel.__name__,
-            *((name, kind_of(v) if isinstance(v, torch.Tensor) else v) for name, v in arguments.items()),
-        )
         for capability in capabilities:
-            if (key, capability) not in seen:
-                seen.add((key, capability))
-                found.append(compiled(kernel, capability, arguments, options))
+            target = GPUTarget("cuda", capability, 32)
+            specialized = binder(kernel, make_backend(target))(**arguments, **options)[1]
+            key = (kernel.__name__, capability, str(specialized))
+            if key not in seen:
+                seen.add(key)
+                found.append(compiled(kernel, target, arguments, options))
 
     before, JITFunction.run = JITFunction.run, run
     try:

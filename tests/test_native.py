@@ -540,14 +540,15 @@ def test_a_scale_is_for_residuals():
             run(method=RESIDUAL_OF_INDEX, index=np.zeros(2, int), scale=scale)
 
 
+@pytest.mark.parametrize("n", [2, 7, 16, 33, 128, 3000])
 @pytest.mark.parametrize("lead", [0.0, 5.0, 9.0, 11.0, 12.0, 20.0, 60.0, -40.0, -100.0])
-def test_residuals_of_sure_rows_keep_their_digits(lead):
+def test_residuals_of_sure_rows_keep_their_digits(lead, n):
     """What the label lacks of 1 is the sum of the others, also where it leads by far or lies far below."""
     if np.finfo(np.longdouble).nmant < 63:
         pytest.skip("no floats wider than float64 here to judge by")
     rng = np.random.default_rng(int(lead) + 200)
-    x = rng.normal(size=(20, 3000)).astype(np.float32) + np.linspace(-300, 300, 20, dtype=np.float32)[:, None]
-    y = rng.integers(0, 3000, 20)
+    x = rng.normal(size=(20, n)).astype(np.float32) + np.linspace(-300, 300, 20, dtype=np.float32)[:, None]
+    y = rng.integers(0, n, 20)
     x[np.arange(20), y] = x.max(axis=1) + np.float32(lead)
     wanted = exact_residuals(x, y)
     is_normal = np.abs(wanted) > 2 * np.finfo(np.float32).tiny
@@ -566,6 +567,39 @@ def test_residuals_and_losses_beyond_a_cache_have_the_same_bits(n):
     given = {"method": LOSS_OF_INDEX, "type": 1, "threads": 2}
     losses = run(x=many, index=np.tile(y, times), result=np.empty(len(many)), **given).reshape(times, 7)
     assert np.array_equal(losses, np.broadcast_to(run(x=few, index=y, result=np.empty(7), **given), losses.shape))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("n", [1, 2, 7, 8, 16, 17, 31, 32, 48, 63, 64, 100, 128, 129])
+def test_short_rows_have_the_losses_and_residuals_of_each_alone(n, dtype):
+    """Many are computed at once, unless one of them needs care: no other row is to see it."""
+    rng = np.random.default_rng(n)
+    x = (3 * rng.normal(size=(70, n))).astype(dtype)
+    y, mask = rng.integers(0, n, len(x)), rng.random(x.shape) < 0.8
+    x[3], x[9], x[20], x[33, 0], x[34, -1], x[45] = -np.inf, np.nan, np.inf, np.nan, -np.inf, 900.0
+    x[50, y[50]], x[51, y[51]], x[60, y[60]] = -np.inf, 40.0, -30.0
+    scale = rng.normal(size=len(x))
+    scale[[9, 11, 30]] = 0.0
+    for where, sign in ((None, False), (mask, False), (None, True), (np.asfortranarray(mask), True)):
+        given = {"type": {"float32": 1, "float16": 2}[dtype], "mask": where, "negated": sign, "threads": 2}
+        losses = run(method=LOSS_OF_INDEX, x=x, index=y, result=np.empty(len(x)), **given)
+        found = residuals(x, y, scale, mask=where, negated=sign)
+        with np.errstate(all="ignore"):
+            signed = np.where(mask if where is not None else True, -x if sign else x, -np.inf).astype(np.longdouble)
+            gaps = signed - signed.max(axis=1, keepdims=True)
+            others = np.exp(gaps)
+            others[np.arange(len(x)), signed.argmax(axis=1)] = 0.0
+            wanted = np.log1p(others.sum(axis=1)) - gaps[np.arange(len(x)), y]
+        is_common = np.isfinite(wanted)
+        error = np.abs(losses[is_common] - wanted[is_common])
+        assert np.all(error <= 3e-7 * np.abs(wanted[is_common]) + 1e-30), float(error.max())
+        for row in range(len(x)):
+            part = None if where is None else where[row : row + 1]
+            one = {**given, "mask": part, "threads": 1}
+            alone = run(method=LOSS_OF_INDEX, x=x[row : row + 1], index=y[row : row + 1], result=np.empty(1), **one)
+            assert_bits(alone, losses[row : row + 1], ("loss", row))
+            alone = residuals(x[row : row + 1], y[row : row + 1], scale[row], mask=part, negated=sign)
+            assert_bits(alone, found[row : row + 1], ("residual", row))
 
 
 def exact_residuals(x, y):

@@ -91,7 +91,7 @@ struct Plan {
         widens = is_widened && sizeof(T) == 4 && !is_backward && (is_tempered || call.has_sink);
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
-        is_short = n <= longest_short && (is_backward || (call.method == Method::value && !is_tempered && !call.has_sink));
+        is_short = n <= longest_short && (is_backward || (!is_tempered && !call.has_sink));
         const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
         if (is_short) group = at_once = is_solved ? ShortRows::FEW : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
@@ -186,12 +186,6 @@ INLINE Row<T> with_weights_in(const Row<T>& row, T* weights) {
     apart.result = apart.terms = weights;
     apart.streams = false;
     return apart;
-}
-
-// Zeros stay zeros where the scale is too large for the type.
-template <class T>
-INLINE Vector<T> scaled(const Vector<T>& residual, const Vector<T>& scale) {
-    return select(residual == all(T(0)), residual, residual * scale);
 }
 
 // p - y with p_y - 1 as minus the sum of the others, which keeps its digits.
@@ -385,11 +379,29 @@ struct Driver {
         const T* const own = place_of_x(begin, scratch);
         place(rows.x, call.x, plan.x_packed, first + begin, own, rows.count);
         place(rows.result, call.result, plan.result_packed, first + begin, own, rows.count);
-        if (!plan.is_backward) return Maps<T>::short_rows(call.map, rows);
+        if (call.index.data != nullptr)
+            for (int r = 0; r < rows.count; ++r) rows.labels[r] = label_of(first + begin + r);
+        if (call.method == Method::residual_of_index)
+            for (int r = 0; r < rows.count; ++r) rows.outer[r] = number_of(call, call.scale, first + begin + r);
+        if (!has_entries(call.method)) return put_short_numbers(first + begin, rows);
+        if (!plan.is_backward) return Maps<T>::short_rows(call.map, call.method, rows);
         const T* const operands = scratch.operand + (plan.operand_packed ? 0 : begin * plan.pitch);
         place(rows.operand, call.operand, plan.operand_packed, first + begin, operands, rows.count);
         set_outer(rows, first + begin);
         return Maps<T>::short_backward(call.map, rows);
+    }
+    APART bool put_short_numbers(Index first, ShortRows& rows) const {
+        double numbers[ShortRows::ROWS];
+        rows.numbers = numbers;
+        if (!Maps<T>::short_rows(call.map, call.method, rows)) return false;
+        for (int r = 0; r < rows.count; ++r) put_number(call, first + r, numbers[r]);
+        return true;
+    }
+    // It was in range when the call began; the array is the caller's.
+    INLINE Index label_of(Index row) const {
+        Index label;
+        std::memcpy(&label, row_of(call, call.index, row), sizeof(label));
+        return label < 0 || label >= plan.n ? 0 : label;
     }
     // Where neighbouring rows are: in an array, or from `own` on.
     template <class F>
@@ -514,10 +526,7 @@ struct Driver {
         row.alpha = number_of(call, call.alpha, index);
         row.scale = number_of(call, call.scale, index);
         if (call.has_sink) row.sink = (call.negated ? -1.0 : 1.0) * number_of(call, call.sink, index);
-        if (call.index.data == nullptr) return;
-        std::memcpy(&row.label, row_of(call, call.index, index), sizeof(row.label));
-        // It was in range when the call began; the array is the caller's.
-        if (row.label < 0 || row.label >= plan.n) row.label = 0;
+        if (call.index.data != nullptr) row.label = label_of(index);
     }
 
     // Bad rows and empty ones get what they get; others their top.

@@ -56,13 +56,18 @@ struct Maps {
     static Index longest_short_row(Map map, Method method) {
         if (sizeof(T) == 8) return 0;
         if (method == Method::backward) return map == Map::entmax ? 0 : Backward<T>::SHORT;
+        const bool has_label = method == Method::loss_of_index || method == Method::residual_of_index;
+        if (method != Method::value && !(has_label && map == Map::softmax)) return 0;
         if (map == Map::softmax || map == Map::log_softmax) return Softmax<float>::SHORT;
         return map == Map::sparsemax || map == Map::entmax15 ? Sparse<Sparsemax, float>::SHORT : 0;
     }
-    static bool short_rows(Map map, const ShortRows& rows) {
+    static bool short_rows(Map map, Method method, const ShortRows& rows) {
+        using Asked = ShortRows::Asked;
+        if (method == Method::loss_of_index) return rows.compute<Asked::losses>();
+        if (method == Method::residual_of_index) return rows.compute<Asked::residuals>();
         if (map == Map::sparsemax) return rows.solve<Sparsemax>();
         if (map == Map::entmax15) return rows.solve<Entmax15>();
-        return map == Map::log_softmax ? rows.compute<true>() : rows.compute<false>();
+        return map == Map::log_softmax ? rows.compute<Asked::logarithms>() : rows.compute<Asked::weights>();
     }
 
     static void backward(Map map, const Row<T>& row, Team& team) { Backward<T>::run(map, alpha_of(map, row), row, team); }

@@ -170,6 +170,12 @@ INLINE void ask_ahead(const Row<T>& row, Index i, int vectors) {
     for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.operand + i + AHEAD + j * Lanes<T>::count);
 }
 
+// Zeros stay zeros where the scale is too large for the type.
+template <class T>
+INLINE Vector<T> scaled(const Vector<T>& residual, const Vector<T>& scale) {
+    return select(residual == all(T(0)), residual, residual * scale);
+}
+
 // -- teams -------------------------------------------------------------------------------------------------------------
 
 // Sums of one walk over a row, and the largest score where it was looked for.

@@ -16,7 +16,11 @@ struct ShortRows {
     const float* x[ROWS];
     const float* operand[ROWS];
     float* result[ROWS];
+    // Of a way back what it is multiplied by, of a residual its scale.
     alignas(64) double outer[ROWS];
+    Index labels[ROWS];
+    // Where losses go.
+    double* numbers;
     int count;
     Index n;
     bool is_negated;
@@ -29,16 +33,19 @@ struct ShortRows {
         return n <= 2 * ROOM / ROWS && !is_backward ? ROWS / 2 : FEW;
     }
 
+    enum class Asked { weights, logarithms, losses, residuals };
+
     // False, and nothing done, if one of the rows needs more care.
-    template <bool LOG>
+    template <Asked ASKED>
     APART bool compute() const {
         const int vectors = static_cast<int>((n + LANES - 1) / LANES);
         // Entries that fill their vectors badly are put side by side, row after row.
         const bool is_dense = vectors % SEVERAL != 0 || vectors * LANES > n + n / 4;
-        return is_dense ? compute_rows<LOG, true>(vectors) : compute_rows<LOG, false>(vectors);
+        return is_dense ? compute_rows<ASKED, true>(vectors) : compute_rows<ASKED, false>(vectors);
     }
-    template <bool LOG, bool IS_DENSE>
+    template <Asked ASKED, bool IS_DENSE>
     INLINE bool compute_rows(int vectors) const {
+        constexpr bool KEEPS = ASKED == Asked::weights || ASKED == Asked::residuals;
         alignas(64) float terms[ROOM + (SEVERAL + 1) * LANES];
         alignas(64) float tops[ROWS + FEW];
         Doubles sums[ROWS];
@@ -48,11 +55,13 @@ struct ShortRows {
             exponentiate(vectors, terms, tops);
             sum(vectors, terms, sums);
         } else {
-            exponentiate_whole<!LOG>(vectors, terms, tops, sums);
+            exponentiate_whole<KEEPS>(vectors, terms, tops, sums);
         }
         for (int r = count; r % FEW != 0; ++r) sums[r] = all(4.0 / UNBIASED<float>);
-        if constexpr (LOG) return put_logarithms(tops, sums);
-        put_weights(pitch, terms, sums);
+        if constexpr (ASKED == Asked::logarithms) return put_logarithms(tops, sums);
+        if constexpr (ASKED == Asked::losses) return put_losses(tops, sums);
+        if constexpr (ASKED == Asked::weights) put_weights(pitch, terms, sums);
+        if constexpr (ASKED == Asked::residuals) put_residuals(pitch, terms, sums);
         return true;
     }
 
@@ -239,13 +248,17 @@ struct ShortRows {
         }
     }
 
-    INLINE void put_weights(Index pitch, const float* terms, const Doubles* sums) const {
-        float hi[ROWS], lo[ROWS];
+    // 1 / sum of each row as two floats.
+    INLINE void set_scales(const Doubles* sums, float* hi, float* lo) const {
         for (int r = 0; r < count; r += FEW) {
             const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums_of(sums + r), all(0.0)});
             store_eight(hi + r, scales.hi);
             store_eight(lo + r, scales.lo);
         }
+    }
+    INLINE void put_weights(Index pitch, const float* terms, const Doubles* sums) const {
+        float hi[ROWS], lo[ROWS];
+        set_scales(sums, hi, lo);
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]);
             const float* const own = terms + r * pitch;
@@ -254,6 +267,55 @@ struct ShortRows {
                 return fma(e, high, e * low);
             });
         }
+    }
+
+    // (p - y) times the row's scale, where p_y - 1 is minus the sum of the others.
+    INLINE void put_residuals(Index pitch, float* terms, const Doubles* sums) const {
+        float hi[ROWS], lo[ROWS];
+        set_scales(sums, hi, lo);
+        // Each step for all rows: none waits for what it has just stored.
+        for (int r = 0; r < count; ++r) terms[r * pitch + labels[r]] = 0.0f;
+        Doubles others[ROWS];
+        for (int r = 0; r < count; ++r) {
+            const Floats high = all(hi[r]), low = all(lo[r]);
+            float* const own = terms + r * pitch;
+            Sum<float> sum;
+            each_vector_once<float>(0, n, [&](Index i, int lanes) BODY {
+                const Floats e = take<float>(own + i, lanes, 0.0f), p = fma(e, high, e * low);
+                sum.add(p);
+                softplex::SOFTPLEX_ISA::put<float>(own + i, p, lanes);
+            });
+            others[r] = sum.lanes();
+        }
+        for (int r = count; r % FEW != 0; ++r) others[r] = all(0.0);
+        for (int r = 0; r < count; r += FEW) {
+            float less[FEW];
+            store_eight(less, -sums_of(others + r));
+            for (int j = 0; j < FEW && r + j < count; ++j)
+                terms[(r + j) * pitch + labels[r + j]] = score_of_label(r + j) > -INFINITE<float> ? less[j] : 0.0f;
+        }
+        for (int r = 0; r < count; ++r) {
+            const Floats scale = all(static_cast<float>(outer[r]));
+            const float* const own = terms + r * pitch;
+            const bool is_left_out = outer[r] == 0.0;
+            write<0>(r, [=](Index i, int lanes) BODY {
+                return is_left_out ? all(0.0f) : scaled<float>(take<float>(own + i, lanes, 0.0f), scale);
+            });
+        }
+    }
+    INLINE float score_of_label(int r) const { return is_negated ? -x[r][labels[r]] : x[r][labels[r]]; }
+
+    // log sum exp(x) less the label's score.
+    INLINE bool put_losses(const float* tops, const Doubles* sums) const {
+        for (int r = 0; r < count; r += FEW) {
+            const Doubles clear = sums_but_one(sums_of(sums + r));
+            if (!are_clear(clear)) return false;
+            double scores[FEW], losses[FEW];
+            for (int j = 0; j < FEW; ++j) scores[j] = r + j < count ? static_cast<double>(score_of_label(r + j)) : 0.0;
+            store(losses, short_log1p(clear) + (widened(load(tops + r)).low - load(scores)));
+            for (int j = 0; j < FEW && r + j < count; ++j) numbers[r + j] = losses[j];
+        }
+        return true;
     }
 
     INLINE bool put_logarithms(const float* tops, const Doubles* sums) const {
@@ -268,12 +330,17 @@ struct ShortRows {
         }
         return true;
     }
-    // The top and the logarithm of the sum, as a float and what it lacks: a score less the first is exact where the rest
-    // counts. The leading terms are exact, so that one can be taken away.
-    static INLINE bool set_shifts(const Doubles& tops, const Doubles& sums, float* hi, float* lo) {
+    // The sums of all terms but a leading one, which is exact and so can be taken away.
+    static INLINE Doubles sums_but_one(const Doubles& sums) {
         const Pair<Doubles> less = two_sum(sums, all(-1.0 / UNBIASED<float>));
-        const Doubles clear = (less.hi + less.lo) * all(UNBIASED<float>);
-        if (bits(all(Softmax<float>::CLEAR) <= clear) != 0xffu) return false;
+        return (less.hi + less.lo) * all(UNBIASED<float>);
+    }
+    static INLINE bool are_clear(const Doubles& sums) { return bits(all(Softmax<float>::CLEAR) <= sums) == 0xffu; }
+    // The top and the logarithm of the sum, as a float and what it lacks: a score less the first is exact where the rest
+    // counts.
+    static INLINE bool set_shifts(const Doubles& tops, const Doubles& sums, float* hi, float* lo) {
+        const Doubles clear = sums_but_one(sums);
+        if (!are_clear(clear)) return false;
         const Doubles shift = short_log1p(clear), end = tops + shift, head = widened(narrowed(end, end)).low;
         store_eight(hi, head);
         store_eight(lo, shift - (head - tops));

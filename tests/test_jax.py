@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,8 @@ from processes import environment
 pytest.importorskip("jax", reason="jax is not installed")
 jax = load_jax()
 jnp = jax.numpy
+compiled = importlib.import_module("softplex.backends.jax.primitive").compiled
+program = importlib.import_module("softplex.backends.jax.derivatives").program
 
 MAPS = [pytest.param(map_, {"budget": 2.0} if map_ is sx.budget else {}, id=map_.name) for map_ in sx.MAPS]
 SIMPLEX = [each for each in MAPS if not each.id.startswith("log")]
@@ -48,6 +51,25 @@ def test_programs_on_the_cpu_have_the_bits_of_numpy(map_, hyper, dtype):
         assert np.array_equal(call(x), map_(np.asarray(x), **plain, **hyper))
         back = jax.jit(lambda x, g, options=options: map_.vjp(x, g, **options, **hyper))
         assert np.array_equal(back(x, g), map_.vjp(np.asarray(x), np.asarray(g), **plain, **hyper))
+
+
+def test_one_program_serves_all_temperatures_and_sinks_of_an_eager_loop():
+    """Annealing by Python numbers compiles once, as it does for every other function of JAX."""
+    x, y = draws(4, 9), jnp.zeros(4, int)
+    calls = [
+        lambda each: sx.softmax(x, temperature=each),
+        lambda each: jax.grad(lambda x: sx.sparsemax_loss(x, y, temperature=each))(x),
+        lambda each: jax.grad(lambda x: jnp.sum(sx.entmax15(x, temperature=each, sink=each) ** 2))(x),
+        lambda each: sx.normmax.vjp(x, x, temperature=each),
+    ]
+    for call in calls:
+        first = call(0.5)
+        before = [each.cache_info().misses for each in (compiled, program)]
+        found = [call(each) for each in (0.7, 0.9, 1.1)]
+        assert [each.cache_info().misses for each in (compiled, program)] == before
+        for each, one in zip((0.7, 0.9, 1.1), found, strict=True):
+            assert not np.array_equal(one, first)
+            close(one, jax.jit(call, static_argnums=0)(each))
 
 
 @pytest.mark.parametrize(("map_", "hyper"), MAPS)

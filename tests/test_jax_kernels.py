@@ -193,6 +193,9 @@ def test_subnormal_weights_are_not_flushed(x64):
 
 def test_numbers_arrive_exactly(has_x64):
     x = np.array([[0.5, 0.25, 0.125, -3.0]], np.float32)
+    for temperature in (0.1, 1 / 3, 1e-3, 1e30):  # also where one program serves all numbers
+        for options in ({"temperature": temperature}, {"sink": temperature}):
+            assert same_bits(sx.softmax(jax.numpy.asarray(x), **options), sx.softmax(x, **options))
     for temperature in (0.1, 1e-3, np.nextafter(1.0, 2.0), 5e-324, 1e308, 1 / 3):
         assert same_bits(value_of(sx.softmax, x, temperature=temperature), sx.softmax(x, temperature=temperature))
     for alpha in (1.0, 1.0 + 1e-9, 1.7, np.inf):
@@ -444,11 +447,13 @@ FRAMES = [
     wrong("mask does not hold booleans", given=NAMES["mask"], arrays=(X, X)),
     wrong("mask has a shape that does not fit", given=NAMES["mask"], arrays=(X, np.ones(2, bool))),
     wrong("mask has more axes than x", given=NAMES["mask"], arrays=(X, np.ones((1, 2, 3), bool))),
-    wrong("temperature holds neither", given=NAMES["temperature"], arrays=(X, NUMBERS.astype(np.int32))),
+    wrong("temperature holds neither", given=NAMES["temperature"], arrays=(X, NUMBERS.astype(np.int16))),
     wrong("temperature has more than one number a row", given=NAMES["temperature"], arrays=(X, X)),
     wrong("both as an attribute and as an array", given=NAMES["temperature"], temperature=0, arrays=(X, NUMBERS)),
     wrong("temperature is not a number that is allowed", temperature=0),
     wrong("temperature is not a number that is allowed", temperature=-1),
+    wrong("not the bits of one number", given=NAMES["temperature"], arrays=(X, ROWS[:, None])),
+    wrong("temperature is not a number that is allowed", given=NAMES["temperature"], arrays=(X, np.zeros(2, np.int32))),
     wrong("alpha is not a number that is allowed", alpha=0),
     wrong("scale has no meaning", scale=0),
     wrong("scale has no meaning", gradient=1),

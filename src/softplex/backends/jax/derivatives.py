@@ -18,7 +18,7 @@ from jax.interpreters import ad
 
 from softplex.backends.jax.functions import Loops
 from softplex.backends.jax.primitive import PROGRAMS, bind, softplex_p
-from softplex.backends.jax.work import Results, Work, functions_for
+from softplex.backends.jax.work import BITS, Results, Work, functions_for
 from softplex.core.arrays import Array, Terms, each
 from softplex.core.call import Asked, Kind
 from softplex.core.derivatives import gradient_function
@@ -91,6 +91,7 @@ def weights_of(formula: Formula, rows: Rows, hyper: Hyper) -> tuple[Work, list[A
     work = Work(
         Asked("weights", formula),
         (raw.entries.ndim - 1,),
+        raw.entries.ndim,
         working,
         tuple(kinds),
         function,
@@ -109,7 +110,7 @@ def tangents_of_weights(work: Work, arrays: Sequence[Array], found: Sequence[Arr
     formula = work.asked.formula
 
     def rows_of(arrays: Sequence[Array]) -> FollowedRows:
-        known: dict[str, Any] = {**dict(work.fixed), **dict(zip(names, arrays, strict=True))}
+        known, _ = work.known(arrays)
         rows = Rows(
             xp,
             known["x"],
@@ -128,7 +129,7 @@ def tangents_of_weights(work: Work, arrays: Sequence[Array], found: Sequence[Arr
     def moves(*some: Array) -> Terms:
         return rows_of([dict(zip(seen, some, strict=True)).get(place, a) for place, a in enumerate(arrays)]).moves
 
-    known: dict[str, Any] = {**dict(work.fixed), **dict(zip(names, arrays, strict=True))}
+    known, _ = work.known(arrays)
     hyper = {parameter.name: known[parameter.name] for parameter in formula.parameters}
     solution = formula.recalled(rows_of(arrays), hyper, terms_of(found))
     tangent = None
@@ -168,6 +169,14 @@ def program(work: Work, places: tuple[int, ...]) -> Callable[..., list[Array]]:
     return jax.jit(tangents)
 
 
+def tangents_by_program(work: Work, arrays: Sequence[Array], found: Sequence[Array], moving: Moving) -> list[Array]:
+    """Those of a program for any numbers, whose places are between the call's arrays and the operands."""
+    free, numbers = work.with_free_numbers()
+    place = len(work.arrays)
+    places = tuple([at if at < place else at + len(numbers) for at in moving])
+    return program(free, places)([*arrays[:place], *numbers, *arrays[place:]], found, tuple(moving.values()))
+
+
 def linear_tangents(work: Work, arrays: Sequence[Array], found: Sequence[Array], moving: Moving) -> list[Any] | None:
     """Those that one linear method gives: of what is linear, of weights and losses where only the scores move."""
     asked, places, last = work.asked, tuple(moving), len(arrays) - 1
@@ -200,7 +209,7 @@ def known_weights(work: Work, arrays: Sequence[Array], p: Array) -> Array:
 
 def is_rate(name: str) -> bool:
     """Whether the derivatives at known weights depend on an argument."""
-    return name not in ("x", "where", "sink", "invalid")
+    return name.removesuffix(BITS) not in ("x", "where", "sink", "invalid")
 
 
 def push(work: Work) -> Work:
@@ -300,7 +309,7 @@ def _tangents(arrays: Sequence[Array], tangents: Sequence[Any], *, work: Work) -
         return found, nothing
     moved: list[Any] | None = linear_tangents(work, arrays, found, moving)
     if moved is None:
-        moved = program(work, tuple(moving))(arrays, found, tuple(moving.values()))
+        moved = tangents_by_program(work, arrays, found, moving)
     return found, [none if one is None else one for one, none in zip(moved, nothing, strict=True)]
 
 

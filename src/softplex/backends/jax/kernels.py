@@ -38,6 +38,9 @@ SAME = {"take": "jvp", "send": "vjp", "weights": "value"}
 """What the primitive's own methods are to a kernel."""
 
 TYPES = frozenset({"float64", "float32", "float16", "bfloat16"})
+NUMBERS = frozenset({"float64", "float32", "int32"})
+"""What parameters come in: the last is the bits of one number."""
+
 MOST_AXES = 64
 OPERANDS = ("operand", "index", "mask", "temperature", "sink", "alpha", "scale", "invalid")
 """What may follow x, in the order of the handler's bits."""
@@ -218,7 +221,7 @@ def _run(
         if isinstance(value, float):
             attributes[name] = _bits(value)
         else:
-            given[name] = value if value.dtype.name in ("float64", "float32") else value.astype(_wide(np.float64))
+            given[name] = value if value.dtype.name in NUMBERS else value.astype(_wide(np.float64))
     names = [name for name in OPERANDS if given.get(name) is not None]
     attributes["axes"] = _as_signed(sum(1 << axis for axis in call.axes))
     attributes["given"] = sum(1 << OPERANDS.index(name) for name in names)

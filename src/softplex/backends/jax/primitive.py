@@ -64,9 +64,11 @@ def compiled(work: Work) -> Callable[..., list[Array]]:
 
 @softplex_p.def_impl
 def _run(*arrays: Array, work: Work) -> list[Array]:
+    free, numbers = work.with_free_numbers()
+    place = len(work.arrays)
     # Where these are on, JAX runs programs operation by operation; this one's only operation is itself.
     with jax.disable_jit(False), jax.debug_nans(False):
-        return compiled(work)(*arrays)
+        return compiled(free)(*arrays[:place], *numbers, *arrays[place:])
 
 
 @softplex_p.def_abstract_eval
@@ -93,7 +95,7 @@ def _by_kernels(*arrays: Array, work: Work) -> list[Array]:
     from softplex.backends.jax.kernels import computed
 
     call, operands = work.call_of(arrays)
-    found = computed(call, work.asked, operands)
+    found = computed(work.exactly(call, arrays), work.asked, operands)
     if found is None:
         return work.by_formulas(*arrays)
     if len(found) < len(work.results):  # of a vjp, the part in x

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from softplex.backends.array_api import ArrayApiBackend
 from softplex.backends.jax.functions import JaxFunctions, PlainNamespace
@@ -21,6 +22,11 @@ from softplex.core.call import Asked, Call, Kind
 
 Results = tuple[tuple[Kind, Any], ...]
 NOT_HYPER = ("x", "where", "sink", "temperature", "invalid")
+BITS = " in bits"
+"""Of the name of an array that holds a number's bits, beside the array of its value: for the kernels."""
+
+FREE = ("temperature", "sink")
+"""What may differ from call to call of one program."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,8 @@ class Work:
 
     asked: Asked
     axes: tuple[int, ...]
+    depth: int
+    """How many axes the scores have."""
     dtype: Any
     """Of the scores, and of a result that is like them."""
     results: Results
@@ -47,12 +55,11 @@ class Work:
 
     def batched(self) -> Work:
         """This with one more axis before the others."""
-        return replace(self, axes=tuple([axis + 1 for axis in self.axes]))
+        return replace(self, axes=tuple([axis + 1 for axis in self.axes]), depth=self.depth + 1)
 
     def call_of(self, arrays: Sequence[Array], following: Namespace | None = None) -> tuple[Call, list[Array]]:
         """The call again, and the operands."""
-        count = len(self.arrays)
-        known: dict[str, Any] = {**dict(self.fixed), **dict(zip(self.arrays, arrays[:count], strict=True))}
+        known, operands = self.known(arrays)
         call = Call(
             self.name,
             inside(self.working, following),
@@ -64,10 +71,35 @@ class Work:
             where=known.get("where"),
             sink=known.get("sink"),
             empty_value=math.nan if self.is_empty_nan else 0.0,
-            hyper={name: value for name, value in known.items() if name not in NOT_HYPER},
+            hyper={name: value for name, value in known.items() if name not in NOT_HYPER and not name.endswith(BITS)},
             invalid=known.get("invalid"),
         )
-        return call, list(arrays[count:])
+        return call, operands
+
+    def known(self, arrays: Sequence[Array]) -> tuple[dict[str, Any], list[Array]]:
+        """What is known of the call by name, numbers and arrays, and the operands."""
+        count = len(self.arrays)
+        return {**dict(self.fixed), **dict(zip(self.arrays, arrays[:count], strict=True))}, list(arrays[count:])
+
+    def exactly(self, call: Call, arrays: Sequence[Array]) -> Call:
+        """The call with numbers as their bits where these are there."""
+        known, _ = self.known(arrays)
+        return call._replace(**{name: known[name + BITS] for name in FREE if name + BITS in known})
+
+    def with_free_numbers(self) -> tuple[Work, list[NDArray[Any]]]:
+        """This for any such numbers, and these, which come after the other arrays of the call."""
+        cold = ("temperature", 1.0)
+        free = {
+            name: value for name, value in self.fixed if name in FREE and is_ordinary(value) and (name, value) != cold
+        }
+        if not free:
+            return self, []
+        added: dict[str, NDArray[Any]] = {}
+        for name, value in free.items():
+            added[name] = np.full((1,) * self.depth, value, self.working)
+            added[name + BITS] = np.array([value], np.float64).view(np.int32)
+        fixed = tuple([pair for pair in self.fixed if pair[0] not in free])
+        return replace(self, arrays=(*self.arrays, *added), fixed=fixed), list(added.values())
 
     def by_formulas(self, *arrays: Array, following: Namespace | None = None) -> list[Array]:
         """The results by the formulas, of which a namespace may make differentiable functions."""
@@ -87,6 +119,11 @@ def held(working: Any, number: Any) -> Any:
         return number
     limits = np.finfo(working)
     return math.copysign(min(max(abs(number), float(limits.smallest_normal)), float(limits.max)), number)
+
+
+def is_ordinary(number: float) -> bool:
+    """Whether a number is far from what no float32 holds."""
+    return number == 0.0 or 2.0**-60 < abs(number) < 2.0**60
 
 
 class Inside(ArrayApiBackend):
@@ -149,6 +186,7 @@ def work_of(
     work = Work(
         asked,
         call.axes,
+        depth,
         dtype,
         tuple([(kind, np.dtype(result)) for kind, result in results]),
         function,

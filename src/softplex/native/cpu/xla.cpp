@@ -237,19 +237,20 @@ void Reading::read_parameter(Parameter& parameter, Operand which, const std::opt
                              bool (*is_allowed)(double)) {
     const Buffer* buffer = given_[which];
     const char* name = NAMES[which];
-    if (buffer == nullptr) {
+    if (buffer != nullptr && fixed.has_value()) refuse(name, "is given both as an attribute and as an array");
+    if (buffer == nullptr || buffer->type == DataType::int32) {
         if (fixed.has_value()) parameter.fixed = xla::number_of(*fixed);
+        if (buffer != nullptr) parameter.fixed = xla::number_in(*buffer, name);
         if (!is_allowed(parameter.fixed)) refuse(name, "is not a number that is allowed");
         return;
     }
-    if (fixed.has_value()) refuse(name, "is given both as an attribute and as an array");
     std::vector<double>& numbers = numbers_[which];
     if (buffer->type == DataType::float64) {
         widen<double, double>(numbers, *buffer);
     } else if (buffer->type == DataType::float32) {
         widen<double, float>(numbers, *buffer);
     } else {
-        refuse(name, "holds neither float64 nor float32");
+        refuse(name, "holds neither float64 nor float32, nor the bits of a number");
     }
     point_at_numbers(parameter.rows, *buffer, numbers.data(), sizeof(double), name);
     std::vector<char> flags;

@@ -133,6 +133,14 @@ inline Index size_of(const Buffer& buffer) {
     return size;
 }
 
+// One number in float64 whose bits lie in two integers: programs that know no float64 hand it on in all its digits.
+inline double number_in(const Buffer& bits, const char* name) {
+    double number = 0.0;
+    if (size_of(bits) != 2 || bits.shape[bits.rank - 1] != 2) refuse(name, "holds integers that are not the bits of one number");
+    std::memcpy(&number, bits.data, sizeof number);
+    return number;
+}
+
 inline const Buffer& buffer_at(const Buffers& all, std::int64_t place, const char* name) {
     if (place >= all.count) refuse(name, "is missing among the arrays");
     const auto* buffer = static_cast<const Buffer*>(all.buffers[place]);

@@ -72,6 +72,19 @@ def test_one_program_serves_all_temperatures_and_sinks_of_an_eager_loop():
             close(one, jax.jit(call, static_argnums=0)(each))
 
 
+@pytest.mark.parametrize("kernels", ["auto", "none"])
+def test_callers_may_forbid_that_ranks_are_promoted(kernels):
+    x, y, weight = draws(4, 5), jnp.zeros(4, int), jnp.arange(1.0, 6.0)
+    wanted = [
+        jax.grad(lambda x, loss=loss: loss(x, y, weight=weight))(x) for loss in (sx.cross_entropy, sx.entmax15_loss)
+    ]
+    with jax.numpy_rank_promotion("raise"), sx.kernels(kernels):
+        for loss, one in zip((sx.cross_entropy, sx.entmax15_loss), wanted, strict=True):
+            close(jax.grad(lambda x, loss=loss: loss(x, y, weight=weight))(x), one)
+            jax.grad(lambda x, loss=loss: loss(x, y, weight=weight, label_smoothing=0.1))(x)
+            jax.grad(lambda x, loss=loss: loss(x, sx.softmax(x), label_smoothing=0.1))(x)
+
+
 @pytest.mark.parametrize(("map_", "hyper"), MAPS)
 def test_lists_of_axes_and_masks_that_broadcast(map_, hyper):
     x = draws(3, 4, 5)

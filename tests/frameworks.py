@@ -16,6 +16,7 @@ import numpy as np
 
 import autograd
 import softplex as sx
+from reference import FAMILY
 
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 HAS_KERNELS = not sx.info()["instruction set"].startswith("none")
@@ -38,7 +39,7 @@ class Framework:
     maps: tuple[str, ...] | None = None  # None: all
     setting: Callable = nullcontext  # a context manager to call the library in
     laws: tuple[str, ...] | None = None  # those it has the time for beside those that name it; None: all
-    brief: tuple[str, ...] = ()  # maps whose programs take so long to compile that they too have some laws alone
+    brief: tuple[str, ...] = ()  # maps whose programs take so long to compile that they have BRIEF_LAWS alone
     ways: Callable | None = None  # how it differentiates, if it does: see autograd.py
 
     def runs(self, name):
@@ -170,6 +171,14 @@ TORCH_FORMULAS = replace(
 
 COMPILED_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 SOME_LAWS = ("values_are_accurate", "vjp_is_accurate", "losses_are_accurate_against_an_index")
+BRIEF_LAWS = (
+    *SOME_LAWS,
+    "backward_is_accurate",
+    "forward_mode_is_accurate",
+    "masked_entries_take_and_give_no_gradient",
+    "parameters_get_their_gradients",
+    "transforms_give_the_jacobian",
+)
 USES, PROGRAMS_KEPT = count(1), 40
 """The laws make thousands of programs, and each takes memory as long as it is kept."""
 
@@ -270,6 +279,7 @@ JAX_SINGLE = replace(
     name="jax in 32 bit",
     dtypes=("float32", "bfloat16"),
     kernels=(),
+    maps=tuple([name for name in FAMILY if name not in JAX.brief]),
     setting=by_formulas_in_32_bit,
     laws=SOME_LAWS,
 )

@@ -43,8 +43,10 @@ class Law:
     def covers(self, name, framework, dtype):
         named = self.frameworks is None or framework.name in self.frameworks
         fast_enough = self.lazy or not framework.lazy
-        if self.frameworks is None and (framework.laws is not None or name in framework.brief):
-            named = self.name in (framework.laws or frameworks.SOME_LAWS)
+        if self.frameworks is None and framework.laws is not None:
+            named = self.name in framework.laws
+        if name in framework.brief:
+            named = named and self.name in frameworks.BRIEF_LAWS
         return named and fast_enough and dtype in self.dtypes and self.maps(name) and framework.runs(name)
 
 

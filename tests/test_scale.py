@@ -1,6 +1,8 @@
 """Long rows, memory, threads and processes: what a call may cost and whom it may disturb."""
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 import tracemalloc
 
@@ -179,12 +181,28 @@ def test_threads_share_one_input():
     assert found == [wanted] * 8
 
 
+FORKING = """
+import multiprocessing, warnings
+import numpy as np
+import softplex as sx
+
+warnings.filterwarnings("error")
+warnings.filterwarnings("ignore", message=".*fork.*", category=DeprecationWarning)
+x = np.random.default_rng(3).normal(size=(200, 200))
+def work(scale):
+    numbers = lambda map_: {"budget": 2.0} if map_ is sx.budget else {}
+    return [map_(scale * x, **numbers(map_)).tobytes() for map_ in sx.MAPS]
+wanted = work(3.0)
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    print(pool.map(work, [3.0, 3.0, 3.0]) == [wanted] * 3)
+"""
+
+
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system cannot fork")
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_child_works():
-    wanted = work(3)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map(work, [3, 3, 3]) == [wanted] * 3
+    """In a process of its own: JAX, once loaded, warns of every fork."""
+    found = subprocess.run([sys.executable, "-c", FORKING], capture_output=True, text=True, timeout=100, check=False)
+    assert (found.returncode, found.stdout, found.stderr) == (0, "True\n", "")
 
 
 def test_error_state_is_left_alone():

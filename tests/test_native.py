@@ -611,6 +611,30 @@ def exact_residuals(x, y):
     return p
 
 
+def columns_of(kind, n, count, rng):
+    x = rng.normal(size=(n, count)).astype(np.float32)
+    lead = rng.choice([10, 17, 25, 60], count).astype(np.float32)
+    made = {"normal": x, "wide": 20 * x, "ties": np.round(x), "flat": 1e-4 * x, "sure": x.copy(), "special": x.copy()}
+    made["far"] = x + np.where(np.arange(count) % 7 == 0, 600, -300).astype(np.float32)
+    made["sure"][rng.integers(0, n, count), np.arange(count)] += lead
+    made["special"][rng.random(x.shape) < 0.1] = -np.inf
+    made["special"][0, 3], made["special"][-1, 7], made["special"][:, 9] = np.nan, np.inf, -np.inf
+    return made[kind]
+
+
+@pytest.mark.parametrize("kind", ["normal", "wide", "ties", "flat", "far", "sure", "special"])
+def test_rows_that_lie_across_have_the_bits_of_others(kind):
+    rng = np.random.default_rng(5)
+    for n in (1, 2, 5, 16, 17, 64, 127, 128, 129, 255, 1000, 4097, 16_384, 16_385):
+        for count in (15, 16, 33, 64, 130) if n < 10_000 else (17,):
+            x = columns_of(kind, n, count, rng)
+            for map_ in (sx.softmax, sx.log_softmax, sx.softmin):
+                wanted = map_(np.ascontiguousarray(x.T)).T
+                odd, same = np.empty((n, count + 3), np.float32)[:, 1 : count + 1], x.copy()
+                for result in (map_(x, axis=0), map_(x, axis=0, out=odd), map_(same, axis=0, out=same)):
+                    assert_bits(np.ascontiguousarray(result), np.ascontiguousarray(wanted), (map_, n, count))
+
+
 # -- tensors, by their addresses ---------------------------------------------------------------------------------------
 
 CUTS = [(0, False, False), (0, True, False), (1, False, False), (2, False, False), (3, False, False), (4, False, True)]

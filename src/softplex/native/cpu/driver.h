@@ -8,6 +8,7 @@
 
 #include <cstdlib>
 
+#include "columns.h"
 #include "maxout.h"
 #include "memory.h"
 #include "row.h"
@@ -61,7 +62,9 @@ INLINE bool is_packed(const Call& call, const Array& array) {
 template <class T>
 struct Plan {
     Index rows = 1, n = 1, pitch = 0;
-    bool x_packed, operand_packed, result_packed, streams, comes_from_afar, is_tiled = false;
+    bool x_packed, operand_packed, result_packed, is_beyond_cache, streams, comes_from_afar, is_tiled = false;
+    bool is_plain;  // neither temperature nor sink
+    Index columns = 0;  // rows that lie across which are computed where they lie
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
     bool is_short;  // rows are taken several at a time, by ShortRows
@@ -74,7 +77,7 @@ struct Plan {
     Index pieces = 1;
     Index bytes = 0;  // of scratch a thread
 
-    Plan(const Call& call, bool lists, bool is_widened, Index longest_short) {
+    Plan(const Call& call, bool lists, bool is_widened, Index longest_short, bool takes_columns) {
         for (int axis = 0; axis < call.batch_axes; ++axis) rows *= call.shape[axis];
         for (int axis = 0; axis < call.row_axes; ++axis) n *= call.shape[call.batch_axes + axis];
         pitch = (n + 31) / 16 * 16;
@@ -83,7 +86,7 @@ struct Plan {
         result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
         is_backward = call.method == Method::backward;
         const Index arrays = is_backward ? 3 : 2;
-        const bool is_beyond_cache = arrays * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
+        is_beyond_cache = arrays * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
         streams = result_packed && is_beyond_cache;
         comes_from_afar = x_packed && is_beyond_cache;
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
@@ -91,12 +94,14 @@ struct Plan {
         widens = is_widened && sizeof(T) == 4 && !is_backward && (is_tempered || call.has_sink);
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
-        is_short = n <= longest_short && (is_backward || (!is_tempered && !call.has_sink));
+        is_plain = !is_tempered && !call.has_sink;
+        is_short = n <= longest_short && (is_backward || is_plain);
         const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
         if (is_short) group = at_once = is_solved ? ShortRows::FEW : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
+        if (takes_columns && is_tiled && is_plain && call.mask.data == nullptr && n <= Columns::LONGEST) columns = columns_that_fit();
         bytes = scratch_bytes(lists);
-        const Index per_piece = n > 0 && PIECE / n > 1 ? PIECE / n : 1;
+        const Index least = columns > 1 ? columns : 1, per_piece = n > 0 && PIECE / n > least ? PIECE / n : least;
         groups = per_piece / group > 1 ? per_piece / group : 1;
         pieces = (rows + groups * group - 1) / (groups * group);
     }
@@ -121,10 +126,15 @@ struct Plan {
         group = room < line ? room / 4 * 4 : line;
         is_tiled = true;
     }
+    // As many as leave room beside them in a cache.
+    Index columns_that_fit() const {
+        const Index row = pitch * static_cast<Index>(sizeof(T)), fit = SCRATCH / 2 / row / Strip::COUNT * Strip::COUNT;
+        return fit > Columns::MOST ? Columns::MOST : fit;
+    }
     Index scratch_bytes(bool lists) const {
         const Index row = pitch * static_cast<Index>(sizeof(T));
         Index total = 64;
-        if (needs_x()) total += group * row;
+        if (needs_x()) total += (group > columns ? group : columns) * row;
         if (!operand_packed) total += group * row;
         if (keeps_terms()) total += row;
         if (is_apart) total += row;
@@ -146,7 +156,7 @@ struct Scratch {
     Seam<T>* seam = nullptr;
 
     INLINE Scratch(const Plan<T>& plan, bool lists, char* memory) {
-        if (plan.needs_x()) x = cut<T>(memory, plan.group * plan.pitch);
+        if (plan.needs_x()) x = cut<T>(memory, (plan.group > plan.columns ? plan.group : plan.columns) * plan.pitch);
         if (!plan.operand_packed) operand = cut<T>(memory, plan.group * plan.pitch);
         if (plan.keeps_terms()) terms = cut<T>(memory, plan.pitch);
         if (plan.is_apart) weights = cut<T>(memory, plan.pitch);
@@ -339,6 +349,7 @@ struct Driver {
   private:
     // Rows from `first` on that are brought in together; returns how many.
     INLINE Index run_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
+        if (const Index columns = columns_from(first, end); columns > 0 && run_columns(first, columns, scratch)) return columns;
         const Index count = group_size(first, end);
         if (!plan.x_packed) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
@@ -366,6 +377,31 @@ struct Driver {
         if (plan.group * size_of(call.type) == 64 && count > plan.group - skipped) count = plan.group - skipped;
         const Index neighbours = call.shape[call.batch_axes - 1];
         return count > neighbours - first % neighbours ? neighbours - first % neighbours : count;
+    }
+
+    // How many rows from `first` on Columns can take where they lie.
+    INLINE Index columns_from(Index first, Index end) const {
+        if (plan.columns == 0 || !is_whole<T>(call.type, place_of(call.x, first))) return 0;
+        if (!lies_across(call.result) || !is_whole<T>(call.type, place_of(call.result, first))) return 0;
+        const Index neighbours = call.shape[call.batch_axes - 1], left = neighbours - first % neighbours;
+        const Index most = left < end - first ? left : end - first;
+        return (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
+    }
+    // False, and nothing written, if one of the rows needs more care.
+    APART bool run_columns(Index first, Index count, const Scratch<T>& scratch) const {
+        if constexpr (sizeof(T) == 8) return false;
+        const TilePlace from = place_of(call.x, first), to = place_of(call.result, first);
+        Columns columns;
+        columns.x = reinterpret_cast<const float*>(from.first);
+        columns.x_step = from.stride / static_cast<Index>(sizeof(float));
+        columns.result = reinterpret_cast<float*>(to.first);
+        columns.result_step = to.stride / static_cast<Index>(sizeof(float));
+        columns.terms = reinterpret_cast<float*>(scratch.x);
+        columns.n = plan.n;
+        columns.strips = static_cast<int>(count / Strip::COUNT);
+        columns.is_negated = call.negated;
+        columns.streams = plan.is_beyond_cache;
+        return Maps<T>::columns(call.map, columns);
     }
 
     // A few rows of a group; false, and nothing done, if one of them needs more care.
@@ -600,7 +636,8 @@ struct Driver {
 template <template <class> class Maps, class T>
 Outcome run_rows(const Call& call) {
     const bool lists = Maps<T>::lists(call.map) && call.method != Method::backward;
-    const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::longest_short_row(call.map, call.method));
+    const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::longest_short_row(call.map, call.method),
+                       sizeof(T) == 4 && Maps<T>::takes_columns(call.map, call.method));
     if (plan.rows == 0 || plan.n == 0) return Outcome::done;
     const bool is_worth_it = plan.rows * plan.n >= SHARED_FROM;
     const Index wanted = is_worth_it && !plan.is_huge ? (call.threads < plan.pieces ? call.threads : plan.pieces) : 1;

@@ -1,6 +1,7 @@
 // The kernels of one instruction set: which map runs which kernel. Compiled once for each set; how rows are walked stands
 // in driver.h, what a map computes in the file of its name.
 #include "backward.h"
+#include "columns.h"
 #include "driver.h"
 #include "entmax.h"
 #include "entmax15.h"
@@ -68,6 +69,14 @@ struct Maps {
         if (map == Map::sparsemax) return rows.solve<Sparsemax>();
         if (map == Map::entmax15) return rows.solve<Entmax15>();
         return map == Map::log_softmax ? rows.compute<Asked::logarithms>() : rows.compute<Asked::weights>();
+    }
+
+    // What rows that lie across the memory are computed for where they lie.
+    static bool takes_columns(Map map, Method method) {
+        return method == Method::value && (map == Map::softmax || map == Map::log_softmax);
+    }
+    static bool columns(Map map, const Columns& columns) {
+        return map == Map::log_softmax ? columns.compute<true>() : columns.compute<false>();
     }
 
     static void backward(Map map, const Row<T>& row, Team& team) { Backward<T>::run(map, alpha_of(map, row), row, team); }

@@ -128,6 +128,23 @@ struct ShortRows {
         }
     }
 
+    // The sums of all terms but a leading one, which is exact and so can be taken away.
+    static INLINE Doubles sums_but_one(const Doubles& sums) {
+        const Pair<Doubles> less = two_sum(sums, all(-1.0 / UNBIASED<float>));
+        return (less.hi + less.lo) * all(UNBIASED<float>);
+    }
+    static INLINE bool are_clear(const Doubles& sums) { return bits(all(Softmax<float>::CLEAR) <= sums) == 0xffu; }
+    // The top and the logarithm of the sum, as a float and what it lacks: a score less the first is exact where the rest
+    // counts.
+    static INLINE bool set_shifts(const Doubles& tops, const Doubles& sums, float* hi, float* lo) {
+        const Doubles clear = sums_but_one(sums);
+        if (!are_clear(clear)) return false;
+        const Doubles shift = short_log1p(clear), end = tops + shift, head = widened(narrowed(end, end)).low;
+        store_eight(hi, head);
+        store_eight(lo, shift - (head - tops));
+        return true;
+    }
+
   private:
     template <class Pieces>
     static INLINE bool is_last_step(Pieces& pieces, const double* gaps, int vectors) {
@@ -328,22 +345,6 @@ struct ShortRows {
             const float* const own = x[r];
             write<0>(r, [=](Index i, int lanes) BODY { return (flipped(take<float>(own + i, lanes, 0.0f), sign) - high) - low; });
         }
-        return true;
-    }
-    // The sums of all terms but a leading one, which is exact and so can be taken away.
-    static INLINE Doubles sums_but_one(const Doubles& sums) {
-        const Pair<Doubles> less = two_sum(sums, all(-1.0 / UNBIASED<float>));
-        return (less.hi + less.lo) * all(UNBIASED<float>);
-    }
-    static INLINE bool are_clear(const Doubles& sums) { return bits(all(Softmax<float>::CLEAR) <= sums) == 0xffu; }
-    // The top and the logarithm of the sum, as a float and what it lacks: a score less the first is exact where the rest
-    // counts.
-    static INLINE bool set_shifts(const Doubles& tops, const Doubles& sums, float* hi, float* lo) {
-        const Doubles clear = sums_but_one(sums);
-        if (!are_clear(clear)) return false;
-        const Doubles shift = short_log1p(clear), end = tops + shift, head = widened(narrowed(end, end)).low;
-        store_eight(hi, head);
-        store_eight(lo, shift - (head - tops));
         return true;
     }
 };

@@ -35,6 +35,7 @@ struct NearExponential {
     const Constants<Floats> own;
 
     explicit INLINE NearExponential(const Row<float>& row) : own(all(static_cast<float>(row.top))) {}
+    explicit INLINE NearExponential(const Constants<Floats>& constants) : own(constants) {}
     template <class W>
     static INLINE W terms(const W& x, const Constants<W>& at) {
         const W magic = every<W>(C::magic + C::bias);

@@ -161,6 +161,20 @@ def test_masks_are_those_of_softmax():
         sk.Sparsemax()(x, mask=np.ones((2, 4), bool))
 
 
+def test_a_mask_may_be_a_list(tmp_path):
+    x, mask = SCORES.astype("float32"), [True, False, True, True]
+    wanted = sx.sparsemax(x, where=np.array(mask))
+    for given in (mask, [mask] * 3, tuple(mask), [1, 0, 1, 1], [1.0, 0.5, 1.0, 0.75]):
+        np.testing.assert_allclose(array(sk.Sparsemax()(x, mask=given)), wanted, **ACCURATE)
+    inputs = keras.Input((4,))
+    keras.Model(inputs, sk.Sparsemax()(inputs, mask=mask)).save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(x, verbose=0), wanted, **ACCURATE)
+    for wrong in ("yes", ["yes"] * 4, [[True], [True, False]]):
+        with pytest.raises(TypeError, match="Sparsemax: mask is .*(give|not an array)"):
+            sk.Sparsemax()(x, mask=wrong)
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", WIDE])
 def test_precision_policies_are_followed(policy):
     x = SCORES.astype("float32")

@@ -15,6 +15,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
+from softplex.backends.numpy import real_array
 from softplex.core.arguments import DEFAULT_AXIS, TEMPERATURE, read_axes, read_hyper, refuse_unless_known
 from softplex.core.configs import config_of, map_of
 from softplex.core.describe import default_of
@@ -46,7 +47,7 @@ class Activation(keras.Layer):
 
     Returns:
         call(inputs, mask=None): weights of the shape of the inputs, in the layer's compute dtype. `mask` is as in
-        keras.layers.Softmax: entries where it is False, or at most 0.5, weigh 0.
+        keras.layers.Softmax, or a list: entries where it is False, or at most 0.5, weigh 0.
 
     Raises:
         TypeError: for what is no map, for a hyper-parameter that the map lacks, and for what is no number or no axis.
@@ -108,7 +109,17 @@ class Activation(keras.Layer):
         x = keras.ops.cast(inputs, self.compute_dtype)
         options = {rule.name: self.hyper(rule) for rule in self.map.formula.parameters}
         axis = tuple(self.axis) if isinstance(self.axis, list) else self.axis
-        return self.map(x, axis, temperature=self.temperature, where=as_where(mask), empty=self.empty, **options)
+        return self.map(x, axis, temperature=self.temperature, where=self.where(mask), empty=self.empty, **options)
+
+    def where(self, mask: Any) -> Any:
+        """A mask of Keras, or a list, as booleans."""
+        if mask is None:
+            return None
+        if not hasattr(mask, "dtype"):
+            mask = keras.ops.convert_to_tensor(real_array(mask, f"{type(self).__name__}: mask"))
+        if keras.backend.standardize_dtype(mask.dtype) == "bool":
+            return mask
+        return keras.ops.greater(mask, keras.ops.cast(0.5, mask.dtype))
 
     def hyper(self, rule: Parameter) -> Any:
         """A hyper-parameter as it is now: a Python number, or a tensor where it is learnable and built."""
@@ -244,13 +255,6 @@ def refuse_unless_among(known: Iterable[str], given: Iterable[str], where: str) 
     for key in given:
         if key not in known:
             raise TypeError(f"{where} got an unexpected keyword argument {key!r}; it takes {', '.join(known)}")
-
-
-def as_where(mask: Any) -> Any:
-    """A mask of Keras as booleans."""
-    if mask is None or keras.backend.standardize_dtype(mask.dtype) == "bool":
-        return mask
-    return keras.ops.greater(mask, keras.ops.cast(0.5, mask.dtype))
 
 
 def class_name(map: Map) -> str:

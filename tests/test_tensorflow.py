@@ -287,3 +287,15 @@ def test_unknown_ranks_and_lengths_are_said():
         traced(sx.softmax, None)
     with pytest.raises(ValueError, match="left open in this graph"):
         traced(lambda x: sx.softmax.loss(x, tf.zeros(3, tf.int32)), [3, None])
+
+
+@graphs
+def test_numpy_scores_with_symbols_are_refused(how):
+    scalar = tf.constant(2.0)
+    for what, call in {
+        "temperature": lambda t: sx.softmax(np.ones(3), temperature=t),
+        "where": lambda t: sx.softmax(np.ones(3), where=t > 0),
+        "y": lambda t: sx.softmax.loss(np.ones(1), tf.cast(t, tf.int32)),
+    }.items():
+        with pytest.raises(TypeError, match=f": {what} is tensorflow.*give x as an array of tensorflow too"):
+            tf.function(call, autograph=False, **how)(scalar)

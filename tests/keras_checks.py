@@ -3,6 +3,7 @@
 Values are compared with tests/reference.py and with softplex on NumPy, never with Keras.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -35,7 +36,7 @@ WITH_DEFAULTS = [m for m in sx.MAPS if all(rule.default is not None for rule in 
 WITH_LOSS = [m for m in WITH_DEFAULTS if m.formula.kind == "simplex"]
 ACCURATE = {"rtol": 3e-6, "atol": 1e-7}
 WIDE = "float32" if BACKEND == "jax" else "float64"  # what JAX has, unless it is told to have more
-HOW = {"tensorflow": ("eager", "graph", "jit"), "jax": ("jit",), "torch": ("eager",)}[BACKEND]
+HOW = {"tensorflow": ("eager", "graph", "jit", "auto"), "jax": ("jit", "auto"), "torch": ("eager", "auto")}[BACKEND]
 
 
 def named(maps):
@@ -326,12 +327,31 @@ def test_a_model_learns(how):
     keras.utils.set_random_seed(0)
     x, y = digits()
     model = a_model()
-    options = {"run_eagerly": True} if how == "eager" else {"jit_compile": how == "jit"}
+    options = {"run_eagerly": True} if how == "eager" else {"jit_compile": "auto" if how == "auto" else how == "jit"}
     model.compile(keras.optimizers.Adam(0.05), loss="sparsemax_loss", metrics=["accuracy"], **options)
     before = model.evaluate(x, y, verbose=0)
     model.fit(x, y, epochs=2 if how == "eager" else 12, batch_size=32, verbose=0)
     after = model.evaluate(x, y, verbose=0)
     assert after[0] < (0.95 if how == "eager" else 0.8) * before[0]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the others compile in test_a_model_learns")
+@pytest.mark.filterwarnings("ignore")  # what torch's compiler says of Keras' layers
+def test_torch_compiles_what_trains(monkeypatch):
+    """By all of torch.compile but the C++ that it writes in the end, which takes minutes."""
+    torch = importlib.import_module("torch")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    x, y = digits()
+    found = []
+    for is_compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        model = a_model()
+        model.compile(keras.optimizers.Adam(0.05), loss="sparsemax_loss", jit_compile=is_compiled)
+        model.evaluate(x, y, verbose=0)  # what compiles for this too gives up on some layers in what follows
+        model.fit(x, y, batch_size=32, verbose=0)
+        assert model.jit_compile is is_compiled
+        found.append(np.concatenate([weight.ravel() for weight in model.get_weights()]))
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_survives_its_file(tmp_path):

@@ -254,6 +254,10 @@ class ArrayApiBackend:
         if 0 in call.x.shape:
             return xp.zeros(call.x.shape, dtype=result.dtype)
         order = self._order(call)
-        tail = tuple(call.x.shape[axis] for axis in call.axes)
         inverse = tuple(order.index(axis) for axis in range(len(order)))
-        return xp.permute_dims(xp.reshape(result, (*call.batch, *tail)), inverse)
+        return xp.permute_dims(self._unfolded(call, result), inverse)
+
+    def _unfolded(self, call: Call, lines: Array) -> Array:
+        """Lines with the normalised axes apart again."""
+        tail = tuple(call.x.shape[axis] for axis in call.axes)
+        return self.xp.reshape(lines, (*call.batch, *tail))

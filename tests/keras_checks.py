@@ -3,6 +3,7 @@
 Values are compared with tests/reference.py and with softplex on NumPy, never with Keras.
 """
 
+import functools
 import importlib
 import json
 import os
@@ -35,7 +36,7 @@ WITH_DEFAULTS = [m for m in sx.MAPS if all(rule.default is not None for rule in 
 WITH_LOSS = [m for m in WITH_DEFAULTS if m.formula.kind == "simplex"]
 ACCURATE = {"rtol": 3e-6, "atol": 1e-7}
 WIDE = "float32" if BACKEND == "jax" else "float64"  # what JAX has, unless it is told to have more
-HOW = {"tensorflow": ("eager", "graph", "jit"), "jax": ("jit",), "torch": ("eager",)}[BACKEND]
+HOW = {"tensorflow": ("eager", "graph", "jit", "auto"), "jax": ("jit", "auto"), "torch": ("eager", "auto")}[BACKEND]
 
 
 def named(maps):
@@ -159,6 +160,20 @@ def test_masks_are_those_of_softmax():
     np.testing.assert_allclose(array(sk.Entmax15()(x, mask=one_row)), sx.entmax15(x, where=one_row), **ACCURATE)
     with pytest.raises(ValueError, match="does not broadcast"):
         sk.Sparsemax()(x, mask=np.ones((2, 4), bool))
+
+
+def test_a_mask_may_be_a_list(tmp_path):
+    x, mask = SCORES.astype("float32"), [True, False, True, True]
+    wanted = sx.sparsemax(x, where=np.array(mask))
+    for given in (mask, [mask] * 3, tuple(mask), [1, 0, 1, 1], [1.0, 0.5, 1.0, 0.75]):
+        np.testing.assert_allclose(array(sk.Sparsemax()(x, mask=given)), wanted, **ACCURATE)
+    inputs = keras.Input((4,))
+    keras.Model(inputs, sk.Sparsemax()(inputs, mask=mask)).save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_allclose(again.predict(x, verbose=0), wanted, **ACCURATE)
+    for wrong in ("yes", ["yes"] * 4, [[True], [True, False]]):
+        with pytest.raises(TypeError, match="Sparsemax: mask is .*(give|not an array)"):
+            sk.Sparsemax()(x, mask=wrong)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", WIDE])
@@ -312,12 +327,31 @@ def test_a_model_learns(how):
     keras.utils.set_random_seed(0)
     x, y = digits()
     model = a_model()
-    options = {"run_eagerly": True} if how == "eager" else {"jit_compile": how == "jit"}
+    options = {"run_eagerly": True} if how == "eager" else {"jit_compile": "auto" if how == "auto" else how == "jit"}
     model.compile(keras.optimizers.Adam(0.05), loss="sparsemax_loss", metrics=["accuracy"], **options)
     before = model.evaluate(x, y, verbose=0)
     model.fit(x, y, epochs=2 if how == "eager" else 12, batch_size=32, verbose=0)
     after = model.evaluate(x, y, verbose=0)
     assert after[0] < (0.95 if how == "eager" else 0.8) * before[0]
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="the others compile in test_a_model_learns")
+@pytest.mark.filterwarnings("ignore")  # what torch's compiler says of Keras' layers
+def test_torch_compiles_what_trains(monkeypatch):
+    """By all of torch.compile but the C++ that it writes in the end, which takes minutes."""
+    torch = importlib.import_module("torch")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)  # larger models come to its usual 8
+    x, y = digits()
+    found = []
+    for is_compiled in (False, True):
+        keras.utils.set_random_seed(0)
+        model = a_model()
+        model.compile(keras.optimizers.Adam(0.05), loss="sparsemax_loss", jit_compile=is_compiled)
+        model.fit(x, y, batch_size=32, verbose=0)
+        assert model.jit_compile is is_compiled
+        found.append(np.concatenate([weight.ravel() for weight in model.get_weights()]))
+    np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_a_model_survives_its_file(tmp_path):
@@ -402,22 +436,44 @@ def test_a_parameter_that_is_a_variable_gets_its_gradient():
     ("make", "kind", "words"),
     [
         (sk.Budget, TypeError, "missing a required argument: 'budget'.*it takes"),
-        (lambda: sk.Softmin(alpha=2.0), (TypeError, ValueError), "alpha"),
-        (lambda: sk.Softmin(learnable=True), (TypeError, ValueError), "to be learned"),
+        (lambda: sk.Softmin(alpha=2.0), TypeError, "^Softmin got.*'alpha'; it takes axis, temperature.*name"),
+        (lambda: sk.Entmax(alhpa=2.0), TypeError, "^Entmax got.*'alhpa'; it takes alpha, axis"),
+        (lambda: sk.Activation(sx.entmax, alhpa=2.0), TypeError, "^Activation got.*'alhpa'; it takes alpha, map, axis"),
+        (lambda: sk.Softmin(learnable=True), TypeError, "to be learned"),
         (lambda: sk.Activation(sx.softmax, learnable=True), TypeError, "no hyper-parameter"),
         (lambda: sk.Activation(np.exp), TypeError, "is not a map"),
         (lambda: sk.Weights("sparsemax"), TypeError, "is not a map"),
-        (lambda: sk.Entmax(0.5), ValueError, "alpha is 0.5; it must be at least 1"),
+        (lambda: sk.Entmax(0.5), ValueError, "^Entmax: alpha is 0.5; it must be at least 1"),
+        (lambda: sk.Entmax("2"), TypeError, "^Entmax: alpha='2' is not a number; give one, at least 1"),
+        (lambda: sk.Entmax("2", learnable=True), TypeError, "^Entmax: alpha is an array of dtype <U1.*give float64"),
+        (lambda: sk.Entmax([1.2, 1.5]), TypeError, r"^Entmax: alpha=\[1.2, 1.5\] is not a number; give one"),
+        (lambda: sk.Entmax(None), TypeError, "^Entmax needs alpha=..., at least 1"),
         (lambda: sk.Entmax(0.5, learnable=True), ValueError, "starts at 0.5.*at least 1"),
         (lambda: sk.Entmax(1.5, True), TypeError, "axis=True is not an axis"),
+        (lambda: sk.Sparsemax("last"), TypeError, "^Sparsemax: axis='last' is not an axis; give an integer"),
+        (lambda: sk.Sparsemax([0, 1.5]), TypeError, "^Sparsemax: axis=.* is not an axis; give an integer"),
+        (lambda: sk.Sparsemax([]), ValueError, "^Sparsemax: axis=.* names no axis; give at least one"),
+        (lambda: sk.Sparsemax([1, 1]), ValueError, "^Sparsemax: axis=.* names an axis twice"),
+        (lambda: sk.Sparsemax(temperature=0), ValueError, "^Sparsemax: temperature is 0.0; it must be more than 0"),
+        (lambda: sk.Sparsemax(temperature="hot"), TypeError, "^Sparsemax: temperature='hot' is not a number; give one"),
+        (lambda: sk.Sparsemax(empty="none"), ValueError, "^Sparsemax: empty='none' is not known; give 'zero' or 'nan'"),
         (lambda: sk.Budget(2.0, learnable=True), TypeError, "cannot be learnable"),
         (lambda: sk.Maxout(0), ValueError, "pieces=0"),
         (lambda: sk.Maxout(1.5), TypeError, "not an integer"),
+        (lambda: sk.Maxout(2, axis=None), TypeError, "^Maxout: axis=None is not an axis; give an integer"),
+        (lambda: sk.Maxout(2, axes=1), TypeError, "^Maxout got.*'axes'; it takes pieces, axis"),
+        (lambda: sk.MaxoutDense(3, 2, bias=True), TypeError, "^MaxoutDense got.*'bias'; it takes units.*use_bias"),
         (lambda: sk.Maxout(3)(np.zeros((2, 4), "float32")), ValueError, "must divide"),
         (lambda: sk.MaxoutDense(0, 2), ValueError, "units=0"),
         (lambda: sk.MaxoutConv1D(3, 1, pieces=2, groups=2), ValueError, "groups must divide filters"),
         (lambda: sk.FenchelYoungLoss(sx.log_softmax), TypeError, "has no loss"),
-        (lambda: sk.EntmaxLoss(0.5), ValueError, "at least 1"),
+        (lambda: sk.EntmaxLoss(0.5), ValueError, "^EntmaxLoss: alpha is 0.5; it must be at least 1"),
+        (lambda: sk.EntmaxLoss(alhpa=1.5), TypeError, "^EntmaxLoss got.*'alhpa'; it takes alpha, axis"),
+        (lambda: sk.FenchelYoungLoss(sx.budget), TypeError, "^FenchelYoungLoss needs budget=..., at least 0"),
+        (lambda: sk.SparsemaxLoss((0, 1)), TypeError, r"^SparsemaxLoss: axis=\(0, 1\) is not an axis; give an integer"),
+        (lambda: sk.SparsemaxLoss(temperature=-1), ValueError, "^SparsemaxLoss: temperature is -1.0; it must be"),
+        (lambda: sk.SparsemaxLoss(label_smoothing=2), ValueError, "^SparsemaxLoss: label_smoothing is 2; it must lie"),
+        (lambda: sk.SparsemaxLoss(ignore_class="no"), TypeError, "^SparsemaxLoss: ignore_class='no' is not a class"),
         (lambda: sk.SparsemaxLoss()(np.zeros((2, 3)), np.zeros((2, 4))), ValueError, "shape"),
         (lambda: sx.sparsemax(keras.Input((4,)), axis=5), ValueError, "out of bounds"),
     ],

@@ -342,6 +342,21 @@ def test_wrong_arguments_say_what_to_do():
         sx.softmax(jax.random.key(0))
 
 
+TRACED = {
+    "temperature": lambda t: sx.softmax(np.ones(3), temperature=t),
+    "alpha": lambda t: sx.entmax([1.0, 2.0], alpha=t),
+    "where": lambda t: sx.softmax(np.ones((2, 3)), where=t > 0),
+    "g": lambda t: sx.softmax.vjp(np.float64(1.0), t),
+    "weight": lambda t: sx.cross_entropy(np.ones((2, 1)), np.zeros(2, int), weight=t[None]),
+}
+
+
+@pytest.mark.parametrize("what", TRACED)
+def test_numpy_scores_with_what_is_traced_are_refused(what):
+    with pytest.raises(TypeError, match=f": {what} is jax.*give x as an array of jax too"):
+        jax.jit(TRACED[what])(2.0)
+
+
 @pytest.mark.parametrize(("map_", "hyper"), MAPS)
 def test_empty_arrays(map_, hyper):
     hyper = {"budget": 0.0} if hyper else {}

@@ -228,6 +228,56 @@ def test_several_axes_and_masks_with_unknown_sizes():
         np.testing.assert_allclose(found.numpy(), map_(x, axis=axis, where=where), rtol=1e-12, atol=1e-15)
 
 
+@graphs
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [([None, None, None, 4], (1, 2)), ([2, None, 3, None], (1, 3)), ([None] * 4, (0, 2)), ([None] * 4, None)],
+)
+def test_several_axes_of_unknown_sizes(shape, axis, how):
+    """Values and derivatives of first and second order, in scores and in a parameter."""
+    x, g, where, temperature = (
+        scores(2, 5, 3, 4),
+        scores(2, 5, 3, 4, seed=1),
+        scores(2, 1, 3, 4, seed=2) < 1,
+        np.array(0.7),
+    )
+    sizes = tf.TensorSpec(shape, tf.float64)
+
+    @tf.function(input_signature=[sizes, sizes, tf.TensorSpec([], tf.float64)], **how)
+    def all_of_it(x, g, temperature):
+        options = {"axis": axis, "where": where, "temperature": temperature}
+        with tf.GradientTape() as outer:
+            outer.watch(g)
+            with tf.GradientTape() as inner:
+                inner.watch([x, temperature])
+                p = sx.sparsemax(x, **options)
+            pulled = inner.gradient(p, [x, temperature], g)
+        pushed = outer.gradient(pulled[0], g, x)
+        return p, *pulled, pushed, sx.sparsemax.smooth_max(x, **options), sx.sparsemax.support_size(x, **options)
+
+    options = {"axis": axis, "where": where, "temperature": temperature}
+    wanted = (
+        sx.sparsemax(x, **options),
+        *sx.sparsemax.vjp(x, g, wrt=("x", "temperature"), **options),
+        sx.sparsemax.jvp(x, x, **options),
+        sx.sparsemax.smooth_max(x, **options),
+        sx.sparsemax.support_size(x, **options),
+    )
+    for one, other in zip(all_of_it(*map(tf.constant, (x, g, temperature))), wanted, strict=True):
+        np.testing.assert_allclose(one.numpy(), other, rtol=1e-10, atol=1e-13)
+
+
+def test_rows_of_unknown_sizes_may_turn_out_empty():
+    @tf.function(input_signature=[tf.TensorSpec([None, None, None], tf.float32)])
+    def call(x):
+        return sx.sparsemax(x, axis=(0, 2)), sx.sparsemax.smooth_max(x, axis=(0, 2))
+
+    for shape in ((2, 0, 3), (0, 2, 3), (2, 3, 0)):
+        p, top = call(tf.zeros(shape))
+        assert tuple(p.shape) == shape and tuple(top.shape) == shape[1:2]
+        assert not np.isfinite(top.numpy()).any()
+
+
 def test_variables_integers_and_dtypes():
     x = scores(2, 3, dtype="float32")
     variable = tf.Variable(x)
@@ -287,3 +337,15 @@ def test_unknown_ranks_and_lengths_are_said():
         traced(sx.softmax, None)
     with pytest.raises(ValueError, match="left open in this graph"):
         traced(lambda x: sx.softmax.loss(x, tf.zeros(3, tf.int32)), [3, None])
+
+
+@graphs
+def test_numpy_scores_with_symbols_are_refused(how):
+    scalar = tf.constant(2.0)
+    for what, call in {
+        "temperature": lambda t: sx.softmax(np.ones(3), temperature=t),
+        "where": lambda t: sx.softmax(np.ones(3), where=t > 0),
+        "y": lambda t: sx.softmax.loss(np.ones(1), tf.cast(t, tf.int32)),
+    }.items():
+        with pytest.raises(TypeError, match=f": {what} is tensorflow.*give x as an array of tensorflow too"):
+            tf.function(call, autograph=False, **how)(scalar)

@@ -163,6 +163,32 @@ def test_compiles_whole_with_open_shapes_and_transforms_inside(map_, hyper):
         assert torch.allclose(mine, wanted, rtol=1e-11, atol=1e-13) and wanted.abs().max() > 0
 
 
+BACKWARD = {
+    "weights": sx.sparsemax,
+    "alpha": lambda x: sx.entmax(x, alpha=torch.tensor(1.5, requires_grad=True)),
+    "loss": lambda x: sx.sparsemax.loss(x, torch.zeros(len(x), dtype=torch.int64)),
+}
+
+
+@pytest.mark.usefixtures("fresh_compiler")
+@pytest.mark.parametrize("forward", BACKWARD.values(), ids=BACKWARD)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_compiled_step_goes_back_from_what_was_computed_before(forward):
+    """As Keras' steps do, where torch has given up compiling a layer once more."""
+    made = []
+
+    def step(weight):
+        (made[-1].square().sum() * weight).backward()
+
+    compiled = torch.compile(step, backend="eager")
+    for rows in (3, 4, 5):
+        x = scores(rows, 5).requires_grad_()
+        made.append(forward(x))
+        (wanted,) = torch.autograd.grad(made[-1].square().sum(), x, retain_graph=True)
+        compiled(torch.ones(()))
+        assert torch.equal(x.grad, wanted)
+
+
 def test_losses_and_derivatives_compile():
     def step(x, y, where, sink):
         p = sx.entmax15(x, dim=-1, where=where, sink=sink)

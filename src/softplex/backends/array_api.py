@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from softplex.backends.numpy import as_read, real_array
 from softplex.core.arrays import Array, Namespace, Number
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.rows import Rows
@@ -54,8 +55,6 @@ class ArrayApiBackend:
         return array
 
     def _from_numpy(self, value: Any, what: str) -> Array:
-        from softplex.backends.numpy import real_array
-
         return self.functions.asarray(real_array(value, what))
 
     def threads(self) -> int:
@@ -81,8 +80,6 @@ class ArrayApiBackend:
     def as_parameter(self, value: Any, what: str) -> Number:
         """A Python float, or an array in the working precision."""
         if not self.is_array(value):
-            from softplex.backends.numpy import real_array
-
             plain = real_array(value, what)
             if plain.ndim == 0:
                 return float(plain)
@@ -90,7 +87,7 @@ class ArrayApiBackend:
 
     def as_mask(self, where: Any, name: str) -> Array:
         """A bool array."""
-        mask = where if self.is_array(where) else self.functions.asarray(np.asarray(where))
+        mask = where if self.is_array(where) else self.functions.asarray(as_read(where, f"{name}: where"))
         if dtype_name(mask.dtype) != "bool":
             raise TypeError(
                 f"{name}: where has dtype {dtype_name(mask.dtype)}; give booleans, True where an entry takes part"
@@ -257,6 +254,10 @@ class ArrayApiBackend:
         if 0 in call.x.shape:
             return xp.zeros(call.x.shape, dtype=result.dtype)
         order = self._order(call)
-        tail = tuple(call.x.shape[axis] for axis in call.axes)
         inverse = tuple(order.index(axis) for axis in range(len(order)))
-        return xp.permute_dims(xp.reshape(result, (*call.batch, *tail)), inverse)
+        return xp.permute_dims(self._unfolded(call, result), inverse)
+
+    def _unfolded(self, call: Call, lines: Array) -> Array:
+        """Lines with the normalised axes apart again."""
+        tail = tuple(call.x.shape[axis] for axis in call.axes)
+        return self.xp.reshape(lines, (*call.batch, *tail))

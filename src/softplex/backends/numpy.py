@@ -34,6 +34,9 @@ SHARED_FROM = 4 * SHARED_ENTRIES
 FLOATS = ("float64", "float32", "float16", "bfloat16")
 NUMPY_FLOATS = frozenset({np.float64, np.float32, np.float16})
 
+LIBRARIES = ("jax", "jaxlib", "keras", "tensorflow", "torch")
+"""Those whose arrays may stand for numbers that are not known yet."""
+
 
 def is_float(dtype: np.dtype[Any]) -> bool:
     """Whether a dtype is one of the four that results may have."""
@@ -53,14 +56,26 @@ def described(value: Any) -> str:
     return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
+def as_read(value: Any, what: str) -> NDArray:
+    """A value as NumPy reads it. What is traced, or differentiated, by its own library cannot be read."""
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError) as error:
+        library = type(value).__module__.partition(".")[0]
+        if library in LIBRARIES:
+            raise TypeError(
+                f"{what} is {described(value)}, whose numbers cannot be read here (it is traced, differentiated or on "
+                f"another device); x decides by what a call is computed: give x as an array of "
+                f"{library.removesuffix('lib')} too"
+            ) from None
+        raise TypeError(f"{what} is {described(value)}, which is not an array of real numbers: {error}") from None
+
+
 def real_array(value: Any, what: str) -> NDArray:
     """An array of floats, integers or booleans."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{what} is a masked array; give its data, and its mask inverted as where=")
-    try:
-        array = np.asarray(value)
-    except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor that cannot become an array
-        raise TypeError(f"{what} is {described(value)}, which is not an array of real numbers: {error}") from None
+    array = as_read(value, what)
     if not (array.dtype.kind in "iub" or is_float(array.dtype)):
         raise TypeError(
             f"{what} is {described(array if array.dtype != object else value)} (dtype {array.dtype}); give "
@@ -102,7 +117,7 @@ class NumpyBackend:
 
     def as_mask(self, where: Any, name: str) -> NDArray:
         """A bool array."""
-        mask = np.asarray(where)
+        mask = as_read(where, f"{name}: where")
         if mask.dtype != np.bool_:
             raise TypeError(f"{name}: where is {described(mask)}; give booleans, True where an entry takes part")
         return mask

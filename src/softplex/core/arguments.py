@@ -52,8 +52,7 @@ def read(
     if is_scalar:
         array = backend.xp.reshape(array, (1,))
     axes = read_axes(axis, dim, len(array.shape), name)
-    if not isinstance(empty, str) or empty not in ("zero", "nan"):
-        raise ValueError(f"{name}: empty={empty!r} is not known; give 'zero' or 'nan'")
+    refuse_unless_known(empty, name)
     mask = None if where is None else read_mask(backend, bare(where), array.shape, name)
     parameters = formula.parameters
     given = read_hyper(name, parameters, hyper)
@@ -112,6 +111,12 @@ def read_axes(axis: Any, dim: Any, ndim: int, name: str) -> tuple[int, ...]:
     if len(axes) < len(wanted):
         raise ValueError(f"{name}: axis={axis!r} names an axis twice; name each once")
     return axes
+
+
+def refuse_unless_known(empty: Any, name: str) -> None:
+    """What an empty row becomes is one of two things."""
+    if not isinstance(empty, str) or empty not in ("zero", "nan"):
+        raise ValueError(f"{name}: empty={empty!r} is not known; give 'zero' or 'nan'")
 
 
 def read_mask(backend: Backend, where: Any, shape: tuple[int, ...], name: str) -> Array:

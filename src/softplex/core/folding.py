@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from softplex.backends.numpy import real_array
 from softplex.core.arrays import Array
 from softplex.core.formula import Parameter
 
@@ -32,7 +33,7 @@ def refuse_unless_foldable(rule: Parameter, where: str) -> None:
 
 def unfolded(rule: Parameter, start: Any, where: str) -> Array:
     """The free number, or array of them, in float64, that stands for `start`."""
-    wide = np.asarray(start, np.float64)
+    wide = real_array(start, f"{where}: {rule.name}").astype(np.float64)
     is_right = rule.allowed(wide, 1) & (wide <= rule.low + FARTHEST)
     if not np.all(is_right):
         raise ValueError(

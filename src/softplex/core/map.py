@@ -418,7 +418,7 @@ class Map:
                 raise TypeError(
                     f"{self.name}.bind: {key!r} is not a hyper-parameter of it that is free; these are: {takes}"
                 )
-            fixed.append((key, bound_number(self.name, known[key], value)))
+            fixed.append((key, bound_number(f"{self.name}.bind", known[key], value)))
         shown = ", ".join(f"{key}={short(value)}" for key, value in sorted(fixed))
         return Map(
             f"{self.name}({shown})",
@@ -483,13 +483,16 @@ def declined(*call: Any) -> None:
 
 
 def bound_number(name: str, parameter: Parameter, value: Any) -> float:
-    """A hyper-parameter to be fixed, as a Python float."""
+    """A parameter to be fixed before any scores are known, as a Python float."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name}.bind: {parameter.name}={value!r} is not a number; arrays are given at the call")
+        raise TypeError(
+            f"{name}: {parameter.name}={value!r} is not a number; give one, {parameter.rule(None)}; arrays are given "
+            "at a call of the map itself"
+        )
     number = float(value)
     # A range that ends at the row's length is checked once more at the call.
     if not parameter.allowed(number, sys.maxsize):
-        raise ValueError(f"{name}.bind: {parameter.name} is {number!r}; it must be {parameter.rule(None)}")
+        raise ValueError(f"{name}: {parameter.name} is {number!r}; it must be {parameter.rule(None)}")
     return number
 
 

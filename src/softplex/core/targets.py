@@ -65,17 +65,23 @@ def read_targets(
         check_indices(call, backend.visible(array, y), ignore_index)
     if ignore_index is not None and ignore_index >= 0 and not is_index:
         raise ValueError(f"{name}: ignore_index={ignore_index} is for class indices; y holds distributions")
-    if isinstance(label_smoothing, bool) or not isinstance(label_smoothing, (int, float, np.number)):
-        raise TypeError(f"{name}: label_smoothing={label_smoothing!r} is not a number; give one between 0 and 1")
-    if not 0.0 <= label_smoothing <= 1.0:
-        raise ValueError(f"{name}: label_smoothing is {label_smoothing!r}; it must lie between 0 and 1")
+    smoothing = read_smoothing(label_smoothing, name)
     if weight is not None:
         weight = backend.as_operand(weight, f"{name}: weight")
         if tuple(weight.shape) != (call.length,):
             raise ValueError(
                 f"{name}: weight has shape {tuple(weight.shape)}; it must hold a number a class, ({call.length},)"
             )
-    return Targets(array, is_index, ignore_index, weight, float(label_smoothing))
+    return Targets(array, is_index, ignore_index, weight, smoothing)
+
+
+def read_smoothing(given: Any, name: str) -> float:
+    """The part of each target that is spread, as a Python float."""
+    if isinstance(given, bool) or not isinstance(given, (int, float, np.number)):
+        raise TypeError(f"{name}: label_smoothing={given!r} is not a number; give one between 0 and 1")
+    if not 0.0 <= given <= 1.0:
+        raise ValueError(f"{name}: label_smoothing is {given!r}; it must lie between 0 and 1")
+    return float(given)
 
 
 def is_held(array: Array, index: int | None) -> bool:

@@ -6,18 +6,22 @@ What a map computes is the map's business; how a learnable number is kept in its
 from __future__ import annotations
 
 import inspect
+import operator
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 import keras
 import ml_dtypes
 import numpy as np
 
-from softplex.core.arguments import read_hyper
+from softplex.backends.numpy import real_array
+from softplex.core.arguments import DEFAULT_AXIS, TEMPERATURE, read_axes, read_hyper, refuse_unless_known
 from softplex.core.configs import config_of, map_of
 from softplex.core.describe import default_of
 from softplex.core.folding import folded, refuse_unless_foldable, unfolded
 from softplex.core.formula import Parameter
-from softplex.core.map import Map
+from softplex.core.map import Map, bound_number
 
 HOME = "softplex.keras"
 """The module in which users find the classes, and (its first word) the package under which Keras saves them."""
@@ -43,11 +47,11 @@ class Activation(keras.Layer):
 
     Returns:
         call(inputs, mask=None): weights of the shape of the inputs, in the layer's compute dtype. `mask` is as in
-        keras.layers.Softmax: entries where it is False, or at most 0.5, weigh 0.
+        keras.layers.Softmax, or a list: entries where it is False, or at most 0.5, weigh 0.
 
     Raises:
-        TypeError: for what is no map, and for a hyper-parameter that the map lacks.
-        ValueError: for a hyper-parameter out of its range.
+        TypeError: for what is no map, for a hyper-parameter that the map lacks, and for what is no number or no axis.
+        ValueError: for a number out of its range, and for what `empty` cannot be.
 
     Example:
         >>> import keras, numpy as np, softplex as sx
@@ -73,14 +77,15 @@ class Activation(keras.Layer):
         self_map = a_map(map, where)
         rules = self_map.formula.parameters
         named = {rule.name: options.pop(rule.name) for rule in rules if rule.name in options}
+        known = [*(rule.name for rule in rules), *keywords_of(type(self)), *OF_ANY_LAYER]
+        refuse_unless_among(known, options, where)
         super().__init__(**options)
-        if isinstance(axis, bool):
-            raise TypeError(f"{where}: axis={axis!r} is not an axis; give an integer, and other arguments by name")
         if learnable and not rules:
             raise TypeError(f"{where}: {map.name} has no hyper-parameter to be learned")
         self.map = self_map
-        self.axis = list(axis) if isinstance(axis, (list, tuple)) else axis
-        self.temperature = temperature
+        self.axis = checked_axes(axis, where)
+        self.temperature = bound_number(where, TEMPERATURE, temperature)
+        refuse_unless_known(empty, where)
         self.empty = empty
         self.learnable = learnable
         self.supports_masking = True
@@ -104,7 +109,17 @@ class Activation(keras.Layer):
         x = keras.ops.cast(inputs, self.compute_dtype)
         options = {rule.name: self.hyper(rule) for rule in self.map.formula.parameters}
         axis = tuple(self.axis) if isinstance(self.axis, list) else self.axis
-        return self.map(x, axis, temperature=self.temperature, where=as_where(mask), empty=self.empty, **options)
+        return self.map(x, axis, temperature=self.temperature, where=self.where(mask), empty=self.empty, **options)
+
+    def where(self, mask: Any) -> Any:
+        """A mask of Keras, or a list, as booleans."""
+        if mask is None:
+            return None
+        if not hasattr(mask, "dtype"):
+            mask = keras.ops.convert_to_tensor(real_array(mask, f"{type(self).__name__}: mask"))
+        if keras.backend.standardize_dtype(mask.dtype) == "bool":
+            return mask
+        return keras.ops.greater(mask, keras.ops.cast(0.5, mask.dtype))
 
     def hyper(self, rule: Parameter) -> Any:
         """A hyper-parameter as it is now: a Python number, or a tensor where it is learnable and built."""
@@ -195,23 +210,51 @@ def a_map(map: object, where: str) -> Map:
 
 def checked_hyper(map: Map, given: dict[str, Any], learnable: bool, where: str) -> dict[str, Any]:
     """The hyper-parameters as numbers, or nested lists of them where they are to be learned."""
-    starts = read_hyper(map.name, map.formula.parameters, given)
+    starts = read_hyper(where, map.formula.parameters, given)
     for rule in map.formula.parameters:
         if learnable:
             refuse_unless_foldable(rule, where)
             unfolded(rule, starts[rule.name], where)
             starts[rule.name] = np.asarray(starts[rule.name], np.float64).tolist()
         else:
-            map.bind(**{rule.name: starts[rule.name]})  # refuses what is not allowed
-            starts[rule.name] = float(starts[rule.name])
+            starts[rule.name] = bound_number(where, rule, starts[rule.name])
     return starts
 
 
-def as_where(mask: Any) -> Any:
-    """A mask of Keras as booleans."""
-    if mask is None or keras.backend.standardize_dtype(mask.dtype) == "bool":
-        return mask
-    return keras.ops.greater(mask, keras.ops.cast(0.5, mask.dtype))
+def checked_axes(axis: Any, where: str) -> int | list[int] | None:
+    """The axis or axes as plain integers; whether x has them is seen at the call."""
+    if axis is None:
+        return None
+    if not isinstance(axis, (list, tuple)):
+        return checked_axis(axis, where)
+    read_axes(axis, DEFAULT_AXIS, sys.maxsize, where)  # refuses what names none, or one twice
+    return [checked_axis(each, where) for each in axis]
+
+
+def checked_axis(axis: Any, where: str) -> int:
+    """One axis as a plain integer."""
+    if isinstance(axis, bool) or not hasattr(axis, "__index__"):
+        raise TypeError(f"{where}: axis={axis!r} is not an axis; give an integer, and other arguments by name")
+    return operator.index(axis)
+
+
+def keywords_of(base: type[Any]) -> list[str]:
+    """The names of the arguments with which objects of a class are made."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = list(inspect.signature(base.__init__).parameters.values())[1:]
+    return [each.name for each in known if each.kind not in variable]
+
+
+OF_ANY_LAYER = (*keywords_of(keras.Layer), "input_shape", "input_dim")
+"""What Keras' own layers take, the last two without naming them."""
+
+
+def refuse_unless_among(known: Iterable[str], given: Iterable[str], where: str) -> None:
+    """Keywords are those that are known."""
+    known = tuple(dict.fromkeys(known))
+    for key in given:
+        if key not in known:
+            raise TypeError(f"{where} got an unexpected keyword argument {key!r}; it takes {', '.join(known)}")
 
 
 def class_name(map: Map) -> str:

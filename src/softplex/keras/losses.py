@@ -5,16 +5,30 @@ What a loss computes stands with the functions, which these call, a row at a tim
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
 import keras
 
+from softplex.core.arguments import TEMPERATURE
 from softplex.core.configs import config_of, map_of
 from softplex.core.formula import Parameter
-from softplex.core.map import Map
-from softplex.keras.activations import HOME, a_map, checked_hyper, class_name, made_from, serializable, takes
+from softplex.core.map import Map, bound_number
+from softplex.core.targets import read_smoothing
+from softplex.keras.activations import (
+    HOME,
+    a_map,
+    checked_axis,
+    checked_hyper,
+    class_name,
+    keywords_of,
+    made_from,
+    refuse_unless_among,
+    serializable,
+    takes,
+)
 
 
 @serializable
@@ -37,8 +51,9 @@ class FenchelYoungLoss(keras.losses.Loss):
         (shape of y_pred without the axis, or with size 1 there) or distributions (shape of y_pred).
 
     Raises:
-        TypeError: for what is no map, one without a loss, and a hyper-parameter that the map lacks.
-        ValueError: for a hyper-parameter out of its range; (in call) for shapes that do not fit.
+        TypeError: for what is no map, one without a loss, a hyper-parameter that the map lacks, and what is no number,
+            axis or class.
+        ValueError: for a number out of its range; (in call) for shapes that do not fit.
 
     Example:
         >>> import keras, softplex as sx
@@ -68,11 +83,13 @@ class FenchelYoungLoss(keras.losses.Loss):
         self.map = a_map(map, where)
         if map.formula.kind != "simplex":
             raise TypeError(f"{where}: {map.name} has no loss; give a map of weights, such as softplex.softmax")
+        known = [*(rule.name for rule in map.formula.parameters), *keywords_of(type(self))]
+        refuse_unless_among(known, options, where)
         self.fixed = checked_hyper(map, options, False, where)
-        self.axis = axis
-        self.temperature = temperature
-        self.label_smoothing = label_smoothing
-        self.ignore_class = ignore_class
+        self.axis = checked_axis(axis, where)
+        self.temperature = bound_number(where, TEMPERATURE, temperature)
+        self.label_smoothing = read_smoothing(label_smoothing, where)
+        self.ignore_class = None if ignore_class is None else checked_class(ignore_class, where)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """The loss of each row of scores."""
@@ -101,6 +118,13 @@ class FenchelYoungLoss(keras.losses.Loss):
         if cls is FenchelYoungLoss:
             config = {**config, "map": map_of(config["map"])}
         return cls(**config)
+
+
+def checked_class(index: Any, where: str) -> int:
+    """A class index as a plain integer."""
+    if isinstance(index, bool) or not hasattr(index, "__index__"):
+        raise TypeError(f"{where}: ignore_class={index!r} is not a class index; give an integer, or None")
+    return operator.index(index)
 
 
 def rows_of(map: Map, y_true: Any, y_pred: Any, axis: int, ignored: int | None, options: dict[str, Any]) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from softplex.keras.activations import serializable
+from softplex.keras.activations import OF_ANY_LAYER, checked_axis, keywords_of, refuse_unless_among, serializable
 from softplex.maps.maxout import maxout
 
 
@@ -30,7 +30,8 @@ class Maxout(keras.Layer):
         call(inputs): a tensor of the layer's compute dtype, the axis shrunk.
 
     Raises:
-        TypeError, ValueError: where pieces is no integer above 0, or (in call) does not divide the axis.
+        TypeError, ValueError: where pieces is no integer above 0, the axis none, or a keyword not known; (in call)
+            where pieces does not divide the axis.
 
     Example:
         >>> import keras, numpy as np
@@ -42,9 +43,11 @@ class Maxout(keras.Layer):
     """
 
     def __init__(self, pieces: int, axis: int = -1, **options: Any) -> None:
+        where = type(self).__name__
+        refuse_unless_among([*keywords_of(type(self)), *OF_ANY_LAYER], options, where)
         super().__init__(**options)
-        self.pieces = count(pieces, "Maxout")
-        self.axis = axis
+        self.pieces = count(pieces, where)
+        self.axis = checked_axis(axis, where)
         self.supports_masking = True
 
     def call(self, inputs: Any) -> Any:
@@ -70,6 +73,8 @@ class OfPieces(keras.Layer):
 
     def __init__(self, size: int, pieces: int, activation: Any, options: dict[str, Any]) -> None:
         where = type(self).__name__
+        known = [*keywords_of(type(self)), *keywords_of(self.inner_class), *OF_ANY_LAYER]
+        refuse_unless_among(known, options, where)
         taken = ("name", "dtype", "trainable", *self.own)
         super().__init__(**{key: options.pop(key) for key in taken if key in options})
         self.pieces = count(pieces, where)

@@ -108,6 +108,25 @@ class Formulas(ArrayApiBackend):
         found.set_shape(x.shape)
         return found
 
+    def _lines(self, call: Call, array: Tensor) -> Tensor:
+        """An array of x's shape as batch + (n,), n being found as the graph runs if it must be."""
+        if len(call.axes) == 1 or call.length is not None:
+            return super()._lines(call, array)
+        sizes = tf.gather(tf.shape(array), self._order(call))
+        count = len(call.batch)
+        shape = tf.concat([sizes[:count], [tf.reduce_prod(sizes[count:])]], 0)
+        found = tf.reshape(tf.transpose(array, self._order(call)), shape)
+        found.set_shape((*call.batch, None))
+        return found
+
+    def _unfolded(self, call: Call, lines: Tensor) -> Tensor:
+        """Lines with the normalised axes apart again."""
+        if len(call.axes) == 1 or call.length is not None:
+            return super()._unfolded(call, lines)
+        found = tf.reshape(lines, tf.gather(tf.shape(call.x), self._order(call)))
+        found.set_shape([call.x.shape[axis] for axis in self._order(call)])
+        return found
+
 
 class TensorFlowBackend(Formulas):
     """Tensors that cannot be looked at; results know their way back."""
@@ -124,11 +143,6 @@ class TensorFlowBackend(Formulas):
         """Apply a function of rows."""
         if out is not None:
             self.copied_into(out, None, call.name)
-        if len(call.axes) > 1 and any(call.x.shape[axis] is None for axis in call.axes):
-            raise ValueError(
-                f"{call.name}: axis={call.axes} of a tensor of shape {tuple(call.x.shape)}; of several axes that are "
-                "normalised together a graph must know the sizes: set them, as tf.ensure_shape does"
-            )
         call = call._replace(x=tf.cast(call.x, call.dtype))
         if is_vectorized():
             return self.followed().run(call, function, operands, results, None, asked)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from softplex.backends.numpy import NDArray, NumpyBackend
 from softplex.backends.torch.modes import is_plain_cotangent
+from softplex.backends.torch.unseen import unseen
 from softplex.core.arrays import Terms
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.derivatives import gradient_of_loss, gradient_of_maximum, pulled_back
@@ -146,6 +147,7 @@ class Answer(torch.autograd.Function):
         return results
 
     @staticmethod
+    @unseen
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """By NumPy's road where that goes back and nobody follows, else by differentiating the formulas."""
         wanted = ctx.needs_input_grad[1:]
@@ -168,6 +170,7 @@ class Added(torch.autograd.Function):
         return torch.from_numpy(total)
 
     @staticmethod
+    @unseen
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
         """Each loss's share."""
         shape, divisor = ctx.known

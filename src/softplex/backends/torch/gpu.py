@@ -18,6 +18,7 @@ from softplex.backends.torch import eager, quick
 from softplex.backends.torch.backend import TorchBackend
 from softplex.backends.torch.eager import Work
 from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
+from softplex.backends.torch.unseen import unseen
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.formula import Formula, Hyper
 from softplex.core.rows import Rows
@@ -131,6 +132,7 @@ class Answer(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
+    @unseen
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """By the kernels where nobody follows, else by differentiating the formulas."""
         wanted = ctx.needs_input_grad[2:]
@@ -250,6 +252,7 @@ class Whole(torch.autograd.Function):
         return value
 
     @staticmethod
+    @unseen
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient times the cotangent, which is mostly 1."""
         from softplex.native.gpu import launch

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, empty_like, get_num_threads, is_grad_enabled, strided
 
 from softplex.backends.torch.modes import is_batched, is_plain, is_transformed
+from softplex.backends.torch.unseen import unseen
 from softplex.core.arrays import Terms, each
 from softplex.core.rows import Rows
 from softplex.native.calls import tensor_cut
@@ -135,6 +136,7 @@ class Weights(torch.autograd.Function):
         return p
 
     @staticmethod
+    @unseen
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:
         """By the kernel, or by the formula where the way back is to be differentiated."""
         (p,) = ctx.saved_tensors

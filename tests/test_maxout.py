@@ -22,6 +22,8 @@ EAGER = [framework for framework in FRAMEWORKS if not framework.lazy]
 def setting(request):
     """Each test runs as its framework is to be run."""
     framework = getattr(request.node, "callspec", None) and request.node.callspec.params.get("framework")
+    if framework and framework.missing:
+        pytest.skip(framework.missing)
     with framework.setting() if framework else nullcontext():
         yield
 

@@ -628,6 +628,13 @@ def test_rows_that_lie_across_have_the_bits_of_others(kind):
     for n in (1, 2, 5, 16, 17, 64, 127, 128, 129, 255, 1000, 4097, 16_384, 16_385):
         for count in (15, 16, 33, 64, 130) if n < 10_000 else (17,):
             x = columns_of(kind, n, count, rng)
+            where = rng.random(x.shape) < 0.8
+            for name in ("float16", "bfloat16", "float32"):
+                few = x[:, None].astype(numpy_dtype(name))
+                for map_, mask in ((sx.softmax, None), (sx.log_softmax, where[:, None])):
+                    turned = None if mask is None else np.ascontiguousarray(mask.T)
+                    wanted = map_(np.ascontiguousarray(few.T), where=turned).T
+                    assert_bits(map_(few, axis=0, where=mask), np.ascontiguousarray(wanted), (map_, n, count, name))
             for map_ in (sx.softmax, sx.log_softmax, sx.softmin):
                 wanted = map_(np.ascontiguousarray(x.T)).T
                 odd, same = np.empty((n, count + 3), np.float32)[:, 1 : count + 1], x.copy()

@@ -2,6 +2,7 @@
 // lies. The operations are those of softmax.h and short_rows.h, in the same order.
 #pragma once
 
+#include "memory.h"
 #include "short_rows.h"
 #include "softmax.h"
 
@@ -185,10 +186,8 @@ struct Columns {
     static constexpr int STRIPS = 4, MOST = STRIPS * Strip::COUNT;
     static constexpr Index LONGEST = BLOCK;
 
-    const float* x;
-    float* result;
-    // In entries, between neighbours in a row.
-    Index x_step, result_step;
+    Type type;
+    TilePlace x, result, mask;
     // Room for all entries.
     float* terms;
     Index n;
@@ -203,11 +202,7 @@ struct Columns {
         if (!copy_scores(tops)) return false;
         for (int s = 0; s < strips; ++s)
             if (!strip(s).template compute<LOG>(tops[s])) return false;
-        const bool is_aligned = (reinterpret_cast<std::uintptr_t>(result) | static_cast<std::uintptr_t>(result_step * 4)) % 64 == 0;
-        if (streams && is_aligned)
-            write([](float* to, const Floats& p) BODY { stream<float>(to, p); });
-        else
-            write([](float* to, const Floats& p) BODY { store(to, p); });
+        write();
         return true;
     }
 
@@ -219,15 +214,24 @@ struct Columns {
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         auto bad = unordered(all(0.0f), all(0.0f));
         for (int s = 0; s < strips; ++s) tops[s] = all(-INFINITE<float>);
-        for (Index i = 0; i < n; ++i)
+        const float dead = is_negated ? INFINITE<float> : -INFINITE<float>;
+        const bool is_direct = mask.first == nullptr && is_whole<float>(type, x);
+        float room[MOST];
+        for (Index i = 0; i < n; ++i) {
+            const char* const line = x.first + i * x.stride;
+            const float* const from = is_direct ? reinterpret_cast<const float*>(line) : room;
+            if (mask.first != nullptr)
+                read_masked_run<float>(type, line, size_of(type), mask.first + i * mask.stride, mask.step, dead, room, strips * Strip::COUNT);
+            else if (!is_direct)
+                read_run<float>(type, line, size_of(type), room, strips * Strip::COUNT);
             for (int s = 0; s < strips; ++s) {
-                const float* const from = x + i * x_step + s * Strip::COUNT;
-                __builtin_prefetch(from + AHEAD * x_step);
-                const Floats scores = flipped(load(from), sign);
+                __builtin_prefetch(line + AHEAD * x.stride + s * 64);
+                const Floats scores = flipped(load(from + s * Strip::COUNT), sign);
                 bad = bad | unordered(scores, scores);
                 tops[s] = larger(scores, tops[s]);
                 store(strip(s).terms + i * Strip::COUNT, scores);
             }
+        }
         bool are_near = !any(bad);
         for (int s = 0; s < strips; ++s) {
             // -0 and 0 must not be told apart by the order of the entries.
@@ -238,11 +242,22 @@ struct Columns {
     }
     static constexpr Index AHEAD = 8;
 
-    template <class Store>
-    INLINE void write(Store store_one) const {
-        for (Index i = 0; i < n; ++i)
-            for (int s = 0; s < strips; ++s)
-                store_one(result + i * result_step + s * Strip::COUNT, load(strip(s).terms + i * Strip::COUNT));
+    INLINE void write() const {
+        const bool is_direct = is_whole<float>(type, result);
+        const bool is_aligned = (reinterpret_cast<std::uintptr_t>(result.first) | static_cast<std::uintptr_t>(result.stride)) % 64 == 0;
+        float room[MOST];
+        for (Index i = 0; i < n; ++i) {
+            char* const line = result.first + i * result.stride;
+            float* const to = is_direct ? reinterpret_cast<float*>(line) : room;
+            for (int s = 0; s < strips; ++s) {
+                const Floats p = load(strip(s).terms + i * Strip::COUNT);
+                if (streams && is_direct && is_aligned)
+                    stream<float>(to + s * Strip::COUNT, p);
+                else
+                    store(to + s * Strip::COUNT, p);
+            }
+            if (!is_direct) write_run<float>(type, room, line, size_of(type), strips * Strip::COUNT);
+        }
     }
 };
 

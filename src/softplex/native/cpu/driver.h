@@ -99,7 +99,7 @@ struct Plan {
         const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
         if (is_short) group = at_once = is_solved ? ShortRows::FEW : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
-        if (takes_columns && is_tiled && is_plain && call.mask.data == nullptr && n <= Columns::LONGEST) columns = columns_that_fit();
+        if (takes_columns && is_tiled && is_plain && n <= Columns::LONGEST) columns = columns_that_fit();
         bytes = scratch_bytes(lists);
         const Index least = columns > 1 ? columns : 1, per_piece = n > 0 && PIECE / n > least ? PIECE / n : least;
         groups = per_piece / group > 1 ? per_piece / group : 1;
@@ -381,8 +381,7 @@ struct Driver {
 
     // How many rows from `first` on Columns can take where they lie.
     INLINE Index columns_from(Index first, Index end) const {
-        if (plan.columns == 0 || !is_whole<T>(call.type, place_of(call.x, first))) return 0;
-        if (!lies_across(call.result) || !is_whole<T>(call.type, place_of(call.result, first))) return 0;
+        if (plan.columns == 0 || !lies_across(call.result)) return 0;
         const Index neighbours = call.shape[call.batch_axes - 1], left = neighbours - first % neighbours;
         const Index most = left < end - first ? left : end - first;
         return (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
@@ -390,12 +389,11 @@ struct Driver {
     // False, and nothing written, if one of the rows needs more care.
     APART bool run_columns(Index first, Index count, const Scratch<T>& scratch) const {
         if constexpr (sizeof(T) == 8) return false;
-        const TilePlace from = place_of(call.x, first), to = place_of(call.result, first);
         Columns columns;
-        columns.x = reinterpret_cast<const float*>(from.first);
-        columns.x_step = from.stride / static_cast<Index>(sizeof(float));
-        columns.result = reinterpret_cast<float*>(to.first);
-        columns.result_step = to.stride / static_cast<Index>(sizeof(float));
+        columns.type = call.type;
+        columns.x = place_of(call.x, first);
+        columns.result = place_of(call.result, first);
+        columns.mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
         columns.terms = reinterpret_cast<float*>(scratch.x);
         columns.n = plan.n;
         columns.strips = static_cast<int>(count / Strip::COUNT);

@@ -642,6 +642,35 @@ def test_rows_that_lie_across_have_the_bits_of_others(kind):
                     assert_bits(np.ascontiguousarray(result), np.ascontiguousarray(wanted), (map_, n, count))
 
 
+BACKWARD = 9
+
+
+@pytest.mark.parametrize("map_", [sx.softmax, sx.log_softmax, sx.sparsemax, sx.entmax15], ids=repr)
+def test_the_way_back_of_rows_that_lie_across_has_the_bits_of_others(map_):
+    rng, number = np.random.default_rng(6), [sx.softmax, sx.log_softmax, sx.sparsemax, sx.entmax15].index(map_)
+    for n in (1, 2, 15, 16, 17, 31, 32, 33, 48, 127, 128, 129, 257, 4097, 16_383, 16_384):
+        for count in (15, 16, 33, 64, 130) if n < 10_000 else (17,):
+            p = map_(2 * rng.normal(size=(n, count)).astype(np.float32), axis=0)
+            plain = rng.normal(size=p.shape).astype(np.float32)
+            hidden, with_nan = np.where(p == 0, np.float32(np.nan), plain), p.copy()
+            with_nan[-1, 5] = np.nan
+            hidden[0, 3] = np.inf
+            for weights, g in ((p, plain), (with_nan, hidden), (p, np.float32(1e35) * plain)):
+                for temperature, negated in ((1.0, False), (0.37, True), (np.linspace(0.5, 2.0, count), False)):
+                    given = {
+                        "type": 1,
+                        "map": number,
+                        "method": BACKWARD,
+                        "temperature": temperature,
+                        "negated": negated,
+                    }
+                    result = np.empty_like(p)
+                    run(x=weights.T, operand=g.T, result=result.T, **given)
+                    rows = {"x": np.ascontiguousarray(weights.T), "operand": np.ascontiguousarray(g.T)}
+                    wanted = run(**rows, result=np.empty((count, n), np.float32), **given)
+                    assert_bits(np.ascontiguousarray(result.T), wanted, (n, count, temperature))
+
+
 # -- tensors, by their addresses ---------------------------------------------------------------------------------------
 
 CUTS = [(0, False, False), (0, True, False), (1, False, False), (2, False, False), (3, False, False), (4, False, True)]

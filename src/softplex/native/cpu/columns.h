@@ -1,12 +1,31 @@
-// Float rows that lie across the memory, sixteen side by side: each has a lane of every vector, and is computed where it
-// lies. The operations are those of softmax.h and short_rows.h, in the same order.
+// Float rows that lie across the memory, sixteen side by side: each has a lane of every vector, and none is turned. The
+// operations are those of softmax.h, short_rows.h and backward.h, in the same order.
 #pragma once
 
+#include "backward.h"
 #include "memory.h"
 #include "short_rows.h"
 #include "softmax.h"
 
 namespace softplex::SOFTPLEX_ISA {
+
+// A vector of doubles for each half of sixteen rows.
+struct Wide {
+    Doubles part[2];
+    INLINE void add(const Floats& v) {
+        const Halves halves = widened(v);
+        part[0] = part[0] + halves.low;
+        part[1] = part[1] + halves.high;
+    }
+};
+INLINE Wide sum_of_two(const Wide& a, const Wide& b) { return {{a.part[0] + b.part[0], a.part[1] + b.part[1]}}; }
+// What Sum<float> makes of its lanes.
+INLINE Wide sum_of_lanes(const Wide (&sums)[16]) {
+    Wide lanes[8];
+    for (int j = 0; j < 8; ++j) lanes[j] = sum_of_two(sums[j], sums[j + 8]);
+    const Wide even = sum_of_two(sum_of_two(lanes[0], lanes[4]), sum_of_two(lanes[2], lanes[6]));
+    return sum_of_two(even, sum_of_two(sum_of_two(lanes[1], lanes[5]), sum_of_two(lanes[3], lanes[7])));
+}
 
 // Sixteen rows: their scores, entry by entry, where the weights then are.
 struct Strip {
@@ -22,17 +41,6 @@ struct Strip {
     }
 
   private:
-    // A vector of doubles for each half of the rows.
-    struct Wide {
-        Doubles part[2];
-        INLINE void add(const Floats& v) {
-            const Halves halves = widened(v);
-            part[0] = part[0] + halves.low;
-            part[1] = part[1] + halves.high;
-        }
-    };
-    static INLINE Wide sum_of_two(const Wide& a, const Wide& b) { return {{a.part[0] + b.part[0], a.part[1] + b.part[1]}}; }
-
     // Each entry becomes body(entry).
     template <class Body>
     INLINE void put(Body body) const {
@@ -61,10 +69,7 @@ struct Strip {
                 sums[lane] = own;
             }
         }
-        Wide lanes[HALF];
-        for (int j = 0; j < HALF; ++j) lanes[j] = sum_of_two(sums[j], sums[j + HALF]);
-        const Wide even = sum_of_two(sum_of_two(lanes[0], lanes[4]), sum_of_two(lanes[2], lanes[6]));
-        return sum_of_two(even, sum_of_two(sum_of_two(lanes[1], lanes[5]), sum_of_two(lanes[3], lanes[7])));
+        return sum_of_lanes(sums);
     }
 
     // -- as ShortRows --------------------------------------------------------------------------------------------------
@@ -181,83 +186,195 @@ struct Strip {
     }
 };
 
-// Rows that lie across, several strips of them: what lies together in memory is read and written together.
-struct Columns {
+// Strips of rows that lie side by side: what lies together in memory is read and written together.
+struct Lines {
     static constexpr int STRIPS = 4, MOST = STRIPS * Strip::COUNT;
-    static constexpr Index LONGEST = BLOCK;
+    static constexpr Index LONGEST = BLOCK - 1;
+    static constexpr Index AHEAD = 8;
 
     Type type;
+    Index n;
+    int strips;
+
+    // body(entry's place in a strip, which strip, entry of sixteen rows), `dead` where the mask, if there is one, says so.
+    template <class Body>
+    INLINE void read(const TilePlace& from, const TilePlace& mask, float dead, Body body) const {
+        const Index size = size_of(type), count = strips * Strip::COUNT;
+        const bool is_direct = mask.first == nullptr && is_whole<float>(type, from);
+        float room[MOST];
+        for (Index i = 0; i < n; ++i) {
+            const char* const line = from.first + i * from.stride;
+            if (mask.first != nullptr)
+                read_masked_run<float>(type, line, size, mask.first + i * mask.stride, mask.step, dead, room, count);
+            else if (!is_direct)
+                read_run<float>(type, line, size, room, count);
+            const float* const entries = is_direct ? reinterpret_cast<const float*>(line) : room;
+            for (int s = 0; s < strips; ++s) {
+                __builtin_prefetch(line + AHEAD * from.stride + s * 64);
+                body(i * Strip::COUNT, s, load(entries + s * Strip::COUNT));
+            }
+        }
+    }
+    INLINE void write(const TilePlace& to, const float* terms, bool streams) const {
+        const bool is_direct = is_whole<float>(type, to);
+        const bool is_aligned = (reinterpret_cast<std::uintptr_t>(to.first) | static_cast<std::uintptr_t>(to.stride)) % 64 == 0;
+        float room[MOST];
+        for (Index i = 0; i < n; ++i) {
+            char* const line = to.first + i * to.stride;
+            float* const entries = is_direct ? reinterpret_cast<float*>(line) : room;
+            for (int s = 0; s < strips; ++s) {
+                const Floats p = load(terms + (s * n + i) * Strip::COUNT);
+                if (streams && is_direct && is_aligned)
+                    stream<float>(entries + s * Strip::COUNT, p);
+                else
+                    store(entries + s * Strip::COUNT, p);
+            }
+            if (!is_direct) write_run<float>(type, room, line, size_of(type), strips * Strip::COUNT);
+        }
+    }
+};
+
+// Values of softmax and its logarithm.
+struct Columns {
+    Lines lines;
     TilePlace x, result, mask;
     // Room for all entries.
     float* terms;
-    Index n;
-    int strips;
     bool is_negated;
     bool streams;
 
     // False, and nothing written but the terms, if one of the rows needs more care.
     template <bool LOG>
     APART bool compute() const {
-        Floats tops[STRIPS];
+        Floats tops[Lines::STRIPS];
         if (!copy_scores(tops)) return false;
-        for (int s = 0; s < strips; ++s)
-            if (!strip(s).template compute<LOG>(tops[s])) return false;
-        write();
+        const Index n = lines.n;
+        for (int s = 0; s < lines.strips; ++s)
+            if (!Strip{terms + s * n * Strip::COUNT, n}.template compute<LOG>(tops[s])) return false;
+        lines.write(result, terms, streams);
         return true;
     }
 
   private:
-    INLINE Strip strip(int s) const { return {terms + s * n * Strip::COUNT, n}; }
-
     // The scores, and the largest; false if they are not near 0, or NaN.
     INLINE bool copy_scores(Floats* tops) const {
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         auto bad = unordered(all(0.0f), all(0.0f));
-        for (int s = 0; s < strips; ++s) tops[s] = all(-INFINITE<float>);
-        const float dead = is_negated ? INFINITE<float> : -INFINITE<float>;
-        const bool is_direct = mask.first == nullptr && is_whole<float>(type, x);
-        float room[MOST];
-        for (Index i = 0; i < n; ++i) {
-            const char* const line = x.first + i * x.stride;
-            const float* const from = is_direct ? reinterpret_cast<const float*>(line) : room;
-            if (mask.first != nullptr)
-                read_masked_run<float>(type, line, size_of(type), mask.first + i * mask.stride, mask.step, dead, room, strips * Strip::COUNT);
-            else if (!is_direct)
-                read_run<float>(type, line, size_of(type), room, strips * Strip::COUNT);
-            for (int s = 0; s < strips; ++s) {
-                __builtin_prefetch(line + AHEAD * x.stride + s * 64);
-                const Floats scores = flipped(load(from + s * Strip::COUNT), sign);
-                bad = bad | unordered(scores, scores);
-                tops[s] = larger(scores, tops[s]);
-                store(strip(s).terms + i * Strip::COUNT, scores);
-            }
-        }
+        for (int s = 0; s < lines.strips; ++s) tops[s] = all(-INFINITE<float>);
+        const Index pitch = lines.n * Strip::COUNT;
+        lines.read(x, mask, is_negated ? INFINITE<float> : -INFINITE<float>, [&](Index at, int s, const Floats& entries) BODY {
+            const Floats scores = flipped(entries, sign);
+            bad = bad | unordered(scores, scores);
+            tops[s] = larger(scores, tops[s]);
+            store(terms + s * pitch + at, scores);
+        });
         bool are_near = !any(bad);
-        for (int s = 0; s < strips; ++s) {
+        for (int s = 0; s < lines.strips; ++s) {
             // -0 and 0 must not be told apart by the order of the entries.
             tops[s] = tops[s] + all(0.0f);
             are_near &= bits(larger(tops[s], -tops[s]) < all(512.0f)) == (1u << Strip::COUNT) - 1u;
         }
         return are_near;
     }
-    static constexpr Index AHEAD = 8;
+};
 
-    INLINE void write() const {
-        const bool is_direct = is_whole<float>(type, result);
-        const bool is_aligned = (reinterpret_cast<std::uintptr_t>(result.first) | static_cast<std::uintptr_t>(result.stride)) % 64 == 0;
-        float room[MOST];
-        for (Index i = 0; i < n; ++i) {
-            char* const line = result.first + i * result.stride;
-            float* const to = is_direct ? reinterpret_cast<float*>(line) : room;
-            for (int s = 0; s < strips; ++s) {
-                const Floats p = load(strip(s).terms + i * Strip::COUNT);
-                if (streams && is_direct && is_aligned)
-                    stream<float>(to + s * Strip::COUNT, p);
-                else
-                    store(to + s * Strip::COUNT, p);
+// The way back from weights or their logarithms.
+struct ColumnsBackward {
+    static constexpr int COUNT = Strip::COUNT, HALF = Strip::HALF;
+
+    Lines lines;
+    TilePlace weights, operand, result;
+    // Room for all entries of each.
+    float *terms, *cotangents;
+    double outer[Lines::MOST];
+    bool streams;
+
+    // False, and nothing written but the terms, if one of the rows needs more care.
+    template <class Slopes>
+    APART bool run() const {
+        copy();
+        using Plain = PlainBackward<Slopes>;
+        return each_strip([](float* p, const float* g, Index n, const double* outer_of) BODY {
+            Wide mean = sum_of_pairs(n, [=](Index i, Index j) BODY {
+                return fma(entry_of<Slopes>(p, j, n), j < n ? load(g + j * COUNT) : all(0.0f),
+                           Slopes::of(load(p + i * COUNT)) * load(g + i * COUNT));
+            });
+            if constexpr (!Slopes::sum_to_one) {
+                const Wide whole = sum_of_pairs(n, [=](Index i, Index j) BODY {
+                    return Slopes::of(load(p + i * COUNT)) + entry_of<Slopes>(p, j, n);
+                });
+                for (int half = 0; half < 2; ++half) mean.part[half] = mean.part[half] / whole.part[half];
             }
-            if (!is_direct) write_run<float>(type, room, line, size_of(type), strips * Strip::COUNT);
+            Floats means, factors;
+            if (!set_multipliers(mean, outer_of, means, factors)) return false;
+            for (Index i = 0; i < n * COUNT; i += COUNT)
+                store(p + i, Plain::template result<true>(load(p + i), load(g + i), means, factors));
+            return true;
+        });
+    }
+    APART bool run_log() const {
+        copy();
+        using Log = LogBackward<float>;
+        return each_strip([](float* l, const float* g, Index n, const double* outer_of) BODY {
+            auto bad = unordered(all(0.0f), all(0.0f));
+            const Wide sum = sum_of_pairs(n, [&](Index i, Index j) BODY {
+                const Floats one = load(l + i * COUNT), other = j < n ? load(l + j * COUNT) : all(-INFINITE<float>);
+                bad = bad | unordered(one, other);
+                return Log::where_weighed(one, load(g + i * COUNT)) + Log::where_weighed(other, j < n ? load(g + j * COUNT) : all(0.0f));
+            });
+            Floats total, factors;
+            if (any(bad) || !set_multipliers(sum, outer_of, total, factors)) return false;
+            const Powers power = Log::powers();
+            for (Index i = 0; i < n * COUNT; i += COUNT)
+                store(l + i, Log::result_at(power, l + i, g + i, COUNT, total, factors));
+            return true;
+        });
+    }
+
+  private:
+    INLINE void copy() const {
+        const Index pitch = lines.n * COUNT;
+        lines.read(weights, {}, 0.0f, [&](Index at, int s, const Floats& p) BODY { store(terms + s * pitch + at, p); });
+        lines.read(operand, {}, 0.0f, [&](Index at, int s, const Floats& g) BODY { store(cotangents + s * pitch + at, g); });
+    }
+    // run(weights, where the results then are, cotangents, outer factors) for each strip.
+    template <class Run>
+    INLINE bool each_strip(Run run) const {
+        const Index pitch = lines.n * COUNT;
+        for (int s = 0; s < lines.strips; ++s)
+            if (!run(terms + s * pitch, cotangents + s * pitch, lines.n, outer + s * COUNT)) return false;
+        lines.write(result, terms, streams);
+        return true;
+    }
+    template <class Slopes>
+    static INLINE Floats entry_of(const float* p, Index i, Index n) {
+        return i < n ? Slopes::of(load(p + i * COUNT)) : all(0.0f);
+    }
+    // The sum of body(i, i + 16): two entries are added as floats, the second of which may be past the end.
+    template <class Body>
+    static INLINE Wide sum_of_pairs(Index n, Body body) {
+        Wide sums[COUNT];
+        for (int lane = 0; lane < COUNT; ++lane) {
+            Wide own = {{all(0.0), all(0.0)}};
+            for (Index i = lane; i < n; i += 2 * COUNT) own.add(body(i, i + COUNT));
+            sums[lane] = own;
         }
+        return sum_of_lanes(sums);
+    }
+    static INLINE bool set_multipliers(const Wide& numbers, const double* outer_of, Floats& floats, Floats& factors) {
+        double wide[COUNT];
+        float some[COUNT], own[COUNT];
+        store(wide, numbers.part[0]);
+        store(wide + HALF, numbers.part[1]);
+        bool is_good = true;
+        for (int c = 0; c < COUNT; ++c) {
+            is_good &= is_plain(wide[c], outer_of[c]);
+            some[c] = static_cast<float>(wide[c]);
+            own[c] = static_cast<float>(outer_of[c]);
+        }
+        floats = load(some);
+        factors = load(own);
+        return is_good;
     }
 };
 

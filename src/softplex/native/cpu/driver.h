@@ -99,13 +99,15 @@ struct Plan {
         const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
         if (is_short) group = at_once = is_solved ? ShortRows::FEW : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
-        if (takes_columns && is_tiled && is_plain && n <= Columns::LONGEST) columns = columns_that_fit();
+        if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit();
         bytes = scratch_bytes(lists);
         const Index least = columns > 1 ? columns : 1, per_piece = n > 0 && PIECE / n > least ? PIECE / n : least;
         groups = per_piece / group > 1 ? per_piece / group : 1;
         pieces = (rows + groups * group - 1) / (groups * group);
     }
 
+    // Rows that the scratch memory has room for.
+    INLINE Index taken_together() const { return group > columns ? group : columns; }
     INLINE bool needs_x() const { return !x_packed || !result_packed; }
     // Whether the exponentials of a row have a place of their own: that of the result is not to be read again, or holds x.
     INLINE bool keeps_terms() const {
@@ -128,14 +130,14 @@ struct Plan {
     }
     // As many as leave room beside them in a cache.
     Index columns_that_fit() const {
-        const Index row = pitch * static_cast<Index>(sizeof(T)), fit = SCRATCH / 2 / row / Strip::COUNT * Strip::COUNT;
-        return fit > Columns::MOST ? Columns::MOST : fit;
+        const Index row = pitch * static_cast<Index>(sizeof(T)), fit = SCRATCH / (is_backward ? 4 : 2) / row / Strip::COUNT * Strip::COUNT;
+        return fit > Lines::MOST ? Lines::MOST : fit;
     }
     Index scratch_bytes(bool lists) const {
         const Index row = pitch * static_cast<Index>(sizeof(T));
         Index total = 64;
         if (needs_x()) total += (group > columns ? group : columns) * row;
-        if (!operand_packed) total += group * row;
+        if (!operand_packed) total += (group > columns ? group : columns) * row;
         if (keeps_terms()) total += row;
         if (is_apart) total += row;
         if (widens) total += 3 * pitch * 8;
@@ -156,8 +158,8 @@ struct Scratch {
     Seam<T>* seam = nullptr;
 
     INLINE Scratch(const Plan<T>& plan, bool lists, char* memory) {
-        if (plan.needs_x()) x = cut<T>(memory, (plan.group > plan.columns ? plan.group : plan.columns) * plan.pitch);
-        if (!plan.operand_packed) operand = cut<T>(memory, plan.group * plan.pitch);
+        if (plan.needs_x()) x = cut<T>(memory, plan.taken_together() * plan.pitch);
+        if (!plan.operand_packed) operand = cut<T>(memory, plan.taken_together() * plan.pitch);
         if (plan.keeps_terms()) terms = cut<T>(memory, plan.pitch);
         if (plan.is_apart) weights = cut<T>(memory, plan.pitch);
         if (plan.widens) {
@@ -381,7 +383,7 @@ struct Driver {
 
     // How many rows from `first` on Columns can take where they lie.
     INLINE Index columns_from(Index first, Index end) const {
-        if (plan.columns == 0 || !lies_across(call.result)) return 0;
+        if (plan.columns == 0 || !lies_across(call.result) || (plan.is_backward && !lies_across(call.operand))) return 0;
         const Index neighbours = call.shape[call.batch_axes - 1], left = neighbours - first % neighbours;
         const Index most = left < end - first ? left : end - first;
         return (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
@@ -389,17 +391,16 @@ struct Driver {
     // False, and nothing written, if one of the rows needs more care.
     APART bool run_columns(Index first, Index count, const Scratch<T>& scratch) const {
         if constexpr (sizeof(T) == 8) return false;
-        Columns columns;
-        columns.type = call.type;
-        columns.x = place_of(call.x, first);
-        columns.result = place_of(call.result, first);
-        columns.mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
-        columns.terms = reinterpret_cast<float*>(scratch.x);
-        columns.n = plan.n;
-        columns.strips = static_cast<int>(count / Strip::COUNT);
-        columns.is_negated = call.negated;
-        columns.streams = plan.is_beyond_cache;
-        return Maps<T>::columns(call.map, columns);
+        const Lines lines{call.type, plan.n, static_cast<int>(count / Strip::COUNT)};
+        const TilePlace x = place_of(call.x, first), result = place_of(call.result, first);
+        float* const terms = reinterpret_cast<float*>(scratch.x);
+        if (!plan.is_backward) {
+            const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
+            return Maps<T>::columns(call.map, Columns{lines, x, result, mask, terms, call.negated, plan.is_beyond_cache});
+        }
+        ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, reinterpret_cast<float*>(scratch.operand), {}, plan.is_beyond_cache};
+        for (Index c = 0; c < count; ++c) back.outer[c] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + c);
+        return Maps<T>::columns_backward(call.map, back);
     }
 
     // A few rows of a group; false, and nothing done, if one of them needs more care.

@@ -73,10 +73,18 @@ struct Maps {
 
     // What rows that lie across the memory are computed for where they lie.
     static bool takes_columns(Map map, Method method) {
-        return method == Method::value && (map == Map::softmax || map == Map::log_softmax);
+        const bool is_exponential = map == Map::softmax || map == Map::log_softmax;
+        if (method == Method::backward) return is_exponential || map == Map::sparsemax || map == Map::entmax15;
+        return method == Method::value && is_exponential;
     }
     static bool columns(Map map, const Columns& columns) {
         return map == Map::log_softmax ? columns.compute<true>() : columns.compute<false>();
+    }
+
+    static bool columns_backward(Map map, const ColumnsBackward& columns) {
+        if (map == Map::log_softmax) return columns.run_log();
+        if (map == Map::softmax) return columns.run<WeightSlopes>();
+        return map == Map::sparsemax ? columns.run<UnitSlopes>() : columns.run<RootSlopes>();
     }
 
     static void backward(Map map, const Row<T>& row, Team& team) { Backward<T>::run(map, alpha_of(map, row), row, team); }

@@ -237,6 +237,13 @@ def load_jax():
     return importlib.import_module("jax")
 
 
+def with_64_bit(is_on):
+    """A context in which JAX has 64-bit numbers, or has not; older ones keep it elsewhere."""
+    jax = load_jax()
+    place = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")
+    return place.enable_x64(is_on)
+
+
 @contextmanager
 def forgetting():
     """Programs are dropped now and then."""
@@ -252,13 +259,13 @@ def jax_array(array):
 
 @contextmanager
 def in_64_bit():
-    with load_jax().enable_x64(True), forgetting():
+    with with_64_bit(True), forgetting():
         yield
 
 
 @contextmanager
 def by_formulas_in_32_bit():
-    with load_jax().enable_x64(False), forgetting(), sx.kernels("none"):
+    with with_64_bit(False), forgetting(), sx.kernels("none"):
         yield
 
 

@@ -12,7 +12,7 @@ import pytest
 
 import reference
 import softplex as sx
-from frameworks import load_jax
+from frameworks import load_jax, with_64_bit
 from processes import environment
 
 pytest.importorskip("jax", reason="jax is not installed")
@@ -100,7 +100,7 @@ def test_lists_of_axes_and_masks_that_broadcast(map_, hyper):
 def test_64_bit_and_32_bit_live_side_by_side(map_, hyper, formulas):
     x = np.random.default_rng(0).normal(size=(3, 7))
     with sx.kernels("none" if formulas else "auto"):
-        with jax.enable_x64(True):
+        with with_64_bit(True):
             wide = map_(jnp.asarray(x), **hyper)
             assert wide.dtype == jnp.float64
             close(wide, map_(x, **hyper), 1e-14)
@@ -198,7 +198,7 @@ def test_forward_mode_gives_values_under_every_transform(map_, hyper, formulas):
 @pytest.mark.parametrize(("map_", "hyper"), MAPS)
 def test_fourth_derivatives(map_, hyper):
     """Every order, by the same rule: against differences of the third."""
-    with jax.enable_x64(True):
+    with with_64_bit(True):
         x, t = (jnp.asarray(np.random.default_rng(seed).normal(size=5) * 0.3) for seed in (0, 1))
         order = lambda x: map_(x, **hyper)  # noqa: E731
         for _ in range(3):
@@ -421,7 +421,7 @@ def test_numbers_that_32_bits_do_not_hold():
         with sx.kernels(formulas):
             assert np.array_equal(sx.softmax(jnp.asarray([1.0, 2.0]), temperature=1e-50), [0.0, 1.0])
             assert np.array_equal(sx.softmax(jnp.asarray([1.0, 2.0]), sink=1e300), [0.0, 0.0])
-    with jax.enable_x64(True):
+    with with_64_bit(True):
         wide = jnp.ones((3, 5))
     with pytest.raises(TypeError, match="64-bit mode"):
         sx.softmax(wide)

@@ -17,7 +17,7 @@ from softplex.native import calls, cpu, reason
 pytest.importorskip("jax", reason="JAX is not installed")
 pytestmark = pytest.mark.skipif(cpu is None, reason=reason)
 
-from frameworks import load_jax  # noqa: E402
+from frameworks import load_jax, with_64_bit  # noqa: E402
 from softplex.backends.jax import kernels  # noqa: E402
 
 jax = load_jax()
@@ -29,13 +29,13 @@ SOME = 8
 
 @pytest.fixture(params=[True, False], ids=["x64", "x32"])
 def has_x64(request):
-    with jax.enable_x64(request.param):
+    with with_64_bit(request.param):
         yield request.param
 
 
 @pytest.fixture
 def x64():
-    with jax.enable_x64(True):
+    with with_64_bit(True):
         yield
 
 
@@ -170,7 +170,7 @@ def test_a_gradient_without_x64_keeps_the_division_in_float64():
     call = read("softmin", sx.softmin.formula, x, temperature=0.3)
     asked = Asked("gradient", sx.softmin.formula, read_targets(call, y))
     wanted = calls.computed(call, asked, [y, scale], None)
-    with jax.enable_x64(False):
+    with with_64_bit(False):
         got = called(call, asked, [y.astype(np.int32), scale.astype(np.float32)])
     assert_same(got, wanted, "softmin")
 

@@ -191,6 +191,7 @@ int version_named_to(int major, int minor, xla::Metadata& metadata) {
     Made made;
     made.api.version.major_version = major;
     made.api.version.minor_version = minor;
+    if (major < 0) made.frame.api = nullptr;
     xla::Extension other{sizeof(xla::Extension), static_cast<xla::ExtensionType>(77), nullptr};
     xla::MetadataExtension asked{{sizeof(xla::MetadataExtension), xla::ExtensionType::metadata, nullptr}, &metadata};
     other.next = &asked.base;
@@ -210,6 +211,7 @@ void handshakes() {
     check(version_named_to(0, 1, metadata) == 1, "with an older runtime its own version");
     check(version_named_to(0, 9, metadata) == 3, "with a newer one ours");
     check(version_named_to(1, 0, metadata) == 3 && metadata.version.major_version == 0, "of another major version none");
+    check(version_named_to(-1, 0, metadata) == 1, "with one that does not tell, the oldest");
     metadata = {};
     metadata.struct_size = 8;
     check(version_named_to(0, 3, metadata) == 0, "nothing is written past the end of a small struct");

@@ -55,13 +55,15 @@ inline Metadata* asked_metadata(const Frame& frame) {
     return nullptr;
 }
 
+constexpr int OLDEST_MINOR_VERSION = 1;
+
 // The version spoken is the older of theirs and ours: all that is read has been there since 0.0, and its size is checked.
+// Runtimes that do not tell theirs are of 0.1 (jaxlib 0.7).
 inline int spoken_minor_version(const Frame& frame) {
     constexpr std::size_t ENOUGH = offsetof(Api, version) + sizeof(Version);
-    if (frame.struct_size < offsetof(Frame, api) + sizeof(Frame::api) || frame.api == nullptr ||
-        frame.api->struct_size < ENOUGH || frame.api->version.major_version != MAJOR_VERSION) {
-        return MINOR_VERSION;
-    }
+    const bool has_api = frame.struct_size >= offsetof(Frame, api) + sizeof(Frame::api) && frame.api != nullptr;
+    if (!has_api || frame.api->struct_size < ENOUGH) return OLDEST_MINOR_VERSION;
+    if (frame.api->version.major_version != MAJOR_VERSION) return MINOR_VERSION;
     const int theirs = frame.api->version.minor_version;
     return theirs < MINOR_VERSION ? theirs : MINOR_VERSION;
 }

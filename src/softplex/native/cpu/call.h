@@ -60,6 +60,8 @@ struct Call {
     Array index;  // int64
     Array mask;   // one byte an entry, 0: masked
     Array result;
+    // Memory that nobody has touched: the system clears it into the caches as it is written, so that going past them costs.
+    bool is_result_new = false;
     Parameter temperature{1.0, {}};
     Parameter sink;
     Parameter alpha{1.5, {}};

@@ -188,7 +188,7 @@ struct Strip {
 
 // Strips of rows that lie side by side: what lies together in memory is read and written together.
 struct Lines {
-    static constexpr int STRIPS = 4, MOST = STRIPS * Strip::COUNT;
+    static constexpr int STRIPS = 8, MOST = STRIPS * Strip::COUNT;
     static constexpr Index LONGEST = BLOCK - 1;
     static constexpr Index AHEAD = 8;
 

@@ -62,7 +62,7 @@ INLINE bool is_packed(const Call& call, const Array& array) {
 template <class T>
 struct Plan {
     Index rows = 1, n = 1, pitch = 0;
-    bool x_packed, operand_packed, result_packed, is_beyond_cache, streams, comes_from_afar, is_tiled = false;
+    bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, comes_from_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
     Index columns = 0;  // rows that lie across which are computed where they lie
     bool widens;  // some rows may have to be computed in double
@@ -86,8 +86,9 @@ struct Plan {
         result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
         is_backward = call.method == Method::backward;
         const Index arrays = is_backward ? 3 : 2;
-        is_beyond_cache = arrays * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
-        streams = result_packed && is_beyond_cache;
+        const bool is_beyond_cache = arrays * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
+        is_worth_streaming = is_beyond_cache && !call.is_result_new;
+        streams = result_packed && is_worth_streaming;
         comes_from_afar = x_packed && is_beyond_cache;
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
         is_log = call.map == Map::log_softmax;
@@ -396,9 +397,10 @@ struct Driver {
         float* const terms = reinterpret_cast<float*>(scratch.x);
         if (!plan.is_backward) {
             const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
-            return Maps<T>::columns(call.map, Columns{lines, x, result, mask, terms, call.negated, plan.is_beyond_cache});
+            return Maps<T>::columns(call.map, Columns{lines, x, result, mask, terms, call.negated, plan.is_worth_streaming});
         }
-        ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, reinterpret_cast<float*>(scratch.operand), {}, plan.is_beyond_cache};
+        ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, reinterpret_cast<float*>(scratch.operand), {},
+                             plan.is_worth_streaming};
         for (Index c = 0; c < count; ++c) back.outer[c] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + c);
         return Maps<T>::columns_backward(call.map, back);
     }

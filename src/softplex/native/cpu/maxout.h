@@ -322,7 +322,7 @@ class Maxout {
         chunk_pieces_ = chunks_ > 1 ? (pieces_ + chunks_ - 1) / chunks_ : pieces_;
         if (chunks_ > 1) chunks_ = (pieces_ + chunk_pieces_ - 1) / chunk_pieces_;
         const Index size = static_cast<Index>(sizeof(T));
-        streams_ = call_.method == Method::value && size_of(call_.type) == size && result_step_ == size &&
+        streams_ = !call_.is_result_new && call_.method == Method::value && size_of(call_.type) == size && result_step_ == size &&
                    lines_ * units_ * (pieces_ + 1) * size > cache_size();
     }
 

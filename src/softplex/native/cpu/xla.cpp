@@ -143,6 +143,7 @@ Reading::Reading(const xla::Frame& frame) {
     call_.negated = xla::required(settings_.negated, "negated") != 0;
     call_.empty = xla::number_of(xla::required(settings_.empty, "empty"));
     call_.threads = thread_count.load(std::memory_order_relaxed);
+    call_.is_result_new = true;  // programs allocate their memory anew each time they run
 
     const Buffer& x = xla::buffer_at(frame.arguments, 0, "x");
     call_.type = type_of(x);

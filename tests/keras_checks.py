@@ -305,6 +305,38 @@ def test_configs_of_layers_survive(layer):
     assert type(again) is type(layer) and again.get_config() == layer.get_config()
 
 
+def test_a_mask_ends_where_its_axis_is_shrunk():
+    steps = np.array([[1, 2, 3, 4, 0, 0]])
+    embedded = keras.layers.Embedding(5, 4, mask_zero=True)(steps)
+    assert keras_mask(embedded) is not None
+    assert keras_mask(sk.Maxout(2)(embedded)) is not None
+    assert keras_mask(sk.Maxout(2, axis=1)(embedded)) is None and keras_mask(sk.Maxout(2, axis=-2)(embedded)) is None
+
+
+def keras_mask(x):
+    return importlib.import_module("keras.src.backend.common.masking").get_keras_mask(x)
+
+
+def test_numbers_of_numpy_and_classes_of_dtypes_are_no_inputs(tmp_path):
+    inputs = keras.Input((2, 4))
+    outputs = sx.softmax(inputs, axis=np.int64(1), temperature=np.float32(0.5), dtype=np.float32)
+    model = keras.Model(inputs, outputs)
+    model.save(tmp_path / "model.keras")
+    again, x = keras.saving.load_model(tmp_path / "model.keras"), np.random.default_rng(0).normal(size=(3, 2, 4))
+    for each in (model, again, keras.models.clone_model(model)):
+        np.testing.assert_allclose(array(each(x)), sx.softmax(x, axis=1, temperature=0.5), atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.5, 1e20, np.inf])
+def test_a_label_that_is_no_integer_is_no_class(bad):
+    x, y = np.zeros((3, 4), "float32"), np.array([0.0, bad, 2.0], "float32")
+    try:
+        found = array(sk.SparsemaxLoss(reduction=None)(y, x))
+    except IndexError:
+        return
+    assert np.isnan(found[1]) and np.isfinite(found[[0, 2]]).all()
+
+
 # -- models -----------------------------------------------------------------------------------------------------------
 
 

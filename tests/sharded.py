@@ -66,4 +66,25 @@ def main():
                 print(f"{name}|{map_.name}|{which}|{seen}|{largest:g}|{error:.3g}", flush=True)
 
 
+def explicit_meshes():
+    """Where shardings are parts of types, no operation may cut the classes."""
+    mesh = jax.make_mesh((4,), ("d",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x = jnp.asarray(np.random.default_rng(1).normal(size=(ROWS, CLASSES)).astype(np.float32))
+    y = jnp.arange(ROWS)
+    for spec in (PartitionSpec(None, "d"), PartitionSpec("d", None)):
+        sharding = NamedSharding(mesh, spec)
+        placed = jax.device_put(x, sharding), jax.device_put(y, NamedSharding(mesh, PartitionSpec(spec[0])))
+        for map_ in (sx.softmax, sx.sparsemax):
+            for function in (
+                lambda x, y, m=map_: m(x, sink=0.1, temperature=0.7),
+                jax.jit(jax.grad(lambda x, y, m=map_: (m(x, sink=0.1) ** 2).sum())),
+                jax.jit(jax.grad(lambda x, y, m=map_: m.loss(x, y))),
+            ):
+                with jax.set_mesh(mesh):
+                    found = function(*placed)
+                assert found.sharding.is_equivalent_to(sharding, 2)
+                np.testing.assert_allclose(np.asarray(found), np.asarray(function(x, y)), atol=1e-6)
+
+
 main()
+explicit_meshes()

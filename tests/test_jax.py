@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +71,40 @@ def test_one_program_serves_all_temperatures_and_sinks_of_an_eager_loop():
         for each, one in zip((0.7, 0.9, 1.1), found, strict=True):
             assert not np.array_equal(one, first)
             close(one, jax.jit(call, static_argnums=0)(each))
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1 / 3, 0.1])
+def test_a_temperature_that_float32_does_not_hold_is_not_rounded(temperature):
+    """Section 4's bound for formulas in 32 bit is 16 ULP; a rounded temperature costs up to 55."""
+    x = draws(50, 30, scale=5.0)
+    wanted = sx.softmax(np.asarray(x, np.float64), temperature=temperature)
+    with sx.kernels("none"):
+        for call in (
+            lambda x: sx.softmax(x, temperature=temperature),
+            jax.jit(partial(sx.softmax, temperature=temperature)),
+        ):
+            off = np.abs(np.asarray(call(x), np.float64) - wanted)
+            assert np.max((off / np.spacing(wanted.astype(np.float32)))[wanted > 1e-30]) < 8
+
+
+@pytest.mark.parametrize("loss", [sx.cross_entropy, sx.sparsemax_loss, sx.entmax15_loss])
+def test_batches_of_class_weights_are_differentiated_from_outside(loss):
+    x, weight = jnp.asarray([[[0.5, 0.3, 0.1]], [[1.0, 2.0, 0.0]]]), jnp.asarray([[1.0, 2.0, 3.0], [0.5, 1.0, 1.0]])
+
+    def one(x, weight):
+        return loss(x, jnp.asarray([1]), weight=weight, reduction="sum")
+
+    wanted = jax.vmap(jax.grad(one))(x, weight)
+    close(jax.grad(lambda x: jnp.sum(jax.vmap(one)(x, weight)))(x), wanted)
+    for t in (jnp.ones_like(x), draws(2, 1, 3, seed=4)):
+        found = jax.jvp(lambda x: jax.vmap(one)(x, weight), (x,), (t,))[1]
+        np.testing.assert_allclose(found, jnp.sum(wanted * t, axis=(1, 2)), atol=1e-6)
+
+
+def test_an_unsigned_class_that_wraps_around_is_none():
+    y = jnp.asarray([0, 1, 2**32 - 100, 2], jnp.uint32)
+    found = jax.jit(lambda y: sx.cross_entropy(draws(4, 5), y, reduction="none"))(y)
+    assert np.array_equal(np.isnan(found), [False, False, True, False])
 
 
 @pytest.mark.parametrize("kernels", ["auto", "none"])

@@ -32,6 +32,10 @@ class Namespace:
         setattr(self, name, function)
         return function
 
+    def zero_column(self, entries: Array) -> Array:
+        """A zero for each row."""
+        return self.zeros_like(entries[..., :1])
+
     def surely(self, condition: Any) -> bool | None:
         """True or False where the condition holds everywhere or nowhere and this can be seen, else None."""
         if isinstance(condition, bool):

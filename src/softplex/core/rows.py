@@ -37,6 +37,8 @@ class Rows:
     mask: Array | None = None
     sink: Number | None = None
     temperature: Number = 1.0
+    temperature_rest: Number = 0.0
+    """What the temperature lacks where the working precision does not hold it."""
     sign: int = 1
     invalid: Array | None = None
     """Rows with a parameter that is not allowed and could not be looked at: they become NaN."""
@@ -59,7 +61,7 @@ class Rows:
             entries = self.xp.where(self.mask, entries, -self.xp.inf)
         if self.sink is None:
             return Terms(entries)
-        column = self.xp.zeros_like(entries[..., :1]) + self.sink
+        column = self.xp.zero_column(entries) + self.sink
         return Terms(entries, column if self.sign > 0 else -column)
 
     @cached_property
@@ -110,7 +112,8 @@ class Rows:
             gaps = each(lambda x: x - top, self.scores)
             return (gaps if is_one else each(lambda gap: gap / temperature, gaps)), None
         scale = quarter_where_huge(xp, temperature)
-        temperature, top = temperature * scale, top * scale
+        temperature, rest, top = temperature * scale, self.temperature_rest * scale, top * scale
+        is_exact = isinstance(rest, float) and rest == 0.0
 
         def corrected(x: Array) -> tuple[Array, Array]:
             is_dead = x == -xp.inf
@@ -118,6 +121,7 @@ class Rows:
             gap, error = two_sum(finite, -top)
             if not is_one:
                 gap, error = two_quotient(xp, gap, error, temperature)
+                error = error if is_exact else error - gap * (rest / temperature)
             error = xp.patch(~xp.isfinite(error), 0.0, error)
             return xp.patch(is_dead, -xp.inf, gap), error
 

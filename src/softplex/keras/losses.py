@@ -136,11 +136,21 @@ def rows_of(map: Map, y_true: Any, y_pred: Any, axis: int, ignored: int | None, 
         y_true = keras.ops.squeeze(y_true, axis_at)
     if len(y_true.shape) == rank:
         return map.loss(y_pred, keras.ops.cast(y_true, y_pred.dtype), axis, reduction="none", **options)
-    y_true = keras.ops.cast(keras.ops.round(y_true), "int32")
+    y_true = as_classes(y_true)
     losses = map.loss(y_pred, y_true, axis, reduction="none", ignore_index=ignored, **options)
     if ignored is not None:
         with_mask(losses, keras.ops.not_equal(y_true, ignored))
     return losses
+
+
+def as_classes(y_true: Any) -> Any:
+    """Class indices from numbers: what is no integer, or no int32, is no class."""
+    if not keras.backend.is_float_dtype(keras.backend.standardize_dtype(y_true.dtype)):
+        return keras.ops.cast(y_true, "int32")
+    wide = keras.ops.cast(y_true, "float32") if keras.backend.standardize_dtype(y_true.dtype) != "float64" else y_true
+    is_class = keras.ops.logical_and(keras.ops.round(wide) == wide, keras.ops.abs(wide) < 2.0**31)
+    index = keras.ops.cast(keras.ops.where(is_class, wide, 0.0), "int32")
+    return keras.ops.where(is_class, index, keras.ops.full_like(index, -(2**31)))
 
 
 def with_mask(losses: Any, mask: Any) -> None:

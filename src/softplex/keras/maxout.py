@@ -58,6 +58,13 @@ class Maxout(keras.Layer):
         """The axis shrunk."""
         return shrunk(input_shape, self.axis, self.pieces)
 
+    def compute_mask(self, inputs: Any, previous_mask: Any) -> Any:
+        """The mask, which knows nothing of units: none where the axis is one that it has."""
+        if previous_mask is None:
+            return None
+        axis = self.axis % len(inputs.shape)
+        return None if axis < len(previous_mask.shape) else previous_mask
+
     def get_config(self) -> dict[str, Any]:
         """What the layer was made with."""
         return {**super().get_config(), "pieces": self.pieces, "axis": self.axis}

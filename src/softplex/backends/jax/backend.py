@@ -68,6 +68,14 @@ class JaxBackend(ArrayApiBackend):
             raise TypeError(f"{name}: {wanted.name} needs JAX's 64-bit mode; turn on jax_enable_x64 or give float32")
         return wanted
 
+    def as_targets(self, y: Any, what: str) -> tuple[Array, bool]:
+        """Class indices are integers, distributions floats; what the integers here cannot hold is no class."""
+        array = self._converted(y, what)
+        most = jnp.iinfo(self.functions.int64).max
+        if array.dtype.kind == "u" and jnp.iinfo(array.dtype).max > most:
+            array = jnp.minimum(array, most)
+        return super().as_targets(array, what)
+
     def visible(self, array: Any, given: Any) -> Any:
         """Concrete arrays as NumPy's: they can be looked at although a program is being traced."""
         if isinstance(array, float):

@@ -18,7 +18,7 @@ from jax.interpreters import ad
 
 from softplex.backends.jax.functions import Loops
 from softplex.backends.jax.primitive import PROGRAMS, bind, softplex_p
-from softplex.backends.jax.work import BITS, Results, Work, functions_for
+from softplex.backends.jax.work import Results, Work, functions_for, plain_namespace
 from softplex.core.arrays import Array, Terms, each
 from softplex.core.call import Asked, Kind
 from softplex.core.derivatives import gradient_function
@@ -60,6 +60,7 @@ class FollowingNamespace(Loops, Following):
 def following(working: Any, uses_kernels: bool) -> FollowingNamespace:
     """The namespace of a working precision."""
     namespace = FollowingNamespace(functions_for(working), working=working)
+    namespace.plain = plain_namespace(working)
     namespace.uses_kernels = uses_kernels
     return namespace
 
@@ -209,7 +210,7 @@ def known_weights(work: Work, arrays: Sequence[Array], p: Array) -> Array:
 
 def is_rate(name: str) -> bool:
     """Whether the derivatives at known weights depend on an argument."""
-    return name.removesuffix(BITS) not in ("x", "where", "sink", "invalid")
+    return name not in ("x", "where", "sink", "invalid")
 
 
 def push(work: Work) -> Work:
@@ -244,7 +245,7 @@ def loss_push(work: Work) -> Work:
     def function(rows: Rows, hyper: Hyper, y: Array, *rest: Array) -> tuple[Array]:
         xp = rows.xp
         *weight, t = rest
-        found = gradient(rows, hyper, y, *weight, xp.ones_like(rows.x[..., :1]))[0]
+        found = gradient(rows, hyper, y, *weight, xp.zero_column(rows.x) + 1.0)[0]
         products = xp.where(found == 0.0, 0.0, found * xp.astype(t, xp.working))
         return (xp.sum(products, axis=-1, keepdims=True),)
 

@@ -41,7 +41,11 @@ class JaxFunctions:
 
 
 class Loops:
-    """Rounds as a loop of the compiled program."""
+    """Rounds as a loop of the compiled program; sums where a slice would cut a sharded axis."""
+
+    def zero_column(self, entries: Array) -> Array:
+        """A zero for each row."""
+        return jnp.sum(jnp.zeros_like(entries), axis=-1, keepdims=True)
 
     def repeat(self, step: Callable[..., tuple[Array, ...]], state: tuple[Array, ...], times: int) -> tuple[Array, ...]:
         """One round after the other."""

@@ -7,7 +7,7 @@ scores may be sharded, the formulas stand in it, whose sums a partitioner unders
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -137,7 +137,11 @@ def _batched(arrays: Sequence[Array], dims: Sequence[Any], *, work: Work) -> tup
     kinds: list[Kind | None] = ["entries", *[None] * (len(work.arrays) - 1), *work.operands]
     pairs = list(zip(arrays, dims, kinds, strict=True))
     if any(kind == "classes" and dim is not None for _, dim, kind in pairs):
-        found = jax.vmap(work.by_formulas, in_axes=tuple(dims))(*arrays)
+        from softplex.backends.jax.derivatives import following
+
+        # Whoever differentiates the batch meets these operations: they hold no solver.
+        by_formulas = partial(work.by_formulas, following=following(work.working, work.uses_kernels))
+        found = jax.vmap(by_formulas, in_axes=tuple(dims))(*arrays)
         return found, [0] * len(found)
     size = next(array.shape[dim] for array, dim, _ in pairs if dim is not None)
 

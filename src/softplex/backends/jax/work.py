@@ -20,11 +20,16 @@ from softplex.backends.array_api import ArrayApiBackend
 from softplex.backends.jax.functions import JaxFunctions, PlainNamespace
 from softplex.core.arrays import Array, Namespace
 from softplex.core.call import Asked, Call, Kind
+from softplex.core.formula import Hyper
+from softplex.core.rows import Rows
 
 Results = tuple[tuple[Kind, Any], ...]
 NOT_HYPER = ("x", "where", "sink", "temperature", "invalid")
 BITS = " in bits"
 """Of the name of an array that holds a number's bits, beside the array of its value: for the kernels."""
+
+REST = " rest"
+"""Of the name of an array that holds what the value lacks in the working precision: for the formulas."""
 
 FREE = ("temperature", "sink")
 """What may differ from call to call of one program."""
@@ -72,7 +77,7 @@ class Work:
             where=known.get("where"),
             sink=known.get("sink"),
             empty_value=math.nan if self.is_empty_nan else 0.0,
-            hyper={name: value for name, value in known.items() if name not in NOT_HYPER and not name.endswith(BITS)},
+            hyper={name: value for name, value in known.items() if name not in NOT_HYPER and not is_beside(name)},
             invalid=known.get("invalid"),
         )
         return call, operands
@@ -99,6 +104,9 @@ class Work:
         for name, value in free.items():
             added[name] = np.full((1,) * self.depth, value, self.working)
             added[name + BITS] = np.array([value], np.float64).view(np.int32)
+        if "temperature" in free and self.working == np.float32:
+            rest = rest_of(free["temperature"], self.working)
+            added["temperature" + REST] = np.full((1,) * self.depth, rest, self.working)
         fixed = tuple([pair for pair in self.fixed if pair[0] not in free])
         return replace(self, arrays=(*self.arrays, *added), fixed=fixed), list(added.values())
 
@@ -111,8 +119,20 @@ class Work:
             hyper={name: held(self.working, value) for name, value in call.hyper.items()},
         )
         pairs = list(zip(self.operands, operands, strict=True))
+        rest = self.temperature_rest(arrays)
+
+        def function(rows: Rows, hyper: Hyper, *operands: Array) -> tuple[Array, ...]:
+            return self.function(replace(rows, temperature_rest=rest), hyper, *operands)
+
         with jax.numpy_rank_promotion("allow"):  # a caller may forbid it to find mistakes; classes meet rows on purpose
-            return call.backend.run(call, self.function, pairs, self.results)
+            return call.backend.run(call, function, pairs, self.results)
+
+    def temperature_rest(self, arrays: Sequence[Array]) -> Any:
+        """What the temperature lacks in the working precision."""
+        known, _ = self.known(arrays)
+        if "temperature" + REST in known:
+            return jnp.reshape(known["temperature" + REST], ())
+        return rest_of(known.get("temperature", 1.0), self.working)
 
 
 def held(working: Any, number: Any) -> Any:
@@ -121,6 +141,18 @@ def held(working: Any, number: Any) -> Any:
         return number
     limits = np.finfo(working)
     return math.copysign(min(max(abs(number), float(limits.smallest_normal)), float(limits.max)), number)
+
+
+def is_beside(name: str) -> bool:
+    """Whether an array says of a number what its value does not."""
+    return name.endswith((BITS, REST))
+
+
+def rest_of(number: Any, working: Any) -> float:
+    """What a number lacks once it is rounded to the working precision; nothing for arrays."""
+    if not isinstance(number, float) or not is_ordinary(number):
+        return 0.0
+    return number - float(np.dtype(working).type(number))
 
 
 def is_ordinary(number: float) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 
 import softplex
 from softplex.backends import bare
@@ -36,7 +37,8 @@ def symbol_road(name: str, method: Method, owner: Any, x: Any, args: tuple[Any, 
     name = "__call__" if name == "_call" else name
     given = named_arguments(owner, name, args, options)
     arrays = {key: value for key, value in given.items() if is_array(value)}
-    plain = {key: value for key, value in given.items() if key not in arrays}
+    rest = {key: value for key, value in given.items() if key not in arrays}
+    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in rest.items()}
     if plain.get("dtype") is not None:
         plain["dtype"] = keras.backend.standardize_dtype(plain["dtype"])
     return Softplex(owner_config(owner, name), name, plain)(x, **arrays)
@@ -44,7 +46,8 @@ def symbol_road(name: str, method: Method, owner: Any, x: Any, args: tuple[Any, 
 
 def is_array(value: Any) -> bool:
     """Whether an argument is to be an input of the node."""
-    return hasattr(value, "shape") and hasattr(value, "dtype")
+    is_number = isinstance(value, (type, np.generic))  # a dtype's class has a shape, too
+    return hasattr(value, "shape") and hasattr(value, "dtype") and not is_number
 
 
 def named_arguments(owner: Any, name: str, args: tuple[Any, ...], options: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,8 @@ def exponentials(rows: Rows) -> Terms:
     powers = each(rows.xp.exp, rows.gaps)
     if rows.gap_errors is None:
         return powers
+    if rows.xp.eps > 1e-10:  # a product of float32 may be subnormal where weights count, and vanish
+        return each(lambda power, error: power * (1.0 + error), powers, rows.gap_errors)
     return each(lambda power, error: power + power * error, powers, rows.gap_errors)
 
 

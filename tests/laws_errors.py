@@ -175,6 +175,8 @@ def bad_loss_arguments_are_refused(case):
         refuses(function, x, case.other(np.zeros(2, bool)), error=TypeError, says="bool", **hyper)
     refuses(loss, x, case.other(np.array([0, -100])), error=IndexError, says="-100", **hyper)
     refuses(loss, x, y, reduction="average", says=("reduction", "average", "mean", "sum", "none"), **hyper)
+    for ignored in ("a", 1.0, True):
+        refuses(loss, x, y, ignore_index=ignored, error=TypeError, says=("ignore_index", str(ignored)), **hyper)
     for smoothing in (-0.1, 1.5, np.nan):
         refuses(loss, x, y, label_smoothing=smoothing, says=("label_smoothing", str(smoothing)), **hyper)
     refuses(loss, x, y, weight=case.array(np.ones(4)), says=("weight", r"\(4,\)", "3"), **hyper)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -53,7 +54,8 @@ def read_targets(
     known(call.length)
     y, weight = bare(y), bare(weight)
     array, is_index = backend.as_targets(y, f"{name}: y")
-    ignore_index = ignore_index if is_held(array, ignore_index) else None
+    ignored = read_ignored(ignore_index, name)
+    ignore_index = ignored if is_held(array, ignored) else None
     if not is_index:
         array = read_like(call, array, "y")
     elif not same_shape(array.shape, call.batch):
@@ -82,6 +84,18 @@ def read_smoothing(given: Any, name: str) -> float:
     if not 0.0 <= given <= 1.0:
         raise ValueError(f"{name}: label_smoothing is {given!r}; it must lie between 0 and 1")
     return float(given)
+
+
+def read_ignored(given: Any, name: str) -> int | None:
+    """The class index to be ignored, as a Python integer."""
+    if given is None:
+        return None
+    try:
+        if not isinstance(given, bool):
+            return operator.index(given)
+    except TypeError:
+        pass  # also what a traced number raises
+    raise TypeError(f"{name}: ignore_index={given!r} is not a class index; give an integer that can be seen, or None")
 
 
 def is_held(array: Array, index: int | None) -> bool:

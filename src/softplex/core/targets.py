@@ -54,7 +54,7 @@ def read_targets(
     known(call.length)
     y, weight = bare(y), bare(weight)
     array, is_index = backend.as_targets(y, f"{name}: y")
-    ignored = read_ignored(ignore_index, name)
+    ignored = read_ignored(ignore_index, f"{name}: ignore_index")
     ignore_index = ignored if is_held(array, ignored) else None
     if not is_index:
         array = read_like(call, array, "y")
@@ -86,7 +86,7 @@ def read_smoothing(given: Any, name: str) -> float:
     return float(given)
 
 
-def read_ignored(given: Any, name: str) -> int | None:
+def read_ignored(given: Any, what: str) -> int | None:
     """The class index to be ignored, as a Python integer."""
     if given is None:
         return None
@@ -95,7 +95,7 @@ def read_ignored(given: Any, name: str) -> int | None:
             return operator.index(given)
     except TypeError:
         pass  # also what a traced number raises
-    raise TypeError(f"{name}: ignore_index={given!r} is not a class index; give an integer that can be seen, or None")
+    raise TypeError(f"{what}={given!r} is not a class index; give an integer that can be seen, or None")
 
 
 def is_held(array: Array, index: int | None) -> bool:

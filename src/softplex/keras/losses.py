@@ -5,7 +5,6 @@ What a loss computes stands with the functions, which these call, a row at a tim
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -16,7 +15,7 @@ from softplex.core.arguments import TEMPERATURE
 from softplex.core.configs import config_of, map_of
 from softplex.core.formula import Parameter
 from softplex.core.map import Map, bound_number
-from softplex.core.targets import read_smoothing
+from softplex.core.targets import read_ignored, read_smoothing
 from softplex.keras.activations import (
     HOME,
     a_map,
@@ -89,7 +88,7 @@ class FenchelYoungLoss(keras.losses.Loss):
         self.axis = checked_axis(axis, where)
         self.temperature = bound_number(where, TEMPERATURE, temperature)
         self.label_smoothing = read_smoothing(label_smoothing, where)
-        self.ignore_class = None if ignore_class is None else checked_class(ignore_class, where)
+        self.ignore_class = read_ignored(ignore_class, f"{where}: ignore_class")
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """The loss of each row of scores."""
@@ -118,13 +117,6 @@ class FenchelYoungLoss(keras.losses.Loss):
         if cls is FenchelYoungLoss:
             config = {**config, "map": map_of(config["map"])}
         return cls(**config)
-
-
-def checked_class(index: Any, where: str) -> int:
-    """A class index as a plain integer."""
-    if isinstance(index, bool) or not hasattr(index, "__index__"):
-        raise TypeError(f"{where}: ignore_class={index!r} is not a class index; give an integer, or None")
-    return operator.index(index)
 
 
 def rows_of(map: Map, y_true: Any, y_pred: Any, axis: int, ignored: int | None, options: dict[str, Any]) -> Any:

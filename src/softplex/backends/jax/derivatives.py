@@ -172,10 +172,10 @@ def program(work: Work, places: tuple[int, ...]) -> Callable[..., list[Array]]:
 
 def tangents_by_program(work: Work, arrays: Sequence[Array], found: Sequence[Array], moving: Moving) -> list[Array]:
     """Those of a program for any numbers, whose places are between the call's arrays and the operands."""
-    free, numbers = work.with_free_numbers()
-    place = len(work.arrays)
-    places = tuple([at if at < place else at + len(numbers) for at in moving])
-    return program(free, places)([*arrays[:place], *numbers, *arrays[place:]], found, tuple(moving.values()))
+    free, given = work.with_free_numbers(arrays)
+    more = len(given) - len(arrays)
+    places = tuple([at if at < len(work.arrays) else at + more for at in moving])
+    return program(free, places)(given, found, tuple(moving.values()))
 
 
 def linear_tangents(work: Work, arrays: Sequence[Array], found: Sequence[Array], moving: Moving) -> list[Any] | None:

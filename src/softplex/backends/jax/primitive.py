@@ -64,11 +64,10 @@ def compiled(work: Work) -> Callable[..., list[Array]]:
 
 @softplex_p.def_impl
 def _run(*arrays: Array, work: Work) -> list[Array]:
-    free, numbers = work.with_free_numbers()
-    place = len(work.arrays)
+    free, given = work.with_free_numbers(arrays)
     # Where these are on, JAX runs programs operation by operation; this one's only operation is itself.
     with jax.disable_jit(False), jax.debug_nans(False):
-        return compiled(free)(*arrays[:place], *numbers, *arrays[place:])
+        return compiled(free)(*given)
 
 
 @softplex_p.def_abstract_eval

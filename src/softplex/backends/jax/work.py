@@ -92,14 +92,14 @@ class Work:
         known, _ = self.known(arrays)
         return call._replace(**{name: known[name + BITS] for name in FREE if name + BITS in known})
 
-    def with_free_numbers(self) -> tuple[Work, list[NDArray[Any]]]:
-        """This for any such numbers, and these, which come after the other arrays of the call."""
+    def with_free_numbers(self, arrays: Sequence[Array]) -> tuple[Work, list[Array]]:
+        """This for any such numbers, and its arrays with these, which stand between the call's and the operands."""
         cold = ("temperature", 1.0)
         free = {
             name: value for name, value in self.fixed if name in FREE and is_ordinary(value) and (name, value) != cold
         }
         if not free:
-            return self, []
+            return self, list(arrays)
         added: dict[str, NDArray[Any]] = {}
         for name, value in free.items():
             added[name] = np.full((1,) * self.depth, value, self.working)
@@ -108,7 +108,9 @@ class Work:
             rest = rest_of(free["temperature"], self.working)
             added["temperature" + REST] = np.full((1,) * self.depth, rest, self.working)
         fixed = tuple([pair for pair in self.fixed if pair[0] not in free])
-        return replace(self, arrays=(*self.arrays, *added), fixed=fixed), list(added.values())
+        place = len(self.arrays)
+        given = [*arrays[:place], *added.values(), *arrays[place:]]
+        return replace(self, arrays=(*self.arrays, *added), fixed=fixed), given
 
     def by_formulas(self, *arrays: Array, following: Namespace | None = None) -> list[Array]:
         """The results by the formulas, of which a namespace may make differentiable functions."""

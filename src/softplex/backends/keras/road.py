@@ -37,8 +37,7 @@ def symbol_road(name: str, method: Method, owner: Any, x: Any, args: tuple[Any, 
     name = "__call__" if name == "_call" else name
     given = named_arguments(owner, name, args, options)
     arrays = {key: value for key, value in given.items() if is_array(value)}
-    rest = {key: value for key, value in given.items() if key not in arrays}
-    plain = {key: value.item() if isinstance(value, np.generic) else value for key, value in rest.items()}
+    plain = {key: value for key, value in given.items() if key not in arrays}
     if plain.get("dtype") is not None:
         plain["dtype"] = keras.backend.standardize_dtype(plain["dtype"])
     return Softplex(owner_config(owner, name), name, plain)(x, **arrays)

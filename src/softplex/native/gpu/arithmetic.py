@@ -26,6 +26,12 @@ def halves(a):
 
 
 @triton.jit
+def joined(high, low):
+    """A float64 given as two float32."""
+    return tl.zeros([1], tl.float64) + high + low
+
+
+@triton.jit
 def total(a, IS_PRECISE: tl.constexpr):
     """The sum over a row, in float64 where a float32's last digit counts."""
     if IS_PRECISE:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softplex.native.gpu.arithmetic import exponential, log1p_of_rows, total
+from softplex.native.gpu.arithmetic import exponential, joined, log1p_of_rows, total
 from softplex.native.gpu.maps import (
     ENTMAX,
     ENTMAX15,
@@ -20,10 +20,10 @@ from softplex.native.gpu.maps import (
     SOFTMAX,
     SPARSEMAX,
     factor,
-    omega_constant,
     own_conjugate,
     precise_terms,
     roughly,
+    sink_conjugate,
     slopes_of,
     terms,
     weighed,
@@ -34,18 +34,21 @@ from softplex.native.gpu.rows import (
     cooled,
     gaps,
     inside,
-    number_of,
+    multiplied,
+    offsets,
+    part_of_row,
     put,
     scores,
     settled,
-    settled_rows,
+    settled_losses,
+    settled_residuals,
     sink_gaps,
     sink_of,
-    starts,
-    steps,
+    targets,
     tops,
+    warmth_of,
 )
-from softplex.native.gpu.short import JVP, LOSS, NUMBERS, RESIDUAL, VALUE, VJP, centred, less, multiplied
+from softplex.native.gpu.short import JVP, LOSS, NUMBERS, RESIDUAL, VALUE, VJP, centred, less
 
 TOP: tl.constexpr = tl.constexpr(0)
 FIRST: tl.constexpr = tl.constexpr(1)
@@ -76,18 +79,33 @@ def only(value):
 
 
 @triton.jit
-def places_in(
-    row,
-    column,
-    sizes,
-    strides,
-    BATCH_DIMS: tl.constexpr,
-    ROW_DIMS: tl.constexpr,
-    IS_UNIT: tl.constexpr,
-    VECTOR: tl.constexpr,
-):
-    """The offsets of a part."""
-    return starts(row, sizes, strides, BATCH_DIMS, False, VECTOR) + steps(column, sizes[2], strides, ROW_DIMS, IS_UNIT)
+def alone(warmth, coolness, TEMPERATURE: tl.constexpr):
+    """A single row's temperature as a number."""
+    if TEMPERATURE == WIDE_TEMPERATURE:
+        warm = only(warmth)
+    else:
+        warm = coolness
+    return warm
+
+
+@triton.jit
+def number_of_parts(partial, kind, this, many, rows, parts):
+    """A number that parts left; 0 beyond the last part."""
+    return tl.load(partial + place(kind, this, many, rows, parts), mask=many < parts, other=0.0)
+
+
+@triton.jit
+def tops_of_parts(partial, this, many, rows, parts):
+    """The tops of parts, -inf beyond the last."""
+    return tl.load(partial + place(TOP, this, many, rows, parts), mask=many < parts, other=float("-inf"))
+
+
+@triton.jit
+def gaps_of_parts(partial, this, many, rows, parts, peak, warm, coolness, TEMPERATURE: tl.constexpr):
+    """How far the tops of parts lie below the row's, and which parts have one."""
+    tall = tops_of_parts(partial, this, many, rows, parts)
+    is_live = (tall > float("-inf")) & (tall < float("inf"))
+    return sink_gaps(tl.where(is_live, tall, peak), peak, warm, coolness, TEMPERATURE), is_live
 
 
 @triton.jit
@@ -146,24 +164,16 @@ def survey(
     WIDTH: tl.constexpr,
 ):
     """What a part tells about itself, all relative to its own top."""
-    program = tl.program_id(0).to(tl.int64)
-    row, part = program // parts + tl.arange(0, 1), program % parts
-    column = part * WIDTH + tl.arange(0, WIDTH)
-    is_row = row < rows
-    is_inside = inside(row, column, rows, n, VECTOR)
-    x_places = places_in(row, column, sizes, x_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
-    where_places = x_places
-    if HAS_WHERE:
-        where_places = places_in(row, column, sizes, where_strides, BATCH_DIMS, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
-    z, _ = scores(x, where, is_inside, x_places, where_places, IS_NEGATED, HAS_WHERE)
-    warmth = coolness
-    if TEMPERATURE == WIDE_TEMPERATURE:
-        warmth = number_of(temperature, row, is_row, 1.0)
+    row, column, is_inside, part = part_of_row(rows, n, parts, VECTOR, WIDTH)
+    z, _ = scores(
+        x, where, row, column, is_inside, sizes, x_strides, where_strides, IS_NEGATED, HAS_WHERE, BATCH_DIMS, False,
+        ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR,
+    )  # fmt: skip
+    warmth = warmth_of(temperature, row, row < rows, coolness, TEMPERATURE)
     largest = tl.max(z, 1)
     tl.store(partial + place(TOP, row, part, rows, parts), largest.to(tl.float64))
     top, is_bad, is_empty = tops(largest, largest, warmth, False, TEMPERATURE)
     high, low = gaps(z, top, warmth, coolness, False, TEMPERATURE, IS_PRECISE)
-    a = tl.zeros([1], tl.float64) + a_high + a_low
     if MAP <= LOG_SOFTMAX:
         power = exponential(high, low, IS_PRECISE)
         is_top = high == 0.0
@@ -171,7 +181,7 @@ def survey(
         tl.store(partial + place(FIRST, row, part, rows, parts), ties)
         tl.store(partial + place(SECOND, row, part, rows, parts), total(tl.where(is_top, 0.0, power), IS_PRECISE))
         if METHOD == VJP or METHOD == JVP:
-            places = places_in(row, column, sizes, operand_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
+            places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
             g = tl.load(operand + places, mask=is_inside & (z > float("-inf")), other=0.0).to(tl.float32)
             if MAP != LOG_SOFTMAX or METHOD == JVP:
                 g = power * g
@@ -181,8 +191,74 @@ def survey(
             power = tl.where(column[None, :] == y[:, None], 0.0, power)
             tl.store(partial + place(THIRD, row, part, rows, parts), total(power, IS_PRECISE))
     else:
-        v = roughly(high, top, is_bad | is_empty, a, MAP, False)
+        v = roughly(high, top, is_bad | is_empty, joined(a_high, a_low), MAP, False)
         tl.store(partial + place(FIRST, row, part, rows, parts), v.to(tl.float64))
+
+
+@triton.jit
+def tallest(partial, this, rows, parts):
+    """The largest score of a row."""
+    largest = tl.full([1], float("-inf"), tl.float64)
+    start = this * 0
+    while start < parts:
+        many = start + tl.arange(0, BLOCK)
+        largest = tl.maximum(largest, tl.max(tops_of_parts(partial, this, many, rows, parts), 0))
+        start += BLOCK
+    return largest
+
+
+@triton.jit
+def exponentials_of_parts(
+    partial,
+    this,
+    peak,
+    warm,
+    coolness,
+    rows,
+    parts,
+    MAP: tl.constexpr,
+    METHOD: tl.constexpr,
+    TEMPERATURE: tl.constexpr,
+):
+    """softmax's sums: how many tops, what all others sum to, and what a derivative or a residual sums."""
+    ties = tl.zeros([1], tl.float64)
+    depth = tl.zeros([1], tl.float64)
+    more = tl.zeros([1], tl.float64)
+    start = this * 0
+    while start < parts:
+        many = start + tl.arange(0, BLOCK)
+        below, is_live = gaps_of_parts(partial, this, many, rows, parts, peak, warm, coolness, TEMPERATURE)
+        first = number_of_parts(partial, FIRST, this, many, rows, parts)
+        rest = number_of_parts(partial, SECOND, this, many, rows, parts)
+        is_top = is_live & (below == 0.0)
+        scale = tl.where(is_live, tl.exp(below), 0.0)
+        ties += tl.sum(tl.where(is_top, first, 0.0), 0)
+        depth += tl.sum(tl.where(is_live, tl.where(is_top, rest, (first + rest) * scale), 0.0), 0)
+        if METHOD == VJP or METHOD == JVP or METHOD == RESIDUAL:
+            third = number_of_parts(partial, THIRD, this, many, rows, parts)
+            if MAP == LOG_SOFTMAX and METHOD == VJP:
+                more += tl.sum(third, 0)
+            else:
+                more += tl.sum(tl.where(is_live, third * scale, 0.0), 0)
+        start += BLOCK
+    return ties, depth, more
+
+
+@triton.jit
+def reach_of_parts(
+    partial, this, peak, warm, coolness, steepness, rows, parts, MAP: tl.constexpr, TEMPERATURE: tl.constexpr
+):
+    """How far below the top weights end at most: what weighs nothing in its part weighs nothing in the row."""
+    least = tl.full([1], float("inf"), tl.float64)
+    start = this * 0
+    while start < parts:
+        many = start + tl.arange(0, BLOCK)
+        below, is_live = gaps_of_parts(partial, this, many, rows, parts, peak, warm, coolness, TEMPERATURE)
+        first = number_of_parts(partial, FIRST, this, many, rows, parts)
+        distance = tl.where(is_live, reach(first, steepness, MAP) - below, float("inf"))
+        least = tl.minimum(least, tl.min(distance, 0))
+        start += BLOCK
+    return least
 
 
 @triton.jit
@@ -223,23 +299,21 @@ def near_sums(
     first = tl.zeros([1], tl.float64)
     second = tl.zeros([1], tl.float64)
     # What meets a vector of parts is a number, not a row of one: rows are held by all threads, and so would it be.
-    floor, peak, warm, this = -only(reach(v, a, MAP)), only(top), coolness, only(row)
-    if TEMPERATURE == WIDE_TEMPERATURE:
-        warm = only(warmth)
+    floor, peak, this = -only(reach(v, a, MAP)), only(top), only(row)
+    warm = alone(warmth, coolness, TEMPERATURE)
     start = this * 0
     while start < parts:
         many = start + tl.arange(0, BLOCK)
-        tall = tl.load(partial + place(TOP, this, many, rows, parts), mask=many < parts, other=float("-inf"))
-        is_near = (sink_gaps(tall, peak, warm, coolness, TEMPERATURE) >= floor) & (tall > float("-inf"))
+        below, is_live = gaps_of_parts(partial, this, many, rows, parts, peak, warm, coolness, TEMPERATURE)
+        is_near = is_live & (below >= floor)
         part = tl.min(tl.where(is_near, many, parts), 0)
         while part < parts:
             column = part * WIDTH + tl.arange(0, WIDTH)
             is_inside = inside(row, column, rows, n, VECTOR)
-            places = places_in(row, column, sizes, x_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
-            where_places = places
-            if HAS_WHERE:
-                where_places = places_in(row, column, sizes, where_strides, BATCH_DIMS, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
-            z, _ = scores(x, where, is_inside, places, where_places, IS_NEGATED, HAS_WHERE)
+            z, _ = scores(
+                x, where, row, column, is_inside, sizes, x_strides, where_strides, IS_NEGATED, HAS_WHERE, BATCH_DIMS,
+                False, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR,
+            )  # fmt: skip
             high, low = gaps(z, top, warmth, coolness, HAS_SINK, TEMPERATURE, IS_PRECISE)
             if SUMS == MASS:
                 if IS_PRECISE:
@@ -251,7 +325,7 @@ def near_sums(
             else:
                 p, slope = weighed(high, low, v[:, None], a, MAP, IS_PRECISE)
                 if SUMS == PRODUCTS:
-                    places = places_in(row, column, sizes, operand_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
+                    places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
                     g = tl.load(operand + places, mask=is_inside & (z > float("-inf")), other=0.0).to(tl.float32)
                     first += total(slope * g, IS_PRECISE)
                     second += total(slope, IS_PRECISE)
@@ -262,6 +336,37 @@ def near_sums(
             part = tl.min(tl.where(is_near & (many > part), many, parts), 0)
         start += BLOCK
     return first, second
+
+
+@triton.jit
+def own_gap(
+    x,
+    where,
+    row,
+    y,
+    is_class,
+    top,
+    warmth,
+    coolness,
+    sizes,
+    x_strides,
+    where_strides,
+    IS_NEGATED: tl.constexpr,
+    TEMPERATURE: tl.constexpr,
+    HAS_WHERE: tl.constexpr,
+    BATCH_DIMS: tl.constexpr,
+    ROW_DIMS: tl.constexpr,
+    IS_UNIT: tl.constexpr,
+    WHERE_IS_UNIT: tl.constexpr,
+):
+    """The gap of the target, read as a row of one entry; -inf where it is masked or none."""
+    z, _ = scores(
+        x, where, row, y, is_class[:, None], sizes, x_strides, where_strides, IS_NEGATED, HAS_WHERE, BATCH_DIMS, False,
+        ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, 1,
+    )  # fmt: skip
+    z = tl.max(z, 1).to(tl.float64)
+    is_there = z > float("-inf")
+    return tl.where(is_there, sink_gaps(tl.where(is_there, z, top), top, warmth, coolness, TEMPERATURE), z)
 
 
 @triton.jit(do_not_specialize=(*NUMBERS, "parts"))
@@ -304,66 +409,24 @@ def merge(
     VECTOR: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
-    """The numbers of a row: its top, v, one sum more, and the sum of the slopes; or its loss."""
+    """The numbers of a row: its top, v and one sum more; or its loss."""
     row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
-    is_row = row < rows
-    warmth = coolness
-    if TEMPERATURE == WIDE_TEMPERATURE:
-        warmth = number_of(temperature, row, is_row, 1.0)
-    s = tl.zeros([1], tl.float64)
-    if HAS_SINK:
-        s = sink_of(sink, row, is_row, IS_NEGATED)
-    largest = tl.full([1], float("-inf"), tl.float64)
-    deepest = tl.full([1], float("inf"), tl.float64)
-    a = tl.zeros([1], tl.float64) + a_high + a_low
-    this = only(row)
-    start = this * 0
-    while start < parts:
-        many = start + tl.arange(0, BLOCK)
-        tall = tl.load(partial + place(TOP, this, many, rows, parts), mask=many < parts, other=float("-inf"))
-        largest = tl.maximum(largest, tl.max(tall, 0))
-        start += BLOCK
+    this, is_row = only(row), row < rows
+    warmth = warmth_of(temperature, row, is_row, coolness, TEMPERATURE)
+    s = sink_of(sink, row, is_row, IS_NEGATED, HAS_SINK)
+    largest = tallest(partial, this, rows, parts)
     top, is_bad, is_empty = tops(largest, s, warmth, HAS_SINK, TEMPERATURE)
     gap = sink_gaps(s, top, warmth, coolness, TEMPERATURE)
-
-    v = tl.full([1], 1.0, tl.float64)
-    more = tl.zeros([1], tl.float64)
-    mass = tl.zeros([1], tl.float64)
-    depth = tl.zeros([1], tl.float64)
-    ties = tl.zeros([1], tl.float64)
+    a = joined(a_high, a_low)
+    peak, warm = only(top), alone(warmth, coolness, TEMPERATURE)
     y = tl.zeros([1], tl.int64)
     if METHOD == RESIDUAL or METHOD == LOSS:
         y = tl.load(classes + row)
-    peak, warm, steepness = only(top), coolness, only(a)
-    if TEMPERATURE == WIDE_TEMPERATURE:
-        warm = only(warmth)
-    start = this * 0
-    while start < parts:
-        many = start + tl.arange(0, BLOCK)
-        is_part = many < parts
-        tall = tl.load(partial + place(TOP, this, many, rows, parts), mask=is_part, other=float("-inf"))
-        is_live = (tall > float("-inf")) & (tall < float("inf"))
-        below = sink_gaps(tl.where(is_live, tall, peak), peak, warm, coolness, TEMPERATURE)
-        first = tl.load(partial + place(FIRST, this, many, rows, parts), mask=is_part, other=0.0)
-        if MAP <= LOG_SOFTMAX:
-            rest = tl.load(partial + place(SECOND, this, many, rows, parts), mask=is_part, other=0.0)
-            is_top = is_live & (below == 0.0)
-            scale = tl.where(is_live, tl.exp(below), 0.0)
-            ties += tl.sum(tl.where(is_top, first, 0.0), 0)
-            depth += tl.sum(tl.where(is_live, tl.where(is_top, rest, (first + rest) * scale), 0.0), 0)
-            if METHOD == VJP or METHOD == JVP or METHOD == RESIDUAL:
-                third = tl.load(partial + place(THIRD, this, many, rows, parts), mask=is_part, other=0.0)
-                if MAP == LOG_SOFTMAX and METHOD == VJP:
-                    more += tl.sum(third, 0)
-                else:
-                    more += tl.sum(tl.where(is_live, third * scale, 0.0), 0)
-        else:
-            # No entry weighs anything in the row that weighs nothing in its part.
-            distance = tl.where(is_live, reach(first, steepness, MAP) - below, float("inf"))
-            deepest = tl.minimum(deepest, tl.min(distance, 0))
-        start += BLOCK
 
     if MAP <= LOG_SOFTMAX:
+        ties, depth, more = exponentials_of_parts(
+            partial, this, peak, warm, coolness, rows, parts, MAP, METHOD, TEMPERATURE
+        )
         sink_p = tl.zeros([1], tl.float64)
         if HAS_SINK:
             is_sink = gap == 0.0
@@ -381,12 +444,13 @@ def merge(
     else:
         is_done = is_bad | is_empty
         # Above the solution, or at it but for rounding: Newton's steps are from above.
-        v = tl.where(is_done, 1.0, from_reach(deepest, a, MAP))
+        most = reach_of_parts(partial, this, peak, warm, coolness, only(a), rows, parts, MAP, TEMPERATURE)
+        v = tl.where(is_done, 1.0, from_reach(most, a, MAP))
         rounds = 0
         while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (rounds < ROUNDS):
             found, rate = near_sums(
                 x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
-                operand_strides, where_strides, 0, MAP, IS_NEGATED, IS_PRECISE, TEMPERATURE, HAS_SINK, HAS_WHERE,
+                operand_strides, where_strides, MASS, MAP, IS_NEGATED, IS_PRECISE, TEMPERATURE, HAS_SINK, HAS_WHERE,
                 BATCH_DIMS, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR, WIDTH,
             )  # fmt: skip
             if HAS_SINK:
@@ -398,60 +462,33 @@ def merge(
             is_done = is_done | (tl.abs(step) <= near * v)
             rounds += 1
         sink_p, sink_slope = weighed_alone(gap, v, a, MAP)
-        if METHOD == VJP or METHOD == JVP:
-            more, mass = near_sums(
-                x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
-                operand_strides, where_strides, 1, MAP, IS_NEGATED, IS_PRECISE, TEMPERATURE, HAS_SINK, HAS_WHERE,
-                BATCH_DIMS, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR, WIDTH,
-            )  # fmt: skip
-            if HAS_SINK:
-                mass += sink_slope
-            more = more / tl.where(mass > 0.0, mass, 1.0)
-        elif METHOD == RESIDUAL or METHOD == LOSS:
-            sums: tl.constexpr = 3 if METHOD == RESIDUAL else 2
+        more = tl.zeros([1], tl.float64)
+        if METHOD != VALUE:
+            is_product: tl.constexpr = METHOD == VJP or METHOD == JVP
+            sums: tl.constexpr = PRODUCTS if is_product else OTHERS if METHOD == RESIDUAL else CONJUGATE
             more, mass = near_sums(
                 x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
                 operand_strides, where_strides, sums, MAP, IS_NEGATED, IS_PRECISE, TEMPERATURE, HAS_SINK, HAS_WHERE,
                 BATCH_DIMS, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR, WIDTH,
             )  # fmt: skip
-            if HAS_SINK:
-                own = sink_p
-                if METHOD == LOSS:
-                    k, slant = omega_constant(v, a, MAP)
-                    own = tl.where(sink_p > 0.0, sink_p * (slant * tl.where(sink_p > 0.0, gap, 0.0) - k), 0.0)
-                more += own
+            if is_product:
+                if HAS_SINK:
+                    mass += sink_slope
+                more = more / tl.where(mass > 0.0, mass, 1.0)
+            elif HAS_SINK:
+                more += sink_conjugate(gap, sink_p, v, a, MAP) if METHOD == LOSS else sink_p
 
     tl.store(state + row, largest if not HAS_SINK else tl.where(s > largest, s, largest))
     tl.store(state + rows + row, v)
     tl.store(state + 2 * rows + row, more)
     if METHOD == LOSS:
-        if MAP == SOFTMAX:
-            loss = log1p_of_rows(depth)
-        else:
-            loss = more / (tl.zeros([1], tl.float64) + a + 1.0)
-        is_ignored = y == ignored
-        is_class = (y >= 0) & (y < n)
-        y = tl.where(is_class, y, 0)
-        share = tl.full([1], 1.0, tl.float64)
-        if HAS_WEIGHTS:
-            share = tl.load(class_weights + y, mask=is_class, other=0.0).to(tl.float64)
-        share = tl.where(is_ignored, 0.0, share)
-        # The target's own score, a row of one entry.
-        places = starts(row, sizes, x_strides, BATCH_DIMS, False, 1)
-        where_places = places
-        if HAS_WHERE:
-            where_places = starts(row, sizes, where_strides, BATCH_DIMS, False, 1)
-            where_places += tl.trans(steps(y, sizes[2], where_strides, ROW_DIMS, WHERE_IS_UNIT))
-        places += tl.trans(steps(y, sizes[2], x_strides, ROW_DIMS, IS_UNIT))
-        z, _ = scores(x, where, is_class[:, None], places, where_places, IS_NEGATED, HAS_WHERE)
-        z = tl.max(z, 1).to(tl.float64)
-        own = tl.where(
-            z > float("-inf"), sink_gaps(tl.where(z > float("-inf"), z, top), top, warmth, coolness, TEMPERATURE), z
-        )
-        loss = loss - own
-        loss = settled_rows(tl.where(loss > 0.0, loss, 0.0), is_bad, is_empty, 0.0, EMPTY_IS_NAN)
-        loss = tl.where(share == 0.0, 0.0, loss) * share
-        tl.store(figures + row, tl.where(is_class | is_ignored, loss, float("nan")))
+        loss = log1p_of_rows(depth) if MAP == SOFTMAX else more / (a + 1.0)
+        y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, HAS_WEIGHTS)
+        loss -= own_gap(
+            x, where, row, y, is_class, top, warmth, coolness, sizes, x_strides, where_strides, IS_NEGATED,
+            TEMPERATURE, HAS_WHERE, BATCH_DIMS, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT,
+        )  # fmt: skip
+        tl.store(figures + row, settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, EMPTY_IS_NAN))
         tl.store(more_figures + row, share)
 
 
@@ -496,24 +533,18 @@ def write(
     WIDTH: tl.constexpr,
 ):
     """The results of a part, its row being solved."""
-    program = tl.program_id(0).to(tl.int64)
-    row, part = program // parts + tl.arange(0, 1), program % parts
-    column = part * WIDTH + tl.arange(0, WIDTH)
+    row, column, is_inside, _ = part_of_row(rows, n, parts, VECTOR, WIDTH)
     is_row = row < rows
-    is_inside = inside(row, column, rows, n, VECTOR)
-    places = places_in(row, column, sizes, x_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
-    where_places = places
-    if HAS_WHERE:
-        where_places = places_in(row, column, sizes, where_strides, BATCH_DIMS, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
-    z, is_open = scores(x, where, is_inside, places, where_places, IS_NEGATED, HAS_WHERE)
+    z, is_open = scores(
+        x, where, row, column, is_inside, sizes, x_strides, where_strides, IS_NEGATED, HAS_WHERE, BATCH_DIMS, False,
+        ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR,
+    )  # fmt: skip
     is_live = z > float("-inf")
-    warmth = coolness
-    if TEMPERATURE == WIDE_TEMPERATURE:
-        warmth = number_of(temperature, row, is_row, 1.0)
+    warmth = warmth_of(temperature, row, is_row, coolness, TEMPERATURE)
     largest, v, more = tl.load(state + row), tl.load(state + rows + row), tl.load(state + 2 * rows + row)
     top, is_bad, is_empty = tops(largest, largest, warmth, False, TEMPERATURE)
     high, low = gaps(z, top, warmth, coolness, HAS_SINK, TEMPERATURE, IS_PRECISE)
-    a = tl.zeros([1], tl.float64) + a_high + a_low
+    a = joined(a_high, a_low)
     p, slope = weighed(high, low, v[:, None], a, MAP, IS_PRECISE)
     sign: tl.constexpr = -1.0 if IS_NEGATED else 1.0
     if METHOD == VALUE:
@@ -522,29 +553,32 @@ def write(
             p = less(high, low, log1p_of_rows(more))
         found = settled(p, is_live, is_open, is_bad, is_empty, absent, EMPTY_IS_NAN)
     elif METHOD == RESIDUAL:
-        y = tl.load(classes + row)
-        is_ignored = y == ignored
-        is_class = (y >= 0) & (y < n)
-        found = tl.where(column[None, :] == y[:, None], -more.to(tl.float32)[:, None], p)
-        if HAS_SCALE:
-            share = tl.full([1], 1.0, tl.float64)
-            if HAS_WEIGHTS:
-                share = tl.load(class_weights + y, mask=is_class, other=0.0).to(tl.float64)
-            times = number_of(scale, row, is_row, 0.0)
-            is_silent = (times == 0.0) | is_ignored
-            found = multiplied(found, cooled(times * share * sign, warmth, coolness, TEMPERATURE), TEMPERATURE)
-        found = settled(found, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
-        found = tl.where(is_class[:, None] | is_ignored[:, None], found, float("nan"))
-        if HAS_SCALE:
-            found = tl.where(is_silent[:, None], 0.0, found)
+        y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, HAS_WEIGHTS)
+        found = settled_residuals(
+            tl.where(column[None, :] == y[:, None], -more.to(tl.float32)[:, None], p), scale, share, row, is_row,
+            is_class, is_ignored, is_live, is_open, is_bad, is_empty, warmth, coolness, sign, HAS_SCALE, TEMPERATURE,
+            EMPTY_IS_NAN,
+        )  # fmt: skip
     else:
-        places = places_in(row, column, sizes, operand_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
+        places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
         g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
         outer = cooled(tl.full([1], sign, tl.float64), warmth, coolness, TEMPERATURE) * factor(v, a, MAP)
         found = multiplied(centred(p, slope, g, more, MAP, METHOD), outer, TEMPERATURE)
         found = settled(found, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
-    places = places_in(row, column, sizes, result_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
+    places = offsets(row, column, sizes, result_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
     put(result, places, found, is_inside)
+
+
+@triton.jit
+def sum_of_parts(partial, kind, this, rows, parts):
+    """One number of all parts."""
+    found = tl.zeros([1], tl.float64)
+    start = this * 0
+    while start < parts:
+        many = start + tl.arange(0, BLOCK)
+        found += tl.sum(number_of_parts(partial, kind, this, many, rows, parts), 0)
+        start += BLOCK
+    return found
 
 
 @triton.jit(do_not_specialize=(*NUMBERS, "parts"))
@@ -576,44 +610,31 @@ def backward_parts(
     WIDTH: tl.constexpr,
 ):
     """The way back from the weights: first the sums of a part, and last, from those of all parts, its cotangents."""
-    program = tl.program_id(0).to(tl.int64)
-    row, part = program // parts + tl.arange(0, 1), program % parts
-    column = part * WIDTH + tl.arange(0, WIDTH)
-    is_inside = inside(row, column, rows, n, VECTOR)
+    row, column, is_inside, part = part_of_row(rows, n, parts, VECTOR, WIDTH)
     absent: tl.constexpr = float("-inf") if MAP == LOG_SOFTMAX else 0.0
-    places = places_in(row, column, sizes, x_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
+    places = offsets(row, column, sizes, x_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
     p = tl.load(weights + places, mask=is_inside, other=absent).to(tl.float32)
     is_live = p != absent
-    places = places_in(row, column, sizes, operand_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
+    places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
     g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
-    a = tl.zeros([1], tl.float64) + a_high + a_low
-    slope = slopes_of(p, a, MAP)
+    slope = slopes_of(p, joined(a_high, a_low), MAP)
     if IS_LAST:
-        more = tl.zeros([1], tl.float64)
-        mass = tl.zeros([1], tl.float64)
-        this = program // parts
-        start = this * 0
-        while start < parts:
-            many = start + tl.arange(0, BLOCK)
-            more += tl.sum(tl.load(partial + place(0, this, many, rows, parts), mask=many < parts, other=0.0), 0)
-            if MAP > LOG_SOFTMAX:
-                mass += tl.sum(tl.load(partial + place(1, this, many, rows, parts), mask=many < parts, other=0.0), 0)
-            start += BLOCK
+        this = only(row)
+        more = sum_of_parts(partial, TOP, this, rows, parts)
         if MAP > LOG_SOFTMAX:
+            mass = sum_of_parts(partial, FIRST, this, rows, parts)
             more = more / tl.where(mass > 0.0, mass, 1.0)
-        warmth = coolness
-        if TEMPERATURE == WIDE_TEMPERATURE:
-            warmth = number_of(temperature, row, row < rows, 1.0)
+        warmth = warmth_of(temperature, row, row < rows, coolness, TEMPERATURE)
         sign: tl.constexpr = -1.0 if IS_NEGATED else 1.0
         outer = cooled(tl.full([1], sign, tl.float64), warmth, coolness, TEMPERATURE)
         moved = multiplied(centred(slope, slope, g, more, MAP, VJP), outer, TEMPERATURE)
         moved = tl.where(p == p, tl.where(is_live, moved, 0.0), float("nan"))
-        places = places_in(row, column, sizes, result_strides, BATCH_DIMS, ROW_DIMS, IS_UNIT, VECTOR)
+        places = offsets(row, column, sizes, result_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
         put(result, places, moved, is_inside)
     else:
         own = g
         if MAP != LOG_SOFTMAX:
             own = slope * g
-        tl.store(partial + place(0, row, part, rows, parts), total(own, IS_PRECISE))
+        tl.store(partial + place(TOP, row, part, rows, parts), total(own, IS_PRECISE))
         if MAP > LOG_SOFTMAX:
-            tl.store(partial + place(1, row, part, rows, parts), total(slope, IS_PRECISE))
+            tl.store(partial + place(FIRST, row, part, rows, parts), total(slope, IS_PRECISE))

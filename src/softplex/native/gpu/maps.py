@@ -230,10 +230,9 @@ def convex_conjugate(
 ):
     """The sum of `own_conjugate` over all competitors."""
     found = total(own_conjugate(high, p, v, a, MAP), IS_PRECISE)
-    k, steepness = omega_constant(v, a, MAP)
     if HAS_SINK:
-        found += tl.where(sink_p > 0.0, sink_p * (steepness * tl.where(sink_p > 0.0, sink_gap, 0.0) - k), 0.0)
-    return found / (steepness + 1.0)
+        found += sink_conjugate(sink_gap, sink_p, v, a, MAP)
+    return found / (a + 1.0)
 
 
 @triton.jit
@@ -242,6 +241,13 @@ def own_conjugate(high, p, v, a, MAP: tl.constexpr):
     k, steepness = omega_constant(v, a, MAP)
     gap = steepness.to(tl.float32)[:, None] * tl.where(p > 0.0, high, 0.0)
     return tl.where(p > 0.0, p * (gap - k.to(tl.float32)[:, None]), 0.0)
+
+
+@triton.jit
+def sink_conjugate(gap, p, v, a, MAP: tl.constexpr):
+    """The same of the sink, in float64."""
+    k, steepness = omega_constant(v, a, MAP)
+    return tl.where(p > 0.0, p * (steepness * tl.where(p > 0.0, gap, 0.0) - k), 0.0)
 
 
 @triton.jit

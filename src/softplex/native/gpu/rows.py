@@ -68,6 +68,23 @@ def steps(column, size, strides, DIMS: tl.constexpr, IS_UNIT: tl.constexpr):
 
 
 @triton.jit
+def offsets(
+    row,
+    column,
+    sizes,
+    strides,
+    BATCH_DIMS: tl.constexpr,
+    BATCH_IS_UNIT: tl.constexpr,
+    ROW_DIMS: tl.constexpr,
+    IS_UNIT: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """Where the entries of a block lie."""
+    start = starts(row, sizes, strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
+    return start + steps(column, sizes[2], strides, ROW_DIMS, IS_UNIT)
+
+
+@triton.jit
 def inside(row, column, rows, n, VECTOR: tl.constexpr):
     """What of the block is there."""
     if VECTOR > 1:
@@ -75,19 +92,55 @@ def inside(row, column, rows, n, VECTOR: tl.constexpr):
     return (row < rows)[:, None] & (column < n)[None, :]
 
 
+@triton.jit
+def block_of_rows(rows, n, VECTOR: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr):
+    """A program's rows, its columns, and what of the block is there."""
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)
+    return row, column, inside(row, column, rows, n, VECTOR)
+
+
+@triton.jit
+def part_of_row(rows, n, parts, VECTOR: tl.constexpr, WIDTH: tl.constexpr):
+    """The same of one part of one row, and the part's number."""
+    program = tl.program_id(0).to(tl.int64)
+    row, part = program // parts + tl.arange(0, 1), program % parts
+    column = part * WIDTH + tl.arange(0, WIDTH)
+    return row, column, inside(row, column, rows, n, VECTOR), part
+
+
 # -- scores -----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def scores(x, where, is_inside, x_places, where_places, IS_NEGATED: tl.constexpr, HAS_WHERE: tl.constexpr):
+def scores(
+    x,
+    where,
+    row,
+    column,
+    is_inside,
+    sizes,
+    x_strides,
+    where_strides,
+    IS_NEGATED: tl.constexpr,
+    HAS_WHERE: tl.constexpr,
+    BATCH_DIMS: tl.constexpr,
+    BATCH_IS_UNIT: tl.constexpr,
+    ROW_DIMS: tl.constexpr,
+    IS_UNIT: tl.constexpr,
+    WHERE_IS_UNIT: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
     """The signed scores, -inf where masked and outside, +inf for NaN; and which entries are unmasked."""
-    z = tl.load(x + x_places, mask=is_inside, other=0.0).to(tl.float32)
+    places = offsets(row, column, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
+    z = tl.load(x + places, mask=is_inside, other=0.0).to(tl.float32)
     if IS_NEGATED:
         z = -z
     z = tl.where(z == z, z, float("inf"))
     is_open = is_inside
     if HAS_WHERE:
-        is_open = is_inside & (tl.load(where + where_places, mask=is_inside, other=0) != 0)
+        places = offsets(row, column, sizes, where_strides, BATCH_DIMS, False, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
+        is_open = is_inside & (tl.load(where + places, mask=is_inside, other=0) != 0)
     return tl.where(is_open, z, float("-inf")), is_open
 
 
@@ -98,12 +151,26 @@ def number_of(values, row, is_row, DEFAULT: tl.constexpr):
 
 
 @triton.jit
-def sink_of(sink, row, is_row, IS_NEGATED: tl.constexpr):
-    """The signed score of the sink, +inf for NaN."""
-    s = number_of(sink, row, is_row, 0.0)
-    if IS_NEGATED:
-        s = -s
-    return tl.where(s == s, s, float("inf"))
+def warmth_of(temperature, row, is_row, coolness, TEMPERATURE: tl.constexpr):
+    """The temperature of each row where it has one of its own."""
+    if TEMPERATURE == WIDE_TEMPERATURE:
+        warmth = number_of(temperature, row, is_row, 1.0)
+    else:
+        warmth = coolness
+    return warmth
+
+
+@triton.jit
+def sink_of(sink, row, is_row, IS_NEGATED: tl.constexpr, HAS_SINK: tl.constexpr):
+    """The signed score of the sink, +inf for NaN; 0 if there is none."""
+    if HAS_SINK:
+        s = number_of(sink, row, is_row, 0.0)
+        if IS_NEGATED:
+            s = -s
+        s = tl.where(s == s, s, float("inf"))
+    else:
+        s = tl.zeros(row.shape, tl.float64)
+    return s
 
 
 @triton.jit
@@ -161,6 +228,63 @@ def cooled(values, warmth, coolness, TEMPERATURE: tl.constexpr):
     return values
 
 
+# -- targets ----------------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def targets(classes, class_weights, row, is_row, n, ignored, HAS_WEIGHTS: tl.constexpr):
+    """A row's class, or 0; its share in a mean, 0 where ignored; whether it is a class, and whether it is ignored."""
+    y = tl.load(classes + row, mask=is_row, other=0)
+    is_ignored = y == ignored
+    is_class = (y >= 0) & (y < n)
+    y = tl.where(is_class, y, 0)
+    if HAS_WEIGHTS:
+        share = tl.load(class_weights + y, mask=is_row & is_class, other=0.0).to(tl.float64)
+    else:
+        share = tl.full(row.shape, 1.0, tl.float64)
+    return y, tl.where(is_ignored, 0.0, share), is_class, is_ignored
+
+
+@triton.jit
+def settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, EMPTY_IS_NAN: tl.constexpr):
+    """The losses times their shares: at least 0, NaN where the class is none, and nothing of what does not count."""
+    loss = settled_rows(tl.where(loss > 0.0, loss, 0.0), is_bad, is_empty, 0.0, EMPTY_IS_NAN)
+    loss = tl.where(share == 0.0, 0.0, loss) * share
+    return tl.where(is_class | is_ignored, loss, float("nan"))
+
+
+@triton.jit
+def settled_residuals(
+    residual,
+    scale,
+    share,
+    row,
+    is_row,
+    is_class,
+    is_ignored,
+    is_live,
+    is_open,
+    is_bad,
+    is_empty,
+    warmth,
+    coolness,
+    SIGN: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    TEMPERATURE: tl.constexpr,
+    EMPTY_IS_NAN: tl.constexpr,
+):
+    """p - y, or with a scale the gradient of the loss times that; 0 where it does not count, whatever the row holds."""
+    if HAS_SCALE:
+        times = number_of(scale, row, is_row, 0.0)
+        is_silent = (times == 0.0) | is_ignored
+        residual = multiplied(residual, cooled(times * share * SIGN, warmth, coolness, TEMPERATURE), TEMPERATURE)
+    residual = settled(residual, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
+    residual = tl.where((is_class | is_ignored)[:, None], residual, float("nan"))
+    if HAS_SCALE:
+        residual = tl.where(is_silent[:, None], 0.0, residual)
+    return residual
+
+
 # -- results ----------------------------------------------------------------------------------------------------------
 
 
@@ -178,6 +302,16 @@ def settled_rows(values, is_bad, is_empty, EMPTY: tl.constexpr, EMPTY_IS_NAN: tl
     """One number a row: NaN for bad rows, `EMPTY` or NaN for empty ones."""
     values = tl.where(is_empty, float("nan") if EMPTY_IS_NAN else EMPTY, values)
     return tl.where(is_bad, float("nan"), values)
+
+
+@triton.jit
+def multiplied(values, times, TEMPERATURE: tl.constexpr):
+    """Entries times one float64 a row, which under any temperature may be beyond float32."""
+    if TEMPERATURE == WIDE_TEMPERATURE:
+        found = (values.to(tl.float64) * times[:, None]).to(tl.float32)
+    else:
+        found = values * times.to(tl.float32)[:, None]
+    return found
 
 
 @triton.jit

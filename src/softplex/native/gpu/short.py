@@ -5,23 +5,24 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softplex.native.gpu.arithmetic import halves, log1p_of_rows, total, two_sum
+from softplex.native.gpu.arithmetic import halves, joined, log1p_of_rows, total, two_sum
 from softplex.native.gpu.maps import LOG_SOFTMAX, conjugate, factor, slopes_of, solved, tail, weighed, weighed_alone
 from softplex.native.gpu.rows import (
-    WIDE_TEMPERATURE,
+    block_of_rows,
     cooled,
     gaps,
-    inside,
-    number_of,
+    multiplied,
+    offsets,
     put,
     scores,
     settled,
-    settled_rows,
+    settled_losses,
+    settled_residuals,
     sink_gaps,
     sink_of,
-    starts,
-    steps,
+    targets,
     tops,
+    warmth_of,
 )
 
 VALUE: tl.constexpr = tl.constexpr(0)
@@ -80,42 +81,29 @@ def short_rows(
     WIDTH: tl.constexpr,
 ):
     """Everything that is asked of a block of rows. `figures` take one number a row, `scale` multiplies residuals."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, WIDTH)
+    row, column, is_inside = block_of_rows(rows, n, VECTOR, ROWS, WIDTH)
     is_row = row < rows
-    is_inside = inside(row, column, rows, n, VECTOR)
-    x_places = starts(row, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR) + steps(
-        column, sizes[2], x_strides, ROW_DIMS, IS_UNIT
-    )
-    where_places = x_places
-    if HAS_WHERE:
-        where_places = starts(row, sizes, where_strides, BATCH_DIMS, False, VECTOR)
-        where_places += steps(column, sizes[2], where_strides, ROW_DIMS, WHERE_IS_UNIT)
-    z, is_open = scores(x, where, is_inside, x_places, where_places, IS_NEGATED, HAS_WHERE)
-
-    warmth = coolness
-    if TEMPERATURE == WIDE_TEMPERATURE:
-        warmth = number_of(temperature, row, is_row, 1.0)
-    s = tl.zeros([ROWS], tl.float64)
-    if HAS_SINK:
-        s = sink_of(sink, row, is_row, IS_NEGATED)
+    z, is_open = scores(
+        x, where, row, column, is_inside, sizes, x_strides, where_strides, IS_NEGATED, HAS_WHERE, BATCH_DIMS,
+        BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR,
+    )  # fmt: skip
+    warmth = warmth_of(temperature, row, is_row, coolness, TEMPERATURE)
+    s = sink_of(sink, row, is_row, IS_NEGATED, HAS_SINK)
     top, is_bad, is_empty = tops(tl.max(z, 1), s, warmth, HAS_SINK, TEMPERATURE)
+    is_void = is_bad | is_empty
     if IS_LENIENT:
         # As the formulas do: somebody else settles bad rows, of which all scores are taken as 0.
         z = tl.where(is_bad[:, None] & is_inside, 0.0, z)
         s = tl.where(is_bad, 0.0, s)
+        is_void = is_empty
     is_live = z > float("-inf")
     high, low = gaps(z, top, warmth, coolness, HAS_SINK, TEMPERATURE, IS_PRECISE)
     gap = sink_gaps(s, top, warmth, coolness, TEMPERATURE)
-    a = tl.zeros([1], tl.float64) + a_high + a_low
-    is_void = is_bad | is_empty
-    if IS_LENIENT:
-        is_void = is_empty
+    a = joined(a_high, a_low)
     v = solved(high, low, gap, is_void, a, MAP, HAS_SINK, IS_PRECISE)
     p, slope = weighed(high, low, v[:, None], a, MAP, IS_PRECISE)
     sink_p, sink_slope = weighed_alone(gap, v, a, MAP)
-    result_places = starts(row, sizes, result_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
-    result_places += steps(column, sizes[2], result_strides, ROW_DIMS, IS_UNIT)
+    places = offsets(row, column, sizes, result_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
     sign: tl.constexpr = -1.0 if IS_NEGATED else 1.0
 
     if METHOD == VALUE:
@@ -129,56 +117,38 @@ def short_rows(
             if HAS_SINK:
                 tl.store(figures + row, sink_p, mask=is_row)
         p = settled(p, is_live, is_open, is_bad, is_empty, absent, EMPTY_IS_NAN)
-        put(result, result_places, p, is_inside)
+        put(result, places, p, is_inside)
     elif METHOD == VJP or METHOD == JVP:
-        places = starts(row, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
-        places += steps(column, sizes[2], operand_strides, ROW_DIMS, IS_UNIT)
-        g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
-        outer = cooled(tl.full([ROWS], sign, tl.float64), warmth, coolness, TEMPERATURE)
-        moved = product(
-            p, slope, sink_slope, g, outer * factor(v, a, MAP), MAP, METHOD, HAS_SINK, TEMPERATURE, IS_PRECISE
-        )
+        from_places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
+        g = tl.load(operand + from_places, mask=is_live & is_inside, other=0.0).to(tl.float32)
+        outer = cooled(tl.full([ROWS], sign, tl.float64), warmth, coolness, TEMPERATURE) * factor(v, a, MAP)
+        moved = product(p, slope, sink_slope, g, outer, MAP, METHOD, HAS_SINK, TEMPERATURE, IS_PRECISE)
         moved = settled(moved, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
-        put(result, result_places, moved, is_inside)
+        put(result, places, moved, is_inside)
     elif METHOD == SUPPORT_SIZE:
         p = settled(p, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN).to(x.dtype.element_ty)
         count = tl.sum(((p != 0.0) & is_inside).to(tl.int64), 1)
         tl.store(figures + row, count, mask=is_row)
     else:
-        y = tl.load(classes + row, mask=is_row, other=0)
-        is_ignored = y == ignored
-        is_class = (y >= 0) & (y < n)
-        y = tl.where(is_class, y, 0)
-        share = tl.full([ROWS], 1.0, tl.float64)
-        if HAS_WEIGHTS:
-            share = tl.load(class_weights + y, mask=is_row & is_class, other=0.0).to(tl.float64)
-        share = tl.where(is_ignored, 0.0, share)
+        y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, HAS_WEIGHTS)
         is_hit = column[None, :] == y[:, None]
         if METHOD == LOSS or METHOD == LOSS_AND_RESIDUAL:
             own = tl.sum(tl.where(is_hit & is_live, high, 0.0), 1).to(tl.float64)
             own += tl.sum(tl.where(is_hit & is_live, low, 0.0), 1).to(tl.float64)
             own = tl.where(tl.max((is_hit & is_live).to(tl.int32), 1) > 0, own, float("-inf"))
             loss = conjugate(high, low, p, gap, sink_p, v, a, MAP, HAS_SINK, IS_PRECISE) - own
-            loss = settled_rows(tl.where(loss > 0.0, loss, 0.0), is_bad, is_empty, 0.0, EMPTY_IS_NAN)
-            loss = tl.where(share == 0.0, 0.0, loss) * share
-            loss = tl.where(is_class | is_ignored, loss, float("nan"))
+            loss = settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, EMPTY_IS_NAN)
             tl.store(figures + row, loss, mask=is_row)
             tl.store(more_figures + row, share, mask=is_row)
         if METHOD == RESIDUAL or METHOD == LOSS_AND_RESIDUAL:
             others = total(tl.where(is_hit, 0.0, p), IS_PRECISE)
             if HAS_SINK:
                 others += sink_p
-            residual = tl.where(is_hit, -others.to(tl.float32)[:, None], p)
-            if HAS_SCALE:
-                times = number_of(scale, row, is_row, 0.0)
-                is_silent = (times == 0.0) | is_ignored
-                times = cooled(times * share * sign, warmth, coolness, TEMPERATURE)
-                residual = multiplied(residual, times, TEMPERATURE)
-            residual = settled(residual, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
-            residual = tl.where(is_class[:, None] | is_ignored[:, None], residual, float("nan"))
-            if HAS_SCALE:
-                residual = tl.where(is_silent[:, None], 0.0, residual)
-            put(result, result_places, residual, is_inside)
+            residual = settled_residuals(
+                tl.where(is_hit, -others.to(tl.float32)[:, None], p), scale, share, row, is_row, is_class, is_ignored,
+                is_live, is_open, is_bad, is_empty, warmth, coolness, sign, HAS_SCALE, TEMPERATURE, EMPTY_IS_NAN,
+            )  # fmt: skip
+            put(result, places, residual, is_inside)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -209,29 +179,20 @@ def backward_rows(
     WIDTH: tl.constexpr,
 ):
     """The cotangents of the scores from the weights, which tell all: bad rows are NaN, what is dead is absent."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, WIDTH)
-    is_row = row < rows
-    is_inside = inside(row, column, rows, n, VECTOR)
+    row, column, is_inside = block_of_rows(rows, n, VECTOR, ROWS, WIDTH)
     absent: tl.constexpr = float("-inf") if MAP == LOG_SOFTMAX else 0.0
-    places = starts(row, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
-    places += steps(column, sizes[2], x_strides, ROW_DIMS, IS_UNIT)
+    places = offsets(row, column, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
     p = tl.load(weights + places, mask=is_inside, other=absent).to(tl.float32)
     is_live = p != absent
-    places = starts(row, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
-    places += steps(column, sizes[2], operand_strides, ROW_DIMS, IS_UNIT)
+    places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
     g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
-    warmth = coolness
-    if TEMPERATURE == WIDE_TEMPERATURE:
-        warmth = number_of(temperature, row, is_row, 1.0)
-    a = tl.zeros([1], tl.float64) + a_high + a_low
+    warmth = warmth_of(temperature, row, row < rows, coolness, TEMPERATURE)
     sign: tl.constexpr = -1.0 if IS_NEGATED else 1.0
     outer = cooled(tl.full([ROWS], sign, tl.float64), warmth, coolness, TEMPERATURE)
-    slope = slopes_of(p, a, MAP)
+    slope = slopes_of(p, joined(a_high, a_low), MAP)
     moved = product(slope, slope, outer, g, outer, MAP, VJP, False, TEMPERATURE, IS_PRECISE)
     moved = tl.where(p == p, tl.where(is_live, moved, 0.0), float("nan"))
-    places = starts(row, sizes, result_strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
-    places += steps(column, sizes[2], result_strides, ROW_DIMS, IS_UNIT)
+    places = offsets(row, column, sizes, result_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
     put(result, places, moved, is_inside)
 
 
@@ -251,16 +212,6 @@ def less(high, low, depth):
     whole, rest = halves(depth[:, None])
     logs, lost = two_sum(high, -whole)
     return tl.where(tl.abs(lost) < 1e30, logs + (lost + (low - rest)), logs)
-
-
-@triton.jit
-def multiplied(values, times, TEMPERATURE: tl.constexpr):
-    """Entries times one float64 a row, which under any temperature may be beyond float32."""
-    if TEMPERATURE == WIDE_TEMPERATURE:
-        found = (values.to(tl.float64) * times[:, None]).to(tl.float32)
-    else:
-        found = values * times.to(tl.float32)[:, None]
-    return found
 
 
 @triton.jit

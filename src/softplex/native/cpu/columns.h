@@ -4,8 +4,8 @@
 
 #include "backward.h"
 #include "memory.h"
+#include "plain_rows.h"
 #include "short_rows.h"
-#include "softmax.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
@@ -102,57 +102,30 @@ struct Strip {
 
     template <bool LOG>
     INLINE bool compute_long(const Floats& tops) const {
-        double residues[COUNT];
-        const Powers powers = powers_at(tops, residues);
+        const Halves wide = widened(tops);
+        const PlainRows plain[2] = {PlainRows(wide.low), PlainRows(wide.high)};
+        float magic[COUNT], floor[COUNT];
+        for (int half = 0; half < 2; ++half) plain[half].put_powers(magic + half * HALF, floor + half * HALF);
+        const Powers powers(load(magic), load(floor));
         const Wide sums = sum<!LOG>([=](const auto& scores) BODY { return powers(scores); });
-        double totals[COUNT];
-        float leading[COUNT];
-        store(totals, sums.part[0]);
-        store(totals + HALF, sums.part[1]);
-        store(leading, powers(tops));
-        if constexpr (LOG) return put_logarithms(tops, totals, leading, residues);
-        put_weights(totals, leading, residues);
+        const Floats leading = powers(tops);
+        if constexpr (LOG) return put_logarithms(plain, tops, sums, leading);
+        put_weights(plain, sums, leading);
         return true;
-    }
-    // Each row's own.
-    static INLINE Powers powers_at(const Floats& tops, double (&residues)[COUNT]) {
-        float own[COUNT], magic[COUNT], floor[COUNT];
-        store(own, tops);
-        for (int c = 0; c < COUNT; ++c) {
-            const Powers one = Powers::at_top(static_cast<double>(own[c]));
-            magic[c] = first_of(one.magic);
-            floor[c] = first_of(one.floor);
-            residues[c] = one.residue;
-        }
-        Powers powers(0.0);
-        powers.magic = load(magic);
-        powers.floor = load(floor);
-        powers.top = tops;
-        return powers;
     }
 
     // As Softmax::weighed: a leading term that is a large part of the sum is taken as it is.
-    INLINE void put_weights(const double* totals, const float* leading, const double* residues) const {
-        using S = Softmax<float>;
-        float crowded[COUNT], ties[COUNT], hi[COUNT], lo[COUNT], tops[COUNT];
-        bool is_crowded = true;
-        for (int c = 0; c < COUNT; ++c) {
-            const bool is_so = totals[c] * UNBIASED<float> >= S::CROWDED;
-            is_crowded &= is_so;
-            crowded[c] = is_so ? -1.0f : leading[c];  // which no term equals
-        }
-        const Floats led = load(crowded);
-        store(ties, is_crowded ? all(0.0f) : count_of(led));
-        for (int c = 0; c < COUNT; ++c) {
-            const double unit = exp_of(residues[c]) / UNBIASED<float>;
-            Total sum{totals[c], 0.0};
-            sum.add(0.0);
-            if (crowded[c] > 0.0f) sum.add(static_cast<double>(ties[c]) * (unit - static_cast<double>(leading[c])));
-            const S::Scale scale(sum);
-            hi[c] = first_of(scale.hi);
-            lo[c] = first_of(scale.lo);
-            tops[c] = static_cast<float>(unit / sum.value());
-        }
+    INLINE void put_weights(const PlainRows (&plain)[2], const Wide& sums, const Floats& leading) const {
+        const unsigned crowded = PlainRows::crowded(sums.part[0]) | PlainRows::crowded(sums.part[1]) << HALF;
+        float own[COUNT], hi[COUNT], lo[COUNT], tops[COUNT];
+        store(own, leading);
+        for (int c = 0; c < COUNT; ++c)
+            if ((crowded >> c & 1u) != 0) own[c] = -1.0f;  // which no term equals
+        const bool is_crowded = crowded == (1u << COUNT) - 1u;
+        const Floats led = load(own);
+        const Halves wide = widened(leading), ties = widened(is_crowded ? all(0.0f) : count_of(led));
+        plain[0].put_scales(sums.part[0], wide.low, ties.low, all(1.0), hi, lo, tops);
+        plain[1].put_scales(sums.part[1], wide.high, ties.high, all(1.0), hi + HALF, lo + HALF, tops + HALF);
         const Floats high = load(hi), low = load(lo), top = load(tops);
         if (is_crowded)
             put([=](const Floats& e) BODY { return fma(e, high, e * low); });
@@ -166,20 +139,11 @@ struct Strip {
     }
 
     // As Softmax::shifted.
-    INLINE bool put_logarithms(const Floats& tops, const double* totals, const float* leading, const double* residues) const {
-        double clear[COUNT];
+    INLINE bool put_logarithms(const PlainRows (&plain)[2], const Floats& tops, const Wide& sums, const Floats& leading) const {
+        const Halves wide = widened(leading);
         float hi[COUNT], lo[COUNT];
-        for (int c = 0; c < COUNT; ++c) {
-            Total rest{totals[c], 0.0};
-            rest.add(-static_cast<double>(leading[c]));
-            clear[c] = rest.value() * UNBIASED<float> / exp_of(residues[c]);
-            if (!(clear[c] >= Softmax<float>::CLEAR)) return false;
-        }
-        for (int half = 0; half < 2; ++half) {
-            const Doubles shift = short_log1p(load(clear + half * HALF)), head = widened(narrowed(shift, shift)).low;
-            store_eight(hi + half * HALF, head);
-            store_eight(lo + half * HALF, shift - head);
-        }
+        if (!plain[0].put_shifts(sums.part[0], wide.low, hi, lo)) return false;
+        if (!plain[1].put_shifts(sums.part[1], wide.high, hi + HALF, lo + HALF)) return false;
         const Floats high = load(hi), low = load(lo);
         put([=](const Floats& scores) BODY { return ((scores - tops) - high) + (all(0.0f) - low); });
         return true;

@@ -11,6 +11,7 @@
 #include "columns.h"
 #include "maxout.h"
 #include "memory.h"
+#include "middle_rows.h"
 #include "row.h"
 #include "short_rows.h"
 
@@ -68,16 +69,17 @@ struct Plan {
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
     bool is_short;  // rows are taken several at a time, by ShortRows
+    bool is_middle = false;  // or by MiddleRows
     bool is_apart;  // weights are kept apart from the scores
     bool is_backward;  // x holds the weights, or their logarithms
     bool is_log;
-    Index at_once = 1;  // rows that ShortRows takes
+    Index at_once = 1;  // how many
     Index group = 1;   // rows that are brought in together
     Index groups = 1;  // per piece
     Index pieces = 1;
     Index bytes = 0;  // of scratch a thread
 
-    Plan(const Call& call, bool lists, bool is_widened, Index longest_short, bool takes_columns) {
+    Plan(const Call& call, bool lists, bool is_widened, Index longest_short, Index longest_middle, bool takes_columns) {
         for (int axis = 0; axis < call.batch_axes; ++axis) rows *= call.shape[axis];
         for (int axis = 0; axis < call.row_axes; ++axis) n *= call.shape[call.batch_axes + axis];
         pitch = (n + 31) / 16 * 16;
@@ -100,6 +102,8 @@ struct Plan {
         const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
         if (is_short) group = at_once = is_solved ? ShortRows::FEW : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
+        is_middle = !is_short && !is_tiled && is_plain && n <= longest_middle;
+        if (is_middle) group = at_once = MiddleRows::at_once(n);
         if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit();
         bytes = scratch_bytes(lists);
         const Index least = columns > 1 ? columns : 1, per_piece = n > 0 && PIECE / n > least ? PIECE / n : least;
@@ -139,7 +143,7 @@ struct Plan {
         Index total = 64;
         if (needs_x()) total += (group > columns ? group : columns) * row;
         if (!operand_packed) total += (group > columns ? group : columns) * row;
-        if (keeps_terms()) total += row;
+        if (keeps_terms()) total += (is_middle ? group : 1) * row;
         if (is_apart) total += row;
         if (widens) total += 3 * pitch * 8;
         const Index listed = n + 64 < LIST_ROOM ? n + 64 : LIST_ROOM;
@@ -161,7 +165,7 @@ struct Scratch {
     INLINE Scratch(const Plan<T>& plan, bool lists, char* memory) {
         if (plan.needs_x()) x = cut<T>(memory, plan.taken_together() * plan.pitch);
         if (!plan.operand_packed) operand = cut<T>(memory, plan.taken_together() * plan.pitch);
-        if (plan.keeps_terms()) terms = cut<T>(memory, plan.pitch);
+        if (plan.keeps_terms()) terms = cut<T>(memory, (plan.is_middle ? plan.group : 1) * plan.pitch);
         if (plan.is_apart) weights = cut<T>(memory, plan.pitch);
         if (plan.widens) {
             wide_weights = cut<double>(memory, plan.pitch);
@@ -357,8 +361,8 @@ struct Driver {
         if (!plan.x_packed) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
         for (Index r = 0; r < count;) {
-            const Index step = count - r < plan.at_once ? count - r : plan.at_once, next = plan.is_short ? r + step : r + 1;
-            if (plan.is_short && run_short_rows(first, r, next, scratch)) {
+            const Index next = r + (count - r < plan.at_once ? count - r : plan.at_once);
+            if ((plan.is_short && run_short_rows(first, r, next, scratch)) || (plan.is_middle && run_middle_rows(first, r, next, scratch))) {
                 r = next;
                 continue;
             }
@@ -409,13 +413,7 @@ struct Driver {
     APART bool run_short_rows(Index first, Index begin, Index end, const Scratch<T>& scratch) const {
         if constexpr (sizeof(T) == 8) return false;
         ShortRows rows;
-        rows.count = static_cast<int>(end - begin);
-        rows.n = plan.n;
-        rows.is_negated = call.negated;
-        rows.streams = plan.streams;
-        const T* const own = place_of_x(begin, scratch);
-        place(rows.x, call.x, plan.x_packed, first + begin, own, rows.count);
-        place(rows.result, call.result, plan.result_packed, first + begin, own, rows.count);
+        set_rows(rows, first, begin, end, scratch);
         if (call.index.data != nullptr)
             for (int r = 0; r < rows.count; ++r) rows.labels[r] = label_of(first + begin + r);
         if (call.method == Method::residual_of_index)
@@ -426,6 +424,31 @@ struct Driver {
         place(rows.operand, call.operand, plan.operand_packed, first + begin, operands, rows.count);
         set_outer(rows, first + begin);
         return Maps<T>::short_backward(call.map, rows);
+    }
+    // The same of longer ones.
+    APART bool run_middle_rows(Index first, Index begin, Index end, const Scratch<T>& scratch) const {
+        if constexpr (sizeof(T) == 8) {
+            return false;
+        } else {
+            ShortRows rows;
+            set_rows(rows, first, begin, end, scratch);
+            Row<float> row;
+            row.n = plan.n;
+            row.is_negated = call.negated;
+            row.streams = plan.streams;
+            row.comes_from_afar = plan.comes_from_afar;
+            row.seam = scratch.seam;
+            return Maps<T>::middle_rows(call.map, MiddleRows{rows, row, plan.keeps_terms() ? scratch.terms : nullptr, plan.pitch});
+        }
+    }
+    INLINE void set_rows(ShortRows& rows, Index first, Index begin, Index end, const Scratch<T>& scratch) const {
+        rows.count = static_cast<int>(end - begin);
+        rows.n = plan.n;
+        rows.is_negated = call.negated;
+        rows.streams = plan.streams;
+        const T* const own = place_of_x(begin, scratch);
+        place(rows.x, call.x, plan.x_packed, first + begin, own, rows.count);
+        place(rows.result, call.result, plan.result_packed, first + begin, own, rows.count);
     }
     APART bool put_short_numbers(Index first, ShortRows& rows) const {
         double numbers[ShortRows::ROWS];
@@ -638,6 +661,7 @@ template <template <class> class Maps, class T>
 Outcome run_rows(const Call& call) {
     const bool lists = Maps<T>::lists(call.map) && call.method != Method::backward;
     const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::longest_short_row(call.map, call.method),
+                       Maps<T>::longest_middle_row(call.map, call.method),
                        sizeof(T) == 4 && Maps<T>::takes_columns(call.map, call.method));
     if (plan.rows == 0 || plan.n == 0) return Outcome::done;
     const bool is_worth_it = plan.rows * plan.n >= SHARED_FROM;

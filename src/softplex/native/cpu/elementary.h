@@ -146,11 +146,12 @@ INLINE V reduced_expm1(const V& r) {
     return fma(r * r, polynomial(r, ConstantsOf<V>::terms), r);
 }
 
-// exp(r + k times the last digits of ln 2) - 1: these are too few to be added to r, and too many to be left out.
+// exp(r + k times the last digits of ln 2) for |r| at most half ln 2, within 0.9 ULP: the factor of r is rounded before the
+// product, which it loses less by than the sum 1 + r did.
 template <class V>
-INLINE V reduced_expm1_with_rest(const V& r, const V& k) {
-    const V rest = k * every<V>(-ConstantsOf<V>::ln2_rest);
-    return reduced_expm1(r, fma(rest, fma(r * every<V>(typename Kind<V>::Entry(0.5)), r, r), rest));
+INLINE V reduced_exp(const V& r, const V& k) {
+    const V whole = fma(k, every<V>(-ConstantsOf<V>::ln2_rest), r);
+    return fma(fma(whole, polynomial(whole, ConstantsOf<V>::terms), every<V>(1)), whole, every<V>(1));
 }
 
 // value * 2^k with `shifted` = magic + k; no result is subnormal. Of lanes that are NaN or out of range nothing is said.

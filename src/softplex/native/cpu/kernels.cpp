@@ -6,6 +6,7 @@
 #include "entmax.h"
 #include "entmax15.h"
 #include "maxout.h"
+#include "middle_rows.h"
 #include "short_rows.h"
 #include "softmax.h"
 #include "sparsemax.h"
@@ -69,6 +70,15 @@ struct Maps {
         if (map == Map::sparsemax) return rows.solve<Sparsemax>();
         if (map == Map::entmax15) return rows.solve<Entmax15>();
         return map == Map::log_softmax ? rows.compute<Asked::logarithms>() : rows.compute<Asked::weights>();
+    }
+
+    // The same of rows of which a few are taken at a time.
+    static Index longest_middle_row(Map map, Method method) {
+        const bool is_exponential = map == Map::softmax || map == Map::log_softmax;
+        return sizeof(T) == 4 && method == Method::value && is_exponential ? MiddleRows::LONGEST : 0;
+    }
+    static bool middle_rows(Map map, const MiddleRows& rows) {
+        return map == Map::log_softmax ? rows.compute<true>() : rows.compute<false>();
     }
 
     // What rows that lie across the memory are computed for where they lie.

@@ -42,9 +42,8 @@ struct NearExponential {
         const W shifted = fma(x - at.top, every<W>(C::log2e), magic);
         const W k = shifted - magic;
         const W r = less_ln2_times(k + at.top_multiple, x) - at.top_rest;
-        const W reduced = reduced_expm1_with_rest(r, k);
         // Zeros for what is too far below to be computed, or to be multiplied fast.
-        return where_above(at.floor, x, times_power_of_two(every<W>(1) + reduced, shifted));
+        return where_above(at.floor, x, times_power_of_two(reduced_exp(r, k), shifted));
     }
     template <class W>
     INLINE W operator()(const W& x) const {
@@ -60,13 +59,15 @@ struct NearExponential {
 struct Powers {
     using C = ExpOf<float>;
     static constexpr bool FINDS_TOP = true;
-    double origin, residue = 0.0;
+    double origin = 0.0, residue = 0.0;
     Floats magic, floor, top;
 
     explicit INLINE Powers(double score) : origin(__builtin_rint(score * C::log2e)) {
         magic = all(static_cast<float>((C::magic + C::bias) - origin));
         floor = all(static_cast<float>(origin * C::ln2 + C::faint));
     }
+    INLINE Powers(const Floats& the_magic, const Floats& the_floor) : magic(the_magic), floor(the_floor) {}
+    INLINE Powers(float the_magic, float the_floor) : Powers(all(the_magic), all(the_floor)) {}
     // Whether no term gets out of range.
     INLINE bool reaches(double score) const { return __builtin_fabs(score - origin * C::ln2) <= C::reach; }
     static INLINE Powers at_top(double score) {
@@ -81,8 +82,7 @@ struct Powers {
         const W low = spread<COUNT>(floor), shift = spread<COUNT>(magic);
         const W shifted = fma(x, every<W>(C::log2e), shift);
         const W k = shifted - shift;
-        const W reduced = reduced_expm1_with_rest(less_ln2_times(k, x), k);
-        return where_above(low, x, times_power_of_two(every<W>(1) + reduced, shifted));
+        return where_above(low, x, times_power_of_two(reduced_exp(less_ln2_times(k, x), k), shifted));
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
@@ -102,8 +102,8 @@ struct FarExponential {
         const V gap = x - spread<COUNT>(top), near = larger(every<V>(C::faint), gap);
         const V shifted = fma(near, every<V>(C::log2e), magic);
         const V k = shifted - magic;
-        const V reduced = reduced_expm1_with_rest(less_ln2_times(k, near), k);
-        return where_above(every<V>(C::faint), gap, times_power_of_two(every<V>(1.0f) + reduced, shifted));
+        const V power = times_power_of_two(reduced_exp(less_ln2_times(k, near), k), shifted);
+        return where_above(every<V>(C::faint), gap, power);
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
@@ -243,46 +243,58 @@ struct Softmax {
         }
     };
 
-    // What one walk finds: the sum of all terms, sink included, what `Walk` sums beside it, how many blocks have NaN, and
-    // the top.
+    // What a walk over some entries finds: the sum of their terms, what `Walk` sums beside it, their top, and whether there
+    // is NaN.
+    template <class Walk>
+    struct Found {
+        Sum<T> sum;
+        Walk walk;
+        V top;
+        decltype(unordered(V(), V())) bad;
+    };
+    template <class Walk, class Exponential>
+    static INLINE Found<Walk> walk_over(const Row<T>& row, const Exponential& exponential, Index begin, Index end) {
+        const Terms<Exponential> own{row, exponential};
+        T* const kept = row.terms;
+        Walk walk(row);
+        Sum<T> sum;
+        SeveralOf<T> tops = spread<SEVERAL * PARTS>(all(-INFINITE<T>));
+        auto bad = unordered(one_of(tops, 0), one_of(tops, 0));
+        Index i = begin;
+        for (; i + STEP <= end; i += STEP) {
+            ask_ahead(row, i, SEVERAL);
+            const SeveralOf<T> x = several_scores(row, own.sign, i);
+            if constexpr (Exponential::FINDS_TOP) {
+                tops = larger(x, tops);
+                for (int j = 0; j < SEVERAL; j += 2) bad = bad | unordered(one_of(x, j), one_of(x, j + 1));
+            }
+            const SeveralOf<T> e = own.exponential(x);
+            if (kept != nullptr) store(kept + i, e);
+            for (int j = 0; j < SEVERAL; ++j) {
+                sum.add(one_of(e, j));
+                walk.add(one_of(e, j), i + j * Lanes<T>::count, Lanes<T>::count);
+            }
+        }
+        V top = one_of(tops, 0);
+        for (int j = 1; j < SEVERAL; ++j) top = larger(one_of(tops, j), top);
+        each_vector_once<T>(i, end, [&](Index at, int count) BODY {
+            const V x = scores(row, own.sign, at, count);
+            top = larger(x, top);
+            bad = bad | unordered(x, x);
+            const V e = own.exponential(x);
+            if (kept != nullptr) put<T>(kept + at, e, count);
+            sum.add(e);
+            walk.add(e, at, count);
+        });
+        return {sum, walk, top, bad};
+    }
+    // The same of a whole row: the sum of all terms, sink included, the other sum, how many blocks have NaN, and the top.
     template <class Exponential, class Walk>
     static INLINE Totals walked(const Row<T>& row, Team& team, const Exponential& exponential, Walk) {
-        const Terms<Exponential> terms{row, exponential};
         Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
-            const Terms<Exponential> own{row, terms.exponential};
-            T* const kept = row.terms;
-            Walk walk(row);
-            Sum<T> sum;
-            SeveralOf<T> tops = spread<SEVERAL * PARTS>(all(-INFINITE<T>));
-            auto bad = unordered(one_of(tops, 0), one_of(tops, 0));
-            Index i = begin;
-            for (; i + STEP <= end; i += STEP) {
-                ask_ahead(row, i, SEVERAL);
-                const SeveralOf<T> x = several_scores(row, own.sign, i);
-                if constexpr (Exponential::FINDS_TOP) {
-                    tops = larger(x, tops);
-                    for (int j = 0; j < SEVERAL; j += 2) bad = bad | unordered(one_of(x, j), one_of(x, j + 1));
-                }
-                const SeveralOf<T> e = own.exponential(x);
-                if (kept != nullptr) store(kept + i, e);
-                for (int j = 0; j < SEVERAL; ++j) {
-                    sum.add(one_of(e, j));
-                    walk.add(one_of(e, j), i + j * Lanes<T>::count, Lanes<T>::count);
-                }
-            }
-            V top = one_of(tops, 0);
-            for (int j = 1; j < SEVERAL; ++j) top = larger(one_of(tops, j), top);
-            each_vector_once<T>(i, end, [&](Index at, int count) BODY {
-                const V x = scores(row, own.sign, at, count);
-                top = larger(x, top);
-                bad = bad | unordered(x, x);
-                const V e = own.exponential(x);
-                if (kept != nullptr) put<T>(kept + at, e, count);
-                sum.add(e);
-                walk.add(e, at, count);
-            });
-            const Total not_numbers{any(bad) ? 1.0 : 0.0, 0.0};
-            return Totals{sum.total(), walk.total(), not_numbers, static_cast<double>(largest_of(top))};
+            const Found<Walk> found = walk_over<Walk>(row, exponential, begin, end);
+            const Total not_numbers{any(found.bad) ? 1.0 : 0.0, 0.0};
+            return Totals{found.sum.total(), found.walk.total(), not_numbers, static_cast<double>(largest_of(found.top))};
         });
         sums.first.add(sink_term(row, exponential));
         return sums;

@@ -1,0 +1,126 @@
+// Plain float rows of some hundred entries, a few at a time: while the sums of one row are waited for the next is walked, and
+// what is one number a row is computed for all at once. The operations are those of Softmax, in the same order.
+#pragma once
+
+#include "plain_rows.h"
+#include "short_rows.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+struct MiddleRows {
+    using S = Softmax<float>;
+    static constexpr int FEW = ShortRows::FEW, LANES = ShortRows::LANES;
+    static constexpr Index LONGEST = 4096;
+
+    const ShortRows& rows;
+    // What they have in common.
+    Row<float> row;
+    // Where their exponentials are kept, `pitch` apart; none: where the results then are.
+    float* terms;
+    Index pitch;
+
+    // As many as stay in the nearest cache.
+    static INLINE Index at_once(Index n) {
+        const Index fit = 8192 / n;
+        return fit > FEW ? FEW : fit;
+    }
+
+    // False, and nothing done that matters, if one of the rows needs more care.
+    template <bool LOG>
+    APART bool compute() const {
+        alignas(64) float magic[2 * FEW] = {}, floor[2 * FEW] = {};
+        Floats tops[FEW];
+        Doubles sums[FEW];
+        for (int r = 0; r < FEW; ++r) tops[r] = r < rows.count ? scores(own<LOG>(r), row.sign(), 0, LANES) : all(0.0f);
+        const Floats guess = largest_of(tops);
+        if ((bits(guess < all(512.0f)) & 0xffu) != 0xffu) return false;
+        const PlainRows guessed(widened(select(all(-512.0f) < guess, guess, all(0.0f))).low);
+        guessed.put_powers(magic, floor);
+        auto bad = unordered(all(0.0f), all(0.0f));
+        for (int r = 0; r < rows.count; ++r) {
+            const Row<float> one = own<LOG>(r);
+            if (!LOG && one.terms == one.x) return false;
+            const auto found = S::walk_over<S::TermsAlone>(one, Powers(magic[r], floor[r]), 0, rows.n);
+            sums[r] = found.sum.lanes();
+            tops[r] = found.top;
+            bad = bad | found.bad;
+        }
+        for (int r = rows.count; r < FEW; ++r) {
+            sums[r] = all(4.0 / UNBIASED<float>);
+            tops[r] = all(0.0f);
+        }
+        const Floats found = largest_of(tops) + all(0.0f);
+        if (any(bad) || (bits(larger(found, -found) < all(512.0f)) & 0xffu) != 0xffu) return false;
+        const PlainRows plain(widened(found).low);
+        if (!plain.are_reached_from(guessed.origins)) return false;
+        const Doubles factors = plain.factors(guessed.origins), totals = sums_of(sums) * factors;
+        plain.put_powers(magic, floor);
+        const Floats leading = Powers(load(magic), load(floor))(found);
+        if constexpr (LOG) return put_logarithms(plain, totals, found, leading);
+        put_weights(plain, totals, factors, leading);
+        return true;
+    }
+
+  private:
+    template <bool LOG>
+    INLINE Row<float> own(int r) const {
+        Row<float> one = row;
+        one.x = rows.x[r];
+        one.result = rows.result[r];
+        one.terms = LOG ? nullptr : terms != nullptr ? terms + r * pitch : one.result;
+        return one;
+    }
+
+    INLINE void put_weights(const PlainRows& plain, const Doubles& totals, const Doubles& factors, const Floats& leading) const {
+        const unsigned crowded = PlainRows::crowded(totals);
+        const Doubles led = widened(leading).low;
+        float hi[FEW], lo[FEW], top[FEW], kept[FEW];
+        double ties[FEW] = {};
+        store_eight(kept, led / factors);
+        for (int r = 0; r < rows.count; ++r)
+            if ((crowded >> r & 1u) == 0) ties[r] = static_cast<double>(count_of(all(kept[r]), own<false>(r).terms));
+        plain.put_scales(totals, led, load(ties), factors, hi, lo, top);
+        for (int r = 0; r < rows.count; ++r) {
+            const Row<float> one = own<false>(r);
+            const Floats high = all(hi[r]), low = all(lo[r]);
+            const auto weight = [=](Index i, int count) BODY {
+                const Floats e = take<float>(one.terms + i, count, 0.0f);
+                return Pair<Floats>{e, fma(e, high, e * low)};
+            };
+            if ((crowded >> r & 1u) != 0) {
+                write<float>(one, 0, rows.n, [=](Index i, int count) BODY { return weight(i, count).lo; });
+                continue;
+            }
+            const Floats own_kept = all(kept[r]), own_top = all(top[r]);
+            write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+                const Pair<Floats> found = weight(i, count);
+                return select(found.hi == own_kept, own_top, found.lo);
+            });
+        }
+    }
+    INLINE Index count_of(const Floats& wanted, const float* from) const {
+        Index found = 0;
+        each_vector<float>(0, rows.n, [&](Index i, int count) BODY {
+            found += __builtin_popcount(bits(take<float>(from + i, count, 0.0f) == wanted));
+        });
+        return found;
+    }
+
+    INLINE bool put_logarithms(const PlainRows& plain, const Doubles& totals, const Floats& tops, const Floats& leading) const {
+        float hi[FEW], lo[FEW];
+        alignas(64) float top[2 * FEW];
+        if (!plain.put_shifts(totals, widened(leading).low, hi, lo)) return false;
+        store(top, tops);
+        for (int r = 0; r < rows.count; ++r) {
+            const Row<float> one = own<true>(r);
+            const auto sign = one.sign();
+            const Floats own_top = all(top[r]), high = all(hi[r]), low = all(0.0f) - all(lo[r]);
+            write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+                return ((scores(one, sign, i, count) - own_top) - high) + low;
+            });
+        }
+        return true;
+    }
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

@@ -1,0 +1,66 @@
+// What plain float rows are finished with once their tops and sums are known: the numbers that their entries are multiplied
+// or shifted by, for eight rows at a time. The operations are those of Softmax, lane by lane. No entry is looked at here.
+#pragma once
+
+#include "softmax.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+// To even at ties, as rint.
+INLINE Doubles nearest_integers(const Doubles& v) {
+    const Doubles magic = all(ExpOf<double>::magic);
+    return (v + magic) - magic;
+}
+
+struct PlainRows {
+    static constexpr int COUNT = 8;
+    static constexpr unsigned ALL = 0xff;
+    using C = ExpOf<float>;
+
+    Doubles tops, origins, residues;
+
+    explicit INLINE PlainRows(const Doubles& the_tops) : tops(the_tops) {
+        origins = nearest_integers(tops * all(static_cast<double>(C::log2e)));
+        residues = (tops - origins * all(LN2_HEAD)) - origins * all(LN2_REST);
+    }
+    // What Powers knows of each row.
+    INLINE void put_powers(float* magic, float* floor) const {
+        store_eight(magic, all(static_cast<double>(C::magic + C::bias)) - origins);
+        store_eight(floor, origins * all(static_cast<double>(C::ln2)) + all(static_cast<double>(C::faint)));
+    }
+    // Whether no term is out of range that is to these origins.
+    INLINE bool are_reached_from(const Doubles& guessed) const {
+        const Doubles apart = magnitude(tops - guessed * all(static_cast<double>(C::ln2)));
+        return bits(apart <= all(C::reach)) == ALL;
+    }
+    // 2^(guessed - origin), by which terms to the guessed origins are to be multiplied.
+    INLINE Doubles factors(const Doubles& guessed) const {
+        return times_power_of_two(all(1.0), (guessed - origins) + all(ExpOf<double>::magic));
+    }
+    // Rows of which the leading term is so small a part that it is taken as it was rounded.
+    static INLINE unsigned crowded(const Doubles& sums) {
+        return bits(all(Softmax<float>::CROWDED) <= sums * all(UNBIASED<float>));
+    }
+    // factor / sum as two floats, and the weight of a leading entry. `ties` is 0 for crowded rows.
+    INLINE void put_scales(const Doubles& sums, const Doubles& leading, const Doubles& ties, const Doubles& factors, float* hi,
+                           float* lo, float* top) const {
+        const Doubles unit = exp(residues) * all(1.0 / UNBIASED<float>);
+        const Pair<Doubles> exact = two_sum(sums, ties * (unit - leading));
+        const Pair<Doubles> scales = Softmax<float>::Scale::quotients(factors, exact);
+        store_eight(hi, scales.hi);
+        store_eight(lo, scales.lo);
+        store_eight(top, unit / (exact.hi + exact.lo));
+    }
+    // log sum exp(x - top) as two floats; false if a row needs more care.
+    INLINE bool put_shifts(const Doubles& sums, const Doubles& leading, float* hi, float* lo) const {
+        const Pair<Doubles> rest = two_sum(sums, -leading);
+        const Doubles clear = (rest.hi + rest.lo) * all(UNBIASED<float>) / exp(residues);
+        if (bits(all(Softmax<float>::CLEAR) <= clear) != ALL) return false;
+        const Doubles shift = short_log1p(clear), head = widened(narrowed(shift, shift)).low;
+        store_eight(hi, head);
+        store_eight(lo, shift - head);
+        return true;
+    }
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

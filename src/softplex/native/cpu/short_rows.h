@@ -10,6 +10,7 @@ namespace softplex::SOFTPLEX_ISA {
 struct ShortRows {
     // FEW: rows that go through one vector of doubles, and whose sums a solver finds at a time.
     static constexpr int ROWS = 32, FEW = 8, LANES = 16;
+    static constexpr Index STEP = SEVERAL * LANES;
     // Entries of all rows at most.
     static constexpr int ROOM = FEW * Softmax<float>::SHORT;
 
@@ -166,6 +167,12 @@ struct ShortRows {
         return flipped(take<float>(x[r] + v * LANES, lanes_of(v), beyond), sign);
     }
 
+    INLINE SeveralOf<float> last_scores_of(int r) const {
+        SeveralOf<float> last;
+        for (int j = 0; j < SEVERAL; ++j) set_one_of(last, j, scores_of(r, static_cast<int>(n / STEP * SEVERAL) + j));
+        return last;
+    }
+
     // Copies the scores, -inf past their end.
     INLINE bool copy_scores(int vectors, float* scores, float (&tops)[FEW]) const {
         auto bad = unordered(all(0.0f), all(0.0f));
@@ -189,9 +196,18 @@ struct ShortRows {
     INLINE bool find_tops(int vectors, float* scores, float* tops) const {
         auto bad = unordered(all(0.0f), all(0.0f));
         Floats largest[ROWS];
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         for (int r = 0; r < count; ++r) {
             Floats top = all(-INFINITE<float>);
-            for (int v = 0; v < vectors; ++v) {
+            int v = 0;
+            for (; (v + 2) * LANES <= n; v += 2) {
+                const Floats one = flipped(load(x[r] + v * LANES), sign), other = flipped(load(x[r] + (v + 1) * LANES), sign);
+                bad = bad | unordered(one, other);
+                top = larger(one, larger(other, top));
+                if constexpr (COPIES) store(scores + r * n + v * LANES, one);
+                if constexpr (COPIES) store(scores + r * n + (v + 1) * LANES, other);
+            }
+            for (; v < vectors; ++v) {
                 const Floats one = scores_of(r, v);
                 bad = bad | unordered(one, one);
                 top = larger(one, top);
@@ -239,27 +255,21 @@ struct ShortRows {
     INLINE void exponentiate_whole(int vectors, float* terms, const float* tops, Doubles (&sums)[ROWS]) const {
         using W = SeveralOf<float>;
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
-        const Index whole = n / (SEVERAL * LANES) * (SEVERAL * LANES);
         for (int r = 0; r < count; ++r) {
             const NearExponential::Constants<Floats> own(all(tops[r]));
             const NearExponential::Constants<W> constants(
                 spread<SEVERAL * PARTS>(own.top), spread<SEVERAL * PARTS>(own.floor),
                 spread<SEVERAL * PARTS>(own.top_multiple), spread<SEVERAL * PARTS>(own.top_rest));
             Sum<float> sum;
-            const auto add = [&](Index i, const W& scores) BODY {
-                const W e = NearExponential::terms(scores, constants);
-                if constexpr (KEEPS) {
-                    store(terms + r * vectors * LANES + i, e);
-                    // All lines at once would keep the memory waiting later.
-                    for (int j = 0; j < SEVERAL; ++j) __builtin_prefetch(result[r] + i + j * LANES, 1);
+            for (Index i = 0; i < n; i += STEP) {
+                const W e = NearExponential::terms(i + STEP <= n ? flipped(load_as<W>(x[r] + i), sign) : last_scores_of(r), constants);
+                if constexpr (KEEPS) store(terms + r * vectors * LANES + i, e);
+                // All lines at once would keep the memory waiting later.
+                for (int j = 0; j < SEVERAL; ++j) {
+                    __builtin_prefetch(x[r] + i + j * LANES + count * n);
+                    __builtin_prefetch(result[r] + i + j * LANES, 1);
                 }
                 for (int j = 0; j < SEVERAL; ++j) sum.add(one_of(e, j));
-            };
-            for (Index i = 0; i < whole; i += SEVERAL * LANES) add(i, flipped(load_as<W>(x[r] + i), sign));
-            if (whole < n) {
-                W last;
-                for (int j = 0; j < SEVERAL; ++j) set_one_of(last, j, scores_of(r, static_cast<int>(whole) / LANES + j));
-                add(whole, last);
             }
             sums[r] = sum.lanes();
         }

@@ -449,9 +449,12 @@ struct Softmax {
         const Scale scale(sum, factor);
         const V top = all(static_cast<T>(unit / sum.value()));
         team.each_block(row.n, [&](Index begin, Index end) APART {
-            write<T>(row, begin, end, [&](Index i, int count) BODY {
-                const V e = terms.kept(i, count);
-                return select(e == kept, top, scale(e));
+            const Terms<Powers> own = terms;
+            const Scale own_scale = scale;
+            const V own_kept = kept, own_top = top;
+            write<T>(own.row, begin, end, [&](Index i, int count) BODY {
+                const V e = own.kept(i, count);
+                return select(e == own_kept, own_top, own_scale(e));
             });
         });
     }
@@ -604,10 +607,11 @@ struct Softmax {
     static INLINE void shifted(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
         const double rest = sum_but_one(row, team, exponential, sum);
         const Shift shift(sizeof(T) == 4 && rest >= CLEAR ? first_of(short_log1p(all(rest))) : log1p_of(rest));
-        const auto sign = row.sign();
         team.each_block(row.n, [&](Index begin, Index end) APART {
-            write<T>(row, begin, end, [&](Index i, int count) BODY {
-                return shift(exponential.gap(scores(row, sign, i, count)));
+            const Terms<Exponential> own{row, exponential};
+            const Shift own_shift = shift;
+            write<T>(own.row, begin, end, [&](Index i, int count) BODY {
+                return own_shift(own.exponential.gap(scores(own.row, own.sign, i, count)));
             });
         });
     }

@@ -91,7 +91,7 @@ struct Plan {
         const bool is_beyond_cache = arrays * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
         is_worth_streaming = is_beyond_cache && !call.is_result_new;
         streams = result_packed && is_worth_streaming;
-        comes_from_afar = x_packed && is_beyond_cache;
+        comes_from_afar = x_packed && arrays * rows * n * static_cast<Index>(sizeof(T)) > (1 << 20);
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
         is_log = call.map == Map::log_softmax;
         widens = is_widened && sizeof(T) == 4 && !is_backward && (is_tempered || call.has_sink);

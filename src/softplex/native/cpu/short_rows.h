@@ -92,6 +92,11 @@ struct ShortRows {
         return true;
     }
 
+    // Asks the memory for what comes next, a line at a time: the scores of the rows after these, and where these go.
+    INLINE void ask_ahead(int r, Index i) const {
+        __builtin_prefetch(x[r] + i + count * n);
+        if (result[r] != nullptr) __builtin_prefetch(result[r] + i, 1);
+    }
     INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }
     INLINE void put(int r, int v, const Floats& part) const {
         float* const to = result[r] + v * LANES;
@@ -183,6 +188,7 @@ struct ShortRows {
                 bad = bad | unordered(one, one);
                 top = larger(one, top);
                 store(scores + (r * vectors + v) * LANES, one);
+                ask_ahead(r, v * LANES);
             }
             tops[r] = largest_of(top) + 0.0f;
             if (!is_near(static_cast<double>(tops[r]))) return false;
@@ -264,11 +270,7 @@ struct ShortRows {
             for (Index i = 0; i < n; i += STEP) {
                 const W e = NearExponential::terms(i + STEP <= n ? flipped(load_as<W>(x[r] + i), sign) : last_scores_of(r), constants);
                 if constexpr (KEEPS) store(terms + r * vectors * LANES + i, e);
-                // All lines at once would keep the memory waiting later.
-                for (int j = 0; j < SEVERAL; ++j) {
-                    __builtin_prefetch(x[r] + i + j * LANES + count * n);
-                    __builtin_prefetch(result[r] + i + j * LANES, 1);
-                }
+                for (int j = 0; j < SEVERAL; ++j) ask_ahead(r, i + j * LANES);
                 for (int j = 0; j < SEVERAL; ++j) sum.add(one_of(e, j));
             }
             sums[r] = sum.lanes();

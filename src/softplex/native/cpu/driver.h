@@ -419,11 +419,7 @@ struct Driver {
         if (call.method == Method::residual_of_index)
             for (int r = 0; r < rows.count; ++r) rows.outer[r] = number_of(call, call.scale, first + begin + r);
         if (!has_entries(call.method)) return put_short_numbers(first + begin, rows);
-        if (!plan.is_backward) return Maps<T>::short_rows(call.map, call.method, rows);
-        const T* const operands = scratch.operand + (plan.operand_packed ? 0 : begin * plan.pitch);
-        place(rows.operand, call.operand, plan.operand_packed, first + begin, operands, rows.count);
-        set_outer(rows, first + begin);
-        return Maps<T>::short_backward(call.map, rows);
+        return plan.is_backward ? Maps<T>::short_backward(call.map, rows) : Maps<T>::short_rows(call.map, call.method, rows);
     }
     // The same of longer ones.
     APART bool run_middle_rows(Index first, Index begin, Index end, const Scratch<T>& scratch) const {
@@ -438,7 +434,8 @@ struct Driver {
             row.streams = plan.streams;
             row.comes_from_afar = plan.comes_from_afar;
             row.seam = scratch.seam;
-            return Maps<T>::middle_rows(call.map, MiddleRows{rows, row, plan.keeps_terms() ? scratch.terms : nullptr, plan.pitch});
+            if (has_operand(call.method)) row.operand = rows.operand[0];
+            return Maps<T>::middle_rows(call.map, call.method, MiddleRows{rows, row, plan.keeps_terms() ? scratch.terms : nullptr, plan.pitch});
         }
     }
     INLINE void set_rows(ShortRows& rows, Index first, Index begin, Index end, const Scratch<T>& scratch) const {
@@ -449,6 +446,10 @@ struct Driver {
         const T* const own = place_of_x(begin, scratch);
         place(rows.x, call.x, plan.x_packed, first + begin, own, rows.count);
         place(rows.result, call.result, plan.result_packed, first + begin, own, rows.count);
+        if (!has_operand(call.method)) return;
+        const T* const operands = scratch.operand + (plan.operand_packed ? 0 : begin * plan.pitch);
+        place(rows.operand, call.operand, plan.operand_packed, first + begin, operands, rows.count);
+        set_outer(rows, first + begin);
     }
     APART bool put_short_numbers(Index first, ShortRows& rows) const {
         double numbers[ShortRows::ROWS];

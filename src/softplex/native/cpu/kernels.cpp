@@ -16,6 +16,11 @@ namespace {
 
 template <class T>
 struct Maps {
+    // Whether softmax's derivative is asked for, which is its own transpose, or that of its logarithm from a cotangent.
+    static bool is_product(Map map, Method method) {
+        if (map == Map::log_softmax) return method == Method::vjp;
+        return map == Map::softmax && (method == Method::vjp || method == Method::jvp);
+    }
     // Whether the rows of a map have candidates to be listed.
     static bool lists(Map map) { return map != Map::softmax && map != Map::log_softmax; }
     // Whether some float rows of a map have to be computed in double.
@@ -59,7 +64,7 @@ struct Maps {
         if (sizeof(T) == 8) return 0;
         if (method == Method::backward) return map == Map::entmax ? 0 : Backward<T>::SHORT;
         const bool has_label = method == Method::loss_of_index || method == Method::residual_of_index;
-        if (method != Method::value && !(has_label && map == Map::softmax)) return 0;
+        if (method != Method::value && !(has_label && map == Map::softmax) && !is_product(map, method)) return 0;
         if (map == Map::softmax || map == Map::log_softmax) return Softmax<float>::SHORT;
         return map == Map::sparsemax || map == Map::entmax15 ? Sparse<Sparsemax, float>::SHORT : 0;
     }
@@ -67,6 +72,9 @@ struct Maps {
         using Asked = ShortRows::Asked;
         if (method == Method::loss_of_index) return rows.compute<Asked::losses>();
         if (method == Method::residual_of_index) return rows.compute<Asked::residuals>();
+        if (is_product(map, method)) {
+            return map == Map::log_softmax ? rows.compute<Asked::log_derivatives>() : rows.compute<Asked::derivatives>();
+        }
         if (map == Map::sparsemax) return rows.solve<Sparsemax>();
         if (map == Map::entmax15) return rows.solve<Entmax15>();
         return map == Map::log_softmax ? rows.compute<Asked::logarithms>() : rows.compute<Asked::weights>();
@@ -75,10 +83,13 @@ struct Maps {
     // The same of rows of which a few are taken at a time.
     static Index longest_middle_row(Map map, Method method) {
         const bool is_exponential = map == Map::softmax || map == Map::log_softmax;
-        return sizeof(T) == 4 && method == Method::value && is_exponential ? MiddleRows::LONGEST : 0;
+        const bool is_known = is_exponential && (method == Method::value || is_product(map, method));
+        return sizeof(T) == 4 && is_known ? MiddleRows::LONGEST : 0;
     }
-    static bool middle_rows(Map map, const MiddleRows& rows) {
-        return map == Map::log_softmax ? rows.compute<true>() : rows.compute<false>();
+    static bool middle_rows(Map map, Method method, const MiddleRows& rows) {
+        using Asked = ShortRows::Asked;
+        if (method == Method::value) return map == Map::log_softmax ? rows.compute<Asked::logarithms>() : rows.compute<Asked::weights>();
+        return map == Map::log_softmax ? rows.compute<Asked::log_derivatives>() : rows.compute<Asked::derivatives>();
     }
 
     // What rows that lie across the memory are computed for where they lie.

@@ -9,6 +9,7 @@ namespace softplex::SOFTPLEX_ISA {
 
 struct MiddleRows {
     using S = Softmax<float>;
+    using Asked = ShortRows::Asked;
     static constexpr int FEW = ShortRows::FEW, LANES = ShortRows::LANES;
     static constexpr Index LONGEST = 4096;
 
@@ -26,48 +27,57 @@ struct MiddleRows {
     }
 
     // False, and nothing done that matters, if one of the rows needs more care.
-    template <bool LOG>
+    template <Asked ASKED>
     APART bool compute() const {
+        constexpr bool KEEPS = ASKED != Asked::logarithms;
+        using Products = std::conditional_t<ASKED == Asked::log_derivatives, S::Cotangents, S::Products>;
+        using Walk = std::conditional_t<ShortRows::has_operand(ASKED), Products, S::TermsAlone>;
         alignas(64) float magic[2 * FEW] = {}, floor[2 * FEW] = {};
         Floats tops[FEW];
-        Doubles sums[FEW];
-        for (int r = 0; r < FEW; ++r) tops[r] = r < rows.count ? scores(own<LOG>(r), row.sign(), 0, LANES) : all(0.0f);
+        Doubles sums[FEW], products[FEW];
+        for (int r = 0; r < FEW; ++r) tops[r] = r < rows.count ? scores(own(r), row.sign(), 0, LANES) : all(0.0f);
         const Floats guess = largest_of(tops);
         if ((bits(guess < all(512.0f)) & 0xffu) != 0xffu) return false;
         const PlainRows guessed(widened(select(all(-512.0f) < guess, guess, all(0.0f))).low);
         guessed.put_powers(magic, floor);
         auto bad = unordered(all(0.0f), all(0.0f));
         for (int r = 0; r < rows.count; ++r) {
-            const Row<float> one = own<LOG>(r);
-            if (!LOG && one.terms == one.x) return false;
-            const auto found = S::walk_over<S::TermsAlone>(one, Powers(magic[r], floor[r]), 0, rows.n);
+            Row<float> one = own(r);
+            if (!KEEPS) one.terms = nullptr;
+            if (one.terms == one.x) return false;
+            const auto found = S::walk_over<Walk>(one, Powers(magic[r], floor[r]), 0, rows.n);
             sums[r] = found.sum.lanes();
+            products[r] = found.walk.lanes();
             tops[r] = found.top;
             bad = bad | found.bad;
         }
         for (int r = rows.count; r < FEW; ++r) {
             sums[r] = all(4.0 / UNBIASED<float>);
+            products[r] = all(0.0);
             tops[r] = all(0.0f);
         }
         const Floats found = largest_of(tops) + all(0.0f);
         if (any(bad) || (bits(larger(found, -found) < all(512.0f)) & 0xffu) != 0xffu) return false;
         const PlainRows plain(widened(found).low);
         if (!plain.are_reached_from(guessed.origins)) return false;
+        if constexpr (ASKED == Asked::derivatives) put_derivatives(sums_of(sums), sums_of(products));
+        if constexpr (ASKED == Asked::log_derivatives) put_log_derivatives(sums_of(sums), sums_of(products));
+        if constexpr (ShortRows::has_operand(ASKED)) return true;
         const Doubles factors = plain.factors(guessed.origins), totals = sums_of(sums) * factors;
         plain.put_powers(magic, floor);
         const Floats leading = Powers(load(magic), load(floor))(found);
-        if constexpr (LOG) return put_logarithms(plain, totals, found, leading);
+        if constexpr (ASKED == Asked::logarithms) return put_logarithms(plain, totals, found, leading);
         put_weights(plain, totals, factors, leading);
         return true;
     }
 
   private:
-    template <bool LOG>
     INLINE Row<float> own(int r) const {
         Row<float> one = row;
         one.x = rows.x[r];
+        one.operand = row.operand != nullptr ? rows.operand[r] : nullptr;
         one.result = rows.result[r];
-        one.terms = LOG ? nullptr : terms != nullptr ? terms + r * pitch : one.result;
+        one.terms = terms != nullptr ? terms + r * pitch : one.result;
         return one;
     }
 
@@ -78,10 +88,10 @@ struct MiddleRows {
         double ties[FEW] = {};
         store_eight(kept, led / factors);
         for (int r = 0; r < rows.count; ++r)
-            if ((crowded >> r & 1u) == 0) ties[r] = static_cast<double>(count_of(all(kept[r]), own<false>(r).terms));
+            if ((crowded >> r & 1u) == 0) ties[r] = static_cast<double>(count_of(all(kept[r]), own(r).terms));
         plain.put_scales(totals, led, load(ties), factors, hi, lo, top);
         for (int r = 0; r < rows.count; ++r) {
-            const Row<float> one = own<false>(r);
+            const Row<float> one = own(r);
             const Floats high = all(hi[r]), low = all(lo[r]);
             const auto weight = [=](Index i, int count) BODY {
                 const Floats e = take<float>(one.terms + i, count, 0.0f);
@@ -98,6 +108,41 @@ struct MiddleRows {
             });
         }
     }
+    // As Softmax::differentiated.
+    INLINE void put_derivatives(const Doubles& sums, const Doubles& products) const {
+        float hi[FEW], lo[FEW], means[FEW];
+        const Pair<Doubles> scales = S::Scale::quotients(all(1.0), {sums, all(0.0)});
+        store_eight(hi, scales.hi);
+        store_eight(lo, scales.lo);
+        store_eight(means, products / sums);
+        for (int r = 0; r < rows.count; ++r) {
+            const Row<float> one = own(r);
+            const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), outer = all(static_cast<float>(rows.outer[r]));
+            write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+                const Floats e = take<float>(one.terms + i, count, 0.0f), g = take<float>(one.operand + i, count, 0.0f);
+                return select(all(0.0f) < e, (fma(e, high, e * low) * (g - mean)) * outer, all(0.0f));
+            });
+        }
+    }
+    // As Softmax::log_differentiated.
+    INLINE void put_log_derivatives(const Doubles& sums, const Doubles& cotangents) const {
+        float hi[FEW], lo[FEW], totals[FEW];
+        const Pair<Doubles> scales = S::Scale::quotients(all(1.0), {sums, all(0.0)});
+        store_eight(hi, scales.hi);
+        store_eight(lo, scales.lo);
+        store_eight(totals, cotangents);
+        for (int r = 0; r < rows.count; ++r) {
+            const Row<float> one = own(r);
+            const auto sign = one.sign();
+            const Floats high = all(hi[r]), low = all(lo[r]), total = all(totals[r]), outer = all(static_cast<float>(rows.outer[r]));
+            write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+                const Floats e = take<float>(one.terms + i, count, 0.0f), g = take<float>(one.operand + i, count, 0.0f);
+                const Floats moved = fma(-fma(e, high, e * low), total, g) * outer;
+                return select(all(-INFINITE<float>) < scores(one, sign, i, count), moved, all(0.0f));
+            });
+        }
+    }
+
     INLINE Index count_of(const Floats& wanted, const float* from) const {
         Index found = 0;
         each_vector<float>(0, rows.n, [&](Index i, int count) BODY {
@@ -112,7 +157,7 @@ struct MiddleRows {
         if (!plain.put_shifts(totals, widened(leading).low, hi, lo)) return false;
         store(top, tops);
         for (int r = 0; r < rows.count; ++r) {
-            const Row<float> one = own<true>(r);
+            const Row<float> one = own(r);
             const auto sign = one.sign();
             const Floats own_top = all(top[r]), high = all(hi[r]), low = all(0.0f) - all(lo[r]);
             write<float>(one, 0, rows.n, [=](Index i, int count) BODY {

@@ -34,7 +34,8 @@ struct ShortRows {
         return n <= 2 * ROOM / ROWS && !is_backward ? ROWS / 2 : FEW;
     }
 
-    enum class Asked { weights, logarithms, losses, residuals };
+    enum class Asked { weights, logarithms, losses, residuals, derivatives, log_derivatives };
+    static constexpr bool has_operand(Asked asked) { return asked == Asked::derivatives || asked == Asked::log_derivatives; }
 
     // False, and nothing done, if one of the rows needs more care.
     template <Asked ASKED>
@@ -46,7 +47,7 @@ struct ShortRows {
     }
     template <Asked ASKED, bool IS_DENSE>
     INLINE bool compute_rows(int vectors) const {
-        constexpr bool KEEPS = ASKED == Asked::weights || ASKED == Asked::residuals;
+        constexpr bool KEEPS = ASKED != Asked::logarithms && ASKED != Asked::losses;
         alignas(64) float terms[ROOM + (SEVERAL + 1) * LANES];
         alignas(64) float tops[ROWS + FEW];
         Doubles sums[ROWS];
@@ -56,13 +57,15 @@ struct ShortRows {
             exponentiate(vectors, terms, tops);
             sum(vectors, terms, sums);
         } else {
-            exponentiate_whole<KEEPS>(vectors, terms, tops, sums);
+            exponentiate_whole<KEEPS, has_operand(ASKED)>(vectors, terms, tops, sums);
         }
         for (int r = count; r % FEW != 0; ++r) sums[r] = all(4.0 / UNBIASED<float>);
         if constexpr (ASKED == Asked::logarithms) return put_logarithms(tops, sums);
         if constexpr (ASKED == Asked::losses) return put_losses(tops, sums);
         if constexpr (ASKED == Asked::weights) put_weights(pitch, terms, sums);
         if constexpr (ASKED == Asked::residuals) put_residuals(pitch, terms, sums);
+        if constexpr (ASKED == Asked::derivatives) put_derivatives(pitch, terms, sums);
+        if constexpr (ASKED == Asked::log_derivatives) put_log_derivatives(pitch, terms, sums);
         return true;
     }
 
@@ -95,7 +98,7 @@ struct ShortRows {
     // Asks the memory for what comes next, a line at a time: the scores of the rows after these, and where these go.
     INLINE void ask_ahead(int r, Index i) const {
         __builtin_prefetch(x[r] + i + count * n);
-        if (result[r] != nullptr) __builtin_prefetch(result[r] + i, 1);
+        __builtin_prefetch(result[r] + i, 1);
     }
     INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }
     INLINE void put(int r, int v, const Floats& part) const {
@@ -257,7 +260,7 @@ struct ShortRows {
     }
 
     // The same for rows each of which takes a multiple of several vectors.
-    template <bool KEEPS>
+    template <bool KEEPS, bool HAS_OPERAND>
     INLINE void exponentiate_whole(int vectors, float* terms, const float* tops, Doubles (&sums)[ROWS]) const {
         using W = SeveralOf<float>;
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
@@ -270,7 +273,10 @@ struct ShortRows {
             for (Index i = 0; i < n; i += STEP) {
                 const W e = NearExponential::terms(i + STEP <= n ? flipped(load_as<W>(x[r] + i), sign) : last_scores_of(r), constants);
                 if constexpr (KEEPS) store(terms + r * vectors * LANES + i, e);
-                for (int j = 0; j < SEVERAL; ++j) ask_ahead(r, i + j * LANES);
+                for (int j = 0; j < SEVERAL; ++j) {
+                    ask_ahead(r, i + j * LANES);
+                    if constexpr (HAS_OPERAND) __builtin_prefetch(operand[r] + i + j * LANES);
+                }
                 for (int j = 0; j < SEVERAL; ++j) sum.add(one_of(e, j));
             }
             sums[r] = sum.lanes();
@@ -297,6 +303,59 @@ struct ShortRows {
             });
         }
     }
+
+    // s (g - <s, g> / sum s) with s = p.
+    INLINE void put_derivatives(Index pitch, const float* terms, const Doubles* sums) const {
+        Doubles products[ROWS];
+        for (int r = 0; r < count; ++r) {
+            const float *const own = terms + r * pitch, *const g = operand[r];
+            Sum<float> sum;
+            each_vector_once<float>(0, n, [&](Index i, int lanes) BODY {
+                const Floats e = take<float>(own + i, lanes, 0.0f);
+                sum.add_product(e, where_positive(e, take<float>(g + i, lanes, 0.0f)));
+            });
+            products[r] = sum.lanes();
+        }
+        for (int r = count; r % FEW != 0; ++r) products[r] = all(0.0);
+        float hi[ROWS], lo[ROWS], means[ROWS];
+        set_scales(sums, hi, lo);
+        for (int r = 0; r < count; r += FEW) store_eight(means + r, sums_of(products + r) / sums_of(sums + r));
+        for (int r = 0; r < count; ++r) {
+            const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), factor = all(static_cast<float>(outer[r]));
+            const float *const own = terms + r * pitch, *const g = operand[r];
+            write<0>(r, [=](Index i, int lanes) BODY {
+                const Floats e = take<float>(own + i, lanes, 0.0f);
+                return where_positive(e, (fma(e, high, e * low) * (take<float>(g + i, lanes, 0.0f) - mean)) * factor);
+            });
+        }
+    }
+    // g - p sum g where an entry takes part.
+    INLINE void put_log_derivatives(Index pitch, const float* terms, const Doubles* sums) const {
+        const Floats dead = all(is_negated ? INFINITE<float> : -INFINITE<float>), zero = all(0.0f);
+        Doubles cotangents[ROWS];
+        for (int r = 0; r < count; ++r) {
+            const float *const own = x[r], *const g = operand[r];
+            Sum<float> sum;
+            each_vector_once<float>(0, n, [&](Index i, int lanes) BODY {
+                sum.add(select(take<float>(own + i, lanes, 0.0f) == dead, zero, take<float>(g + i, lanes, 0.0f)));
+            });
+            cotangents[r] = sum.lanes();
+        }
+        for (int r = count; r % FEW != 0; ++r) cotangents[r] = all(0.0);
+        float hi[ROWS], lo[ROWS], totals[ROWS];
+        set_scales(sums, hi, lo);
+        for (int r = 0; r < count; r += FEW) store_eight(totals + r, sums_of(cotangents + r));
+        for (int r = 0; r < count; ++r) {
+            const Floats high = all(hi[r]), low = all(lo[r]), whole = all(totals[r]), factor = all(static_cast<float>(outer[r]));
+            const float *const e = terms + r * pitch, *const own = x[r], *const g = operand[r];
+            write<0>(r, [=](Index i, int lanes) BODY {
+                const Floats term = take<float>(e + i, lanes, 0.0f), p = fma(term, high, term * low);
+                const Floats moved = fma(-p, whole, take<float>(g + i, lanes, 0.0f)) * factor;
+                return select(take<float>(own + i, lanes, 0.0f) == dead, zero, moved);
+            });
+        }
+    }
+    static INLINE Floats where_positive(const Floats& e, const Floats& v) { return select(all(0.0f) < e, v, all(0.0f)); }
 
     // (p - y) times the row's scale, where p_y - 1 is minus the sum of the others.
     INLINE void put_residuals(Index pitch, float* terms, const Doubles* sums) const {

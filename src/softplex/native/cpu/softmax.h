@@ -311,6 +311,7 @@ struct Softmax {
         explicit INLINE TermsAlone(const Row<T>&) {}
         INLINE void add(const V&, Index, int) {}
         INLINE Total total() const { return {}; }
+        INLINE Doubles lanes() const { return all(0.0); }
     };
     // The terms times the operand, too. Entries that weigh nothing are not read.
     struct Products {
@@ -322,6 +323,7 @@ struct Softmax {
             sum.add_product(unbiased(e), select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0))));
         }
         INLINE Total total() const { return sum.total(); }
+        INLINE Doubles lanes() const { return sum.lanes(); }
     };
 
     // walk(powers) and finish(powers, what it found, factor) for a near row whose top is found on the way; false, and
@@ -663,6 +665,7 @@ struct Softmax {
             sum.add(select(take<T>(row.x + i, count, T(0)) == dead, all(T(0)), take<T>(row.operand + i, count, T(0))));
         }
         INLINE Total total() const { return sum.total(); }
+        INLINE Doubles lanes() const { return sum.lanes(); }
     };
     static INLINE bool log_vjp_at_once(Row<T>& row, Team& team) {
         const Row<T> unkept = without_terms(row);

@@ -611,6 +611,9 @@ def exact_residuals(x, y):
     return p
 
 
+KINDS_OF_ROWS = ["normal", "wide", "ties", "flat", "far", "sure", "special"]
+
+
 def columns_of(kind, n, count, rng):
     x = rng.normal(size=(n, count)).astype(np.float32)
     lead = rng.choice([10, 17, 25, 60], count).astype(np.float32)
@@ -622,7 +625,7 @@ def columns_of(kind, n, count, rng):
     return made[kind]
 
 
-@pytest.mark.parametrize("kind", ["normal", "wide", "ties", "flat", "far", "sure", "special"])
+@pytest.mark.parametrize("kind", KINDS_OF_ROWS)
 def test_rows_that_lie_across_have_the_bits_of_others(kind):
     rng = np.random.default_rng(5)
     for n in (1, 2, 5, 16, 17, 64, 127, 128, 129, 255, 1000, 4097, 16_384, 16_385):
@@ -640,6 +643,59 @@ def test_rows_that_lie_across_have_the_bits_of_others(kind):
                 odd, same = np.empty((n, count + 3), np.float32)[:, 1 : count + 1], x.copy()
                 for result in (map_(x, axis=0), map_(x, axis=0, out=odd), map_(same, axis=0, out=same)):
                     assert_bits(np.ascontiguousarray(result), np.ascontiguousarray(wanted), (map_, n, count))
+
+
+def exact_weights(x):
+    z = x.astype(np.longdouble)
+    e = np.exp(z - z.max(axis=1, keepdims=True))
+    return e / e.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_ROWS)
+@pytest.mark.parametrize("map_", [sx.softmax, sx.log_softmax, sx.softmin], ids=repr)
+def test_rows_taken_together_have_the_bits_of_each_alone(map_, kind):
+    """Several rows are walked before the first is finished: no row is to see its neighbours, nor what they lead by."""
+    rng = np.random.default_rng(7)
+    for n in (2, 16, 33, 64, 100, 128, 129, 160, 255, 1000, 1024, 1025, 2049, 4096, 4097):
+        x, g = columns_of(kind, n, 21, rng).T.copy(), rng.normal(size=(21, n)).astype(np.float32)
+        # What the first vector of a row tells of its top is wrong by more and more.
+        x[10:16, min(n - 1, 20)] += np.float32([1, 3, 9, 16, 20, 40])
+        g[x == -np.inf] = np.nan
+        calls = [lambda x, g: map_(x), map_.vjp] + ([map_.jvp] if map_ is not sx.log_softmax else [])
+        for call in calls:
+            together = call(x, g)
+            alone = np.concatenate([call(x[row : row + 1], g[row : row + 1]) for row in range(len(x))])
+            assert_bits(together, alone, (call, n))
+            odd = np.empty(x.size + 1, np.float32)[1:].reshape(x.shape)
+            odd[:] = x
+            assert_bits(together, call(odd, g), (call, n, "unaligned"))
+        itself = x.copy()
+        assert_bits(map_(x), map_(itself, out=itself), (n, "itself"))
+
+
+@pytest.mark.parametrize("n", [2, 33, 64, 128, 129, 1000, 4096, 4097])
+def test_rows_taken_together_are_right(n):
+    rng = np.random.default_rng(n)
+    x, g = (3 * rng.normal(size=(19, n))).astype(np.float32), rng.normal(size=(19, n)).astype(np.float32)
+    x[3, -1] += 30
+    x[4, rng.random(n) < 0.5] = -np.inf
+    x[4, 0] = 1
+    p, wide = exact_weights(x), g.astype(np.longdouble)
+    is_live = p > 0
+    ulp = np.spacing(p.astype(np.float32)).astype(np.longdouble)
+    assert np.all(np.abs(sx.softmax(x) - p) <= 2.25 * ulp)
+    found, logs = sx.log_softmax(x), np.log(p[is_live])
+    assert np.all(np.isneginf(found) == ~is_live)
+    # The logarithm of the exact weight has lost what a weight near 1 lacks of it.
+    assert np.all(np.abs(found[is_live] - logs) <= 2 * np.spacing(-logs.astype(np.float32)) + 1e-18)
+    mean = (p * wide).sum(axis=1, keepdims=True)
+    most = np.abs(p * wide).max(axis=1, keepdims=True)
+    for derivative in (sx.softmax.vjp, sx.softmax.jvp):
+        assert np.all(np.abs(derivative(x, g) - p * (wide - mean)) <= 4 * np.spacing(most.astype(np.float32)))
+    total = np.where(is_live, wide, 0).sum(axis=1, keepdims=True)
+    most = np.abs(np.where(is_live, wide, 0)).max(axis=1, keepdims=True) + np.abs(p * total).max(axis=1, keepdims=True)
+    wanted = np.where(is_live, wide - p * total, 0)
+    assert np.all(np.abs(sx.log_softmax.vjp(x, g) - wanted) <= 4 * np.spacing(most.astype(np.float32)))
 
 
 BACKWARD = 9

@@ -88,23 +88,22 @@ struct MiddleRows {
         double ties[FEW] = {};
         store_eight(kept, led / factors);
         for (int r = 0; r < rows.count; ++r)
-            if ((crowded >> r & 1u) == 0) ties[r] = static_cast<double>(count_of(all(kept[r]), own(r).terms));
+            if ((crowded >> r & 1u) == 0) ties[r] = count_of(all(kept[r]), own(r).terms);
         plain.put_scales(totals, led, load(ties), factors, hi, lo, top);
         for (int r = 0; r < rows.count; ++r) {
             const Row<float> one = own(r);
             const Floats high = all(hi[r]), low = all(lo[r]);
-            const auto weight = [=](Index i, int count) BODY {
-                const Floats e = take<float>(one.terms + i, count, 0.0f);
-                return Pair<Floats>{e, fma(e, high, e * low)};
-            };
             if ((crowded >> r & 1u) != 0) {
-                write<float>(one, 0, rows.n, [=](Index i, int count) BODY { return weight(i, count).lo; });
+                write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+                    const Floats e = take<float>(one.terms + i, count, 0.0f);
+                    return fma(e, high, e * low);
+                });
                 continue;
             }
             const Floats own_kept = all(kept[r]), own_top = all(top[r]);
             write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
-                const Pair<Floats> found = weight(i, count);
-                return select(found.hi == own_kept, own_top, found.lo);
+                const Floats e = take<float>(one.terms + i, count, 0.0f);
+                return select(e == own_kept, own_top, fma(e, high, e * low));
             });
         }
     }
@@ -143,12 +142,13 @@ struct MiddleRows {
         }
     }
 
-    INLINE Index count_of(const Floats& wanted, const float* from) const {
-        Index found = 0;
+    INLINE double count_of(const Floats& wanted, const float* from) const {
+        Floats found = all(0.0f);
         each_vector<float>(0, rows.n, [&](Index i, int count) BODY {
-            found += __builtin_popcount(bits(take<float>(from + i, count, 0.0f) == wanted));
+            found = found + select(take<float>(from + i, count, 0.0f) == wanted, all(1.0f), all(0.0f));
         });
-        return found;
+        const Halves halves = widened(found);
+        return sum_of(halves.low + halves.high);
     }
 
     INLINE bool put_logarithms(const PlainRows& plain, const Doubles& totals, const Floats& tops, const Floats& leading) const {

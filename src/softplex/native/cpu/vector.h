@@ -375,12 +375,24 @@ INLINE DoubleMask operator==(const Doubles& a, const Doubles& b) {
 }
 INLINE FloatMask unordered(const Floats& a, const Floats& b) {
     FloatMask r;
+#if defined(__AVX2__)
+    EACH_PART r.part[i] = (NativeInts)_mm256_cmp_ps(a.part[i], b.part[i], _CMP_UNORD_Q);
+#elif defined(__x86_64__)
+    EACH_PART r.part[i] = (NativeInts)_mm_cmpunord_ps(a.part[i], b.part[i]);
+#else
     EACH_PART r.part[i] = (a.part[i] != a.part[i]) | (b.part[i] != b.part[i]);
+#endif
     return r;
 }
 INLINE DoubleMask unordered(const Doubles& a, const Doubles& b) {
     DoubleMask r;
+#if defined(__AVX2__)
+    EACH_PART r.part[i] = (NativeLongs)_mm256_cmp_pd(a.part[i], b.part[i], _CMP_UNORD_Q);
+#elif defined(__x86_64__)
+    EACH_PART r.part[i] = (NativeLongs)_mm_cmpunord_pd(a.part[i], b.part[i]);
+#else
     EACH_PART r.part[i] = (a.part[i] != a.part[i]) | (b.part[i] != b.part[i]);
+#endif
     return r;
 }
 INLINE FloatMask operator|(const FloatMask& a, const FloatMask& b) {
@@ -543,6 +555,24 @@ INLINE void store(T* to, const Pack<N, COUNT>& v) {
 INLINE Floats load(const float* from) { return load_as<Floats>(from); }
 INLINE Doubles load(const double* from) { return load_as<Doubles>(from); }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The lanes of a part of a vector that are below `count`, the part's first lane being 0.
+INLINE __m256i lanes_below(int count, float) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+INLINE __m256i lanes_below(int count, double) {
+    return _mm256_cmpgt_epi64(_mm256_set1_epi64x(count), _mm256_setr_epi64x(0, 1, 2, 3));
+}
+INLINE __m256 load_lanes(const float* from, const __m256i& lanes, float fill) {
+    return _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(from, lanes), _mm256_castsi256_ps(lanes));
+}
+INLINE __m256d load_lanes(const double* from, const __m256i& lanes, double fill) {
+    return _mm256_blendv_pd(_mm256_set1_pd(fill), _mm256_maskload_pd(from, lanes), _mm256_castsi256_pd(lanes));
+}
+INLINE void store_lanes(float* to, const __m256i& lanes, const __m256& v) { _mm256_maskstore_ps(to, lanes, v); }
+INLINE void store_lanes(double* to, const __m256i& lanes, const __m256d& v) { _mm256_maskstore_pd(to, lanes, v); }
+#endif
+
 // The first `count` lanes from memory, `fill` in the others.
 template <class T>
 INLINE Vector<T> load_some(const T* from, int count, T fill) {
@@ -551,6 +581,11 @@ INLINE Vector<T> load_some(const T* from, int count, T fill) {
         return {{_mm512_mask_loadu_ps(_mm512_set1_ps(static_cast<float>(fill)), static_cast<__mmask16>((1u << count) - 1u), from)}};
     else
         return {{_mm512_mask_loadu_pd(_mm512_set1_pd(fill), static_cast<__mmask8>((1u << count) - 1u), from)}};
+#elif defined(__AVX2__)
+    constexpr int LANES = WIDTH / static_cast<int>(sizeof(T));
+    Vector<T> r;
+    EACH_PART r.part[i] = load_lanes(from + i * LANES, lanes_below(count - i * LANES, T(0)), fill);
+    return r;
 #else
     T lanes[Lanes<T>::count];
     for (int j = 0; j < Lanes<T>::count; ++j) lanes[j] = j < count ? from[j] : fill;
@@ -564,6 +599,9 @@ INLINE void store_some(T* to, const Vector<T>& v, int count) {
         _mm512_mask_storeu_ps(to, static_cast<__mmask16>((1u << count) - 1u), v.part[0]);
     else
         _mm512_mask_storeu_pd(to, static_cast<__mmask8>((1u << count) - 1u), v.part[0]);
+#elif defined(__AVX2__)
+    constexpr int LANES = WIDTH / static_cast<int>(sizeof(T));
+    EACH_PART store_lanes(to + i * LANES, lanes_below(count - i * LANES, T(0)), v.part[i]);
 #else
     T lanes[Lanes<T>::count];
     store(lanes, v);
@@ -695,6 +733,8 @@ INLINE Floats narrowed(const Doubles& low, const Doubles& high) {
 INLINE void store_eight(float* to, const Doubles& v) {
 #if defined(__AVX512F__)
     _mm256_storeu_ps(to, _mm512_cvtpd_ps(v.part[0]));
+#elif defined(__AVX2__)
+    EACH_PART _mm_storeu_ps(to + 4 * i, _mm256_cvtpd_ps(v.part[i]));
 #else
     double lanes[8];
     store(lanes, v);
@@ -715,6 +755,11 @@ INLINE Doubles joined(const Doubles (&parts)[1]) { return parts[0]; }
 // -- across lanes --------------------------------------------------------------------------------------------------------
 
 INLINE double sum_of(const Doubles& v) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    const __m256d four = v.part[0] + v.part[1];
+    const __m128d two = _mm256_castpd256_pd128(four) + _mm256_extractf128_pd(four, 1);
+    return two[0] + two[1];
+#endif
     double a[8];
     store(a, v);
     return ((a[0] + a[4]) + (a[2] + a[6])) + ((a[1] + a[5]) + (a[3] + a[7]));
@@ -731,6 +776,18 @@ INLINE Doubles sums_of(const Doubles* rows) {
     const NativeDoubles last = _mm512_shuffle_f64x2(pairs[2], pairs[3], 0x88) + _mm512_shuffle_f64x2(pairs[2], pairs[3], 0xdd);
     const NativeDoubles sums = _mm512_unpacklo_pd(first, last) + _mm512_unpackhi_pd(first, last);
     return {{_mm512_permutexvar_pd(_mm512_setr_epi64(0, 2, 4, 6, 1, 3, 5, 7), sums)}};
+#elif defined(__AVX2__)
+    Doubles sums;
+    EACH_PART {
+        __m256d two[2];
+        for (int j = 0; j < 2; ++j) {
+            const Doubles &a = rows[4 * i + 2 * j], &b = rows[4 * i + 2 * j + 1];
+            const __m256d four = a.part[0] + a.part[1], other = b.part[0] + b.part[1];
+            two[j] = _mm256_permute2f128_pd(four, other, 0x20) + _mm256_permute2f128_pd(four, other, 0x31);
+        }
+        sums.part[i] = _mm256_permute4x64_pd(_mm256_unpacklo_pd(two[0], two[1]) + _mm256_unpackhi_pd(two[0], two[1]), 0xd8);
+    }
+    return sums;
 #else
     double sums[8];
     for (int j = 0; j < 8; ++j) sums[j] = sum_of(rows[j]);
@@ -741,6 +798,11 @@ INLINE Doubles sums_of(const Doubles* rows) {
 INLINE float largest_of(const Floats& v) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps(v.part[0]);
+#elif defined(__AVX2__)
+    const __m256 eight = _mm256_max_ps(v.part[0], v.part[1]);
+    const __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    const __m128 two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(two, _mm_shuffle_ps(two, two, 1)));
 #else
     float a[16];
     store(a, v);
@@ -775,6 +837,20 @@ INLINE Floats largest_of(const Floats* rows) {
     const NativeFloats two = _mm512_max_ps(_mm512_unpacklo_ps(fours[0], fours[1]), _mm512_unpackhi_ps(fours[0], fours[1]));
     const NativeFloats one = _mm512_max_ps(two, _mm512_shuffle_ps(two, two, 0x4e));
     return {{_mm512_permutexvar_ps(_mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 0, 0, 0, 0, 0, 0, 0, 0), one)}};
+#elif defined(__AVX2__)
+    __m256 fours[4], twos[2];
+    for (int j = 0; j < 4; ++j) {
+        const __m256 a = _mm256_max_ps(rows[2 * j].part[0], rows[2 * j].part[1]);
+        const __m256 b = _mm256_max_ps(rows[2 * j + 1].part[0], rows[2 * j + 1].part[1]);
+        fours[j] = _mm256_max_ps(_mm256_permute2f128_ps(a, b, 0x20), _mm256_permute2f128_ps(a, b, 0x31));
+    }
+    for (int j = 0; j < 2; ++j) {
+        const __m256 a = fours[2 * j], b = fours[2 * j + 1];
+        twos[j] = _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    }
+    const __m256 a = _mm256_shuffle_ps(twos[0], twos[1], 0x44), b = _mm256_shuffle_ps(twos[0], twos[1], 0xee);
+    const __m256 one = _mm256_permutevar8x32_ps(_mm256_max_ps(a, b), _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    return {{one, one}};
 #else
     float tops[16] = {};
     for (int j = 0; j < 8; ++j) tops[j] = largest_of(rows[j]);

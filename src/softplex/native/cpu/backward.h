@@ -218,7 +218,7 @@ struct PlainBackward {
             // Own copies, which no store can change.
             const Row<float> own = row;
             const Floats own_mean = mean, own_outer = outer;
-            write<float>(own, begin, end, [=](Index i, int count) BODY {
+            write<float>(own, begin, end, [&](Index i, int count) BODY {
                 return result_at<SKIPS, true>(own.x + i, own.operand + i, count, own_mean, own_outer);
             });
         });
@@ -256,7 +256,7 @@ struct PlainBackward {
         for (int r = 0; r < rows.count; ++r) {
             const Floats mean = all(by.numbers[r]), outer = all(by.outer[r]);
             const float *const p = rows.x[r], *const g = rows.operand[r];
-            rows.write<VECTORS>(r, [=](Index i, int count) BODY { return result_at<false, SCALES>(p + i, g + i, count, mean, outer); });
+            rows.write<VECTORS>(r, [&](Index i, int count) BODY { return result_at<false, SCALES>(p + i, g + i, count, mean, outer); });
         }
     }
 };
@@ -362,7 +362,7 @@ struct LogBackward {
             const Row<float> own = row;
             const Powers power = powers();
             const Floats own_total = total, own_outer = outer;
-            write<float>(own, begin, end, [=](Index i, int count) BODY {
+            write<float>(own, begin, end, [&](Index i, int count) BODY {
                 if constexpr (!KEEPS) return result_at(power, own.x + i, own.operand + i, count, own_total, own_outer);
                 const Floats p = take<float>(own.terms + i, count, -1.0f), g = take<float>(own.operand + i, count, 0.0f);
                 return select(p < all(0.0f), all(0.0f), fma(-p, own_total, g) * own_outer);
@@ -393,7 +393,7 @@ struct LogBackward {
         for (int r = 0; r < rows.count; ++r) {
             const Floats total = all(by.numbers[r]), outer = all(by.outer[r]);
             const float *const l = rows.x[r], *const g = rows.operand[r];
-            rows.write<VECTORS>(r, [=](Index i, int count) BODY { return result_at(power, l + i, g + i, count, total, outer); });
+            rows.write<VECTORS>(r, [&](Index i, int count) BODY { return result_at(power, l + i, g + i, count, total, outer); });
         }
         return true;
     }

@@ -78,14 +78,14 @@ struct Strip {
     INLINE bool compute_short(const Floats& tops) const {
         const NearExponential::Constants<Floats> constants(tops);
         const NearExponential exponential(constants);
-        const Wide sums = sum<!LOG>([=](const auto& scores) BODY { return exponential(scores); });
+        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
         float hi[COUNT], lo[COUNT];
         if constexpr (LOG) {
             const Halves wide = widened(tops);
             if (!ShortRows::set_shifts(wide.low, sums.part[0], hi, lo)) return false;
             if (!ShortRows::set_shifts(wide.high, sums.part[1], hi + HALF, lo + HALF)) return false;
             const Floats high = load(hi), low = load(lo);
-            put([=](const Floats& scores) BODY { return (scores - high) - low; });
+            put([&](const Floats& scores) BODY { return (scores - high) - low; });
         } else {
             for (int half = 0; half < 2; ++half) {
                 const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums.part[half], all(0.0)});
@@ -93,7 +93,7 @@ struct Strip {
                 store_eight(lo + half * HALF, scales.lo);
             }
             const Floats high = load(hi), low = load(lo);
-            put([=](const Floats& e) BODY { return fma(e, high, e * low); });
+            put([&](const Floats& e) BODY { return fma(e, high, e * low); });
         }
         return true;
     }
@@ -107,7 +107,7 @@ struct Strip {
         float magic[COUNT], floor[COUNT];
         for (int half = 0; half < 2; ++half) plain[half].put_powers(magic + half * HALF, floor + half * HALF);
         const Powers powers(load(magic), load(floor));
-        const Wide sums = sum<!LOG>([=](const auto& scores) BODY { return powers(scores); });
+        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return powers(scores); });
         const Floats leading = powers(tops);
         if constexpr (LOG) return put_logarithms(plain, tops, sums, leading);
         put_weights(plain, sums, leading);
@@ -128,9 +128,9 @@ struct Strip {
         plain[1].put_scales(sums.part[1], wide.high, ties.high, all(1.0), hi + HALF, lo + HALF, tops + HALF);
         const Floats high = load(hi), low = load(lo), top = load(tops);
         if (is_crowded)
-            put([=](const Floats& e) BODY { return fma(e, high, e * low); });
+            put([&](const Floats& e) BODY { return fma(e, high, e * low); });
         else
-            put([=](const Floats& e) BODY { return select(e == led, top, fma(e, high, e * low)); });
+            put([&](const Floats& e) BODY { return select(e == led, top, fma(e, high, e * low)); });
     }
     INLINE Floats count_of(const Floats& wanted) const {
         Floats found = all(0.0f);
@@ -145,7 +145,7 @@ struct Strip {
         if (!plain[0].put_shifts(sums.part[0], wide.low, hi, lo)) return false;
         if (!plain[1].put_shifts(sums.part[1], wide.high, hi + HALF, lo + HALF)) return false;
         const Floats high = load(hi), low = load(lo);
-        put([=](const Floats& scores) BODY { return ((scores - tops) - high) + (all(0.0f) - low); });
+        put([&](const Floats& scores) BODY { return ((scores - tops) - high) + (all(0.0f) - low); });
         return true;
     }
 };
@@ -259,12 +259,12 @@ struct ColumnsBackward {
         copy();
         using Plain = PlainBackward<Slopes>;
         return each_strip([](float* p, const float* g, Index n, const double* outer_of) BODY {
-            Wide mean = sum_of_pairs(n, [=](Index i, Index j) BODY {
+            Wide mean = sum_of_pairs(n, [&](Index i, Index j) BODY {
                 return fma(entry_of<Slopes>(p, j, n), j < n ? load(g + j * COUNT) : all(0.0f),
                            Slopes::of(load(p + i * COUNT)) * load(g + i * COUNT));
             });
             if constexpr (!Slopes::sum_to_one) {
-                const Wide whole = sum_of_pairs(n, [=](Index i, Index j) BODY {
+                const Wide whole = sum_of_pairs(n, [&](Index i, Index j) BODY {
                     return Slopes::of(load(p + i * COUNT)) + entry_of<Slopes>(p, j, n);
                 });
                 for (int half = 0; half < 2; ++half) mean.part[half] = mean.part[half] / whole.part[half];

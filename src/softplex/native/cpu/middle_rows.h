@@ -94,14 +94,14 @@ struct MiddleRows {
             const Row<float> one = own(r);
             const Floats high = all(hi[r]), low = all(lo[r]);
             if ((crowded >> r & 1u) != 0) {
-                write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+                write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                     const Floats e = take<float>(one.terms + i, count, 0.0f);
                     return fma(e, high, e * low);
                 });
                 continue;
             }
             const Floats own_kept = all(kept[r]), own_top = all(top[r]);
-            write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+            write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                 const Floats e = take<float>(one.terms + i, count, 0.0f);
                 return select(e == own_kept, own_top, fma(e, high, e * low));
             });
@@ -117,7 +117,7 @@ struct MiddleRows {
         for (int r = 0; r < rows.count; ++r) {
             const Row<float> one = own(r);
             const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), outer = all(static_cast<float>(rows.outer[r]));
-            write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+            write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                 const Floats e = take<float>(one.terms + i, count, 0.0f), g = take<float>(one.operand + i, count, 0.0f);
                 return select(all(0.0f) < e, (fma(e, high, e * low) * (g - mean)) * outer, all(0.0f));
             });
@@ -134,7 +134,7 @@ struct MiddleRows {
             const Row<float> one = own(r);
             const auto sign = one.sign();
             const Floats high = all(hi[r]), low = all(lo[r]), total = all(totals[r]), outer = all(static_cast<float>(rows.outer[r]));
-            write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+            write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                 const Floats e = take<float>(one.terms + i, count, 0.0f), g = take<float>(one.operand + i, count, 0.0f);
                 const Floats moved = fma(-fma(e, high, e * low), total, g) * outer;
                 return select(all(-INFINITE<float>) < scores(one, sign, i, count), moved, all(0.0f));
@@ -160,7 +160,7 @@ struct MiddleRows {
             const Row<float> one = own(r);
             const auto sign = one.sign();
             const Floats own_top = all(top[r]), high = all(hi[r]), low = all(0.0f) - all(lo[r]);
-            write<float>(one, 0, rows.n, [=](Index i, int count) BODY {
+            write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                 return ((scores(one, sign, i, count) - own_top) - high) + low;
             });
         }

@@ -66,7 +66,7 @@ constexpr T INFINITE = static_cast<T>(__builtin_inf());
 
 // body(i, count) for consecutive vectors; all but the last are whole. For loops that must be fast: the body stands twice.
 template <class T, class Body>
-INLINE void each_vector(Index begin, Index end, Body body) {
+INLINE void each_vector(Index begin, Index end, const Body& body) {
     constexpr int LANES = Lanes<T>::count;
     Index i = begin;
     for (; i + LANES <= end; i += LANES) body(i, LANES);
@@ -74,7 +74,7 @@ INLINE void each_vector(Index begin, Index end, Body body) {
 }
 // The same with the body standing once.
 template <class T, class Body>
-INLINE void each_vector_once(Index begin, Index end, Body body) {
+INLINE void each_vector_once(Index begin, Index end, const Body& body) {
     constexpr int LANES = Lanes<T>::count;
     for (Index i = begin; i < end; i += LANES) body(i, static_cast<int>(end - i < LANES ? end - i : LANES));
 }
@@ -142,7 +142,7 @@ INLINE void put_part(const Row<T>& row, T* to, int skipped, const Vector<T>& v, 
 // Writes body(i, count) to the result. What is streamed reaches other threads with finish_streaming, once a piece: each
 // call waits until the memory has taken all.
 template <class T, class Body>
-INLINE void write(const Row<T>& row, Index begin, Index end, Body body) {
+INLINE void write(const Row<T>& row, Index begin, Index end, const Body& body) {
     constexpr int LANES = Lanes<T>::count;
     T* const result = row.result;
     if (!row.streams) {

@@ -118,7 +118,7 @@ struct ShortRows {
     }
     // Writes body(i, count) to a row.
     template <int VECTORS, class Body>
-    INLINE void write(int r, Body body) const {
+    INLINE void write(int r, const Body& body) const {
         float* const to = result[r];
         if constexpr (VECTORS > 0) {
             const int last = static_cast<int>(n) - (VECTORS - 1) * LANES;
@@ -126,14 +126,14 @@ struct ShortRows {
             if constexpr (VECTORS == 2) store(to, body(0, LANES));
             softplex::SOFTPLEX_ISA::put<float>(to + n - last, end, last);
         } else if (streams && reinterpret_cast<std::uintptr_t>(to) % 64 == 0) {
-            each_vector<float>(0, n, [=](Index i, int lanes) BODY {
+            each_vector<float>(0, n, [&](Index i, int lanes) BODY {
                 if (lanes == LANES)
                     stream<float>(to + i, body(i, lanes));
                 else
                     store_some<float>(to + i, body(i, lanes), lanes);
             });
         } else {
-            each_vector<float>(0, n, [=](Index i, int lanes) BODY { softplex::SOFTPLEX_ISA::put<float>(to + i, body(i, lanes), lanes); });
+            each_vector<float>(0, n, [&](Index i, int lanes) BODY { softplex::SOFTPLEX_ISA::put<float>(to + i, body(i, lanes), lanes); });
         }
     }
 
@@ -297,7 +297,7 @@ struct ShortRows {
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]);
             const float* const own = terms + r * pitch;
-            write<0>(r, [=](Index i, int) BODY {
+            write<0>(r, [&](Index i, int) BODY {
                 const Floats e = load(own + i);
                 return fma(e, high, e * low);
             });
@@ -323,7 +323,7 @@ struct ShortRows {
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), factor = all(static_cast<float>(outer[r]));
             const float *const own = terms + r * pitch, *const g = operand[r];
-            write<0>(r, [=](Index i, int lanes) BODY {
+            write<0>(r, [&](Index i, int lanes) BODY {
                 const Floats e = take<float>(own + i, lanes, 0.0f);
                 return where_positive(e, (fma(e, high, e * low) * (take<float>(g + i, lanes, 0.0f) - mean)) * factor);
             });
@@ -348,7 +348,7 @@ struct ShortRows {
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]), whole = all(totals[r]), factor = all(static_cast<float>(outer[r]));
             const float *const e = terms + r * pitch, *const own = x[r], *const g = operand[r];
-            write<0>(r, [=](Index i, int lanes) BODY {
+            write<0>(r, [&](Index i, int lanes) BODY {
                 const Floats term = take<float>(e + i, lanes, 0.0f), p = fma(term, high, term * low);
                 const Floats moved = fma(-p, whole, take<float>(g + i, lanes, 0.0f)) * factor;
                 return select(take<float>(own + i, lanes, 0.0f) == dead, zero, moved);
@@ -386,7 +386,7 @@ struct ShortRows {
             const Floats scale = all(static_cast<float>(outer[r]));
             const float* const own = terms + r * pitch;
             const bool is_left_out = outer[r] == 0.0;
-            write<0>(r, [=](Index i, int lanes) BODY {
+            write<0>(r, [&](Index i, int lanes) BODY {
                 return is_left_out ? all(0.0f) : scaled<float>(take<float>(own + i, lanes, 0.0f), scale);
             });
         }
@@ -414,7 +414,7 @@ struct ShortRows {
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]);
             const float* const own = x[r];
-            write<0>(r, [=](Index i, int lanes) BODY { return (flipped(take<float>(own + i, lanes, 0.0f), sign) - high) - low; });
+            write<0>(r, [&](Index i, int lanes) BODY { return (flipped(take<float>(own + i, lanes, 0.0f), sign) - high) - low; });
         }
         return true;
     }

@@ -278,6 +278,15 @@ def test_the_way_back_in_parts(map_, small_parts):
         torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
 
 
+@pytest.mark.parametrize("map_", **BY_NAME)
+def test_a_number_goes_back(map_):
+    for options in ({}, {"temperature": 0.5}):
+        x = torch.tensor(0.3, requires_grad=True)
+        (once,) = torch.autograd.grad(map_(x, **options), x)
+        (again,) = torch.autograd.grad(map_(x, **options), x, create_graph=True)
+        assert once.shape == again.shape == () and once == again == 0.0
+
+
 def test_scores_need_not_be_kept():
     """What the way back keeps of softmax is the weights alone."""
     kept = []

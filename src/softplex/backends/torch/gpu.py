@@ -170,15 +170,14 @@ def back_from_weights(work: Work, p: Tensor, g: Tensor, is_free: bool) -> Tensor
 
     assert work.asked is not None
     call, formula = work.call, work.asked.formula
+    if call.is_scalar:  # the scores are a row of length 1
+        p, g = p.reshape(1), g.reshape(1)
     if is_free:
-        row = call._replace(x=p.reshape(1)) if call.is_scalar else call._replace(x=p)
-        found = launch.backward(row, formula, row.x, g)
+        found = launch.backward(call._replace(x=p), formula, p, g)
         if found is not None:
-            return found.reshape(p.shape)
+            return found
     options = {**call.hyper, "temperature": call.temperature, "sink": call.sink}
     cut = quick.Cut(None, True, formula)
-    if call.is_scalar:
-        return quick.by_formula((cut, 0, 0, options), p.reshape(1), g.reshape(1)).reshape(())
     return quick.by_formula((cut, 0, call.axes[0], options), p, g)
 
 

@@ -222,6 +222,37 @@ def test_any_strides(map_):
         torch.testing.assert_close(map_(each.T, dim=0), wanted.T, rtol=1e-6, atol=1e-8)
 
 
+def negative(*shape, dtype=torch.float32):
+    """Positive numbers with torch's negative bit, as `x.conj().imag` has it: their memory holds others."""
+    found = torch._neg_view(-torch.rand(shape, dtype=dtype) - 0.5)
+    assert found.is_neg() and (found > 0).all()
+    return found
+
+
+def test_signs_that_memory_does_not_hold():
+    """Wherever a tensor enters, the result is that of a copy that holds them."""
+    x, g, y = torch.randn(3, 5), negative(3, 5), torch.tensor([0, 1, 2])
+    warmth, weight = negative(3, 1, dtype=torch.float64), negative(5)
+
+    def back(function, g):
+        given = x.clone().requires_grad_()
+        return torch.autograd.grad(function(given), given, g)
+
+    def same(function, given):
+        torch.testing.assert_close(function(given), function(given.resolve_neg()))
+
+    for map_ in (sx.softmax, sx.log_softmax, sx.sparsemax):
+        for axes in (1, (0, 1)):
+            same(lambda g, map_=map_, axes=axes: back(lambda x: map_(x, axes), g), g)
+        same(lambda g, map_=map_: [map_(g), map_.vjp(g, x), map_.vjp(x, g), map_.jvp(x, g)], g)
+        same(lambda warmth, map_=map_: map_(x, temperature=warmth), warmth)
+    same(lambda g: [sx.maxout(g), sx.maxout.vjp(x, g[:, 0]), sx.maxout.jvp(x, g)], g)
+    same(lambda g: back(sx.maxout, g), negative(3))
+    same(lambda g: back(lambda x: sx.cross_entropy(x, y, reduction="none"), g), g[:, 0])
+    same(lambda g: back(lambda x: sx.cross_entropy(x, y), g), g[0, 0])
+    same(lambda weight: sx.cross_entropy(x, y, weight=weight), weight)
+
+
 def test_more_axes_than_kernels_know():
     x = torch.randn(2, 3, 2, 3, 2, 3, 2)[:, ::2, :, ::2, :, ::2]
     for axes in ((6,), (1, 3, 5), (0, 2, 4, 6), None):

@@ -96,7 +96,7 @@ def multiply(x: Tensor, factor: Tensor) -> None:
     size = x.numel()
     with on_device(x):
         short.multiply[(-(-size // widths.PART),)](
-            x, factor.to(torch.float32), size, WIDTH=widths.PART, num_warps=8, enable_fp_fusion=False
+            x, factor.to(torch.float32).resolve_neg(), size, WIDTH=widths.PART, num_warps=8, enable_fp_fusion=False
         )
 
 
@@ -123,7 +123,7 @@ class Work(NamedTuple):
             solver,
             method,
             classes=operands[0].reshape(-1).contiguous(),
-            class_weights=None if targets.weight is None or len(operands) < 2 else operands[1].contiguous(),
+            class_weights=None if targets.weight is None or len(operands) < 2 else dense(operands[1]),
             scale=operands[-1] if has_scale else None,
             ignored=NO_CLASS if targets.ignore_index is None else targets.ignore_index,
         )
@@ -196,7 +196,7 @@ def won(call: Call, method: str, operands: Sequence[Tensor]) -> list[Tensor] | N
     tangent = operands[0].detach() if method == "jvp" else None
     lying = Lying.of(call, {"x": x, "operand": tangent, "result": room_like(x) if method == "vjp" else None})
     figures = room(call.batch, torch.int64 if method == "winner" else call.dtype, x)
-    cotangent = operands[0].detach().expand(call.batch).contiguous() if method == "vjp" else None
+    cotangent = dense(operands[0].detach().expand(call.batch)) if method == "vjp" else None
     with on_device(x):
         maxout.winners[lying.grid](
             lying.tensors["x"],
@@ -253,8 +253,9 @@ class Lying(NamedTuple):
 
     @classmethod
     def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
-        """What is there of the tensors; copies of them in the rare case that they take more axes than kernels know."""
-        tensors = {name: tensor for name, tensor in given.items() if tensor is not None}
+        """What is there of the tensors; copies of them in the rare cases that memory does not hold their signs (torch's
+        negative bit), or that they take more axes than kernels know."""
+        tensors = {name: tensor.resolve_neg() for name, tensor in given.items() if tensor is not None}
         places = places_of(list(tensors.values()), call.axes)
         if places is None:
             order = call.order
@@ -463,8 +464,12 @@ def row_numbers(call: Call, value: Any, dtype: torch.dtype) -> Tensor:
     value = value.detach()
     if value.ndim == call.x.ndim:
         value = value.squeeze(call.axes)
-    dense: Tensor = value.to(dtype).expand(call.batch).contiguous()
-    return dense.reshape(-1)
+    return dense(value.to(dtype).expand(call.batch)).reshape(-1)
+
+
+def dense(x: Tensor) -> Tensor:
+    """The numbers of a tensor as they lie for who reads its memory: without gaps, and without a sign kept aside."""
+    return x.resolve_neg().contiguous()
 
 
 def parts(number: float) -> tuple[float, float]:

@@ -19,7 +19,7 @@ from softplex.core.call import Asked, Call
 from softplex.native.gpu import long, maps, maxout, short, widths
 from softplex.native.gpu.places import Places, places_of
 from softplex.native.gpu.widths import Block, block_for
-from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, Kernel, kernel_of
+from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, kernel_of
 
 SIXTEEN_BIT = (torch.float16, torch.bfloat16)
 TYPES = (torch.float32, *SIXTEEN_BIT)
@@ -46,11 +46,14 @@ class Solver(NamedTuple):
     a: float = 1.0
 
 
-def solver_of(kernel: Kernel, hyper: dict[str, Any]) -> Solver | None:
+def solver_of(formula: Any, call: Call) -> Solver | None:
     """What solves a map, whose alpha may say that it is another one; None where that is beyond the kernels."""
+    kernel = kernel_of(formula)
+    if kernel is None or kernel.number == MAXOUT:
+        return None
     if kernel.number != maps.ENTMAX.value:
         return Solver(kernel.number, kernel.negated, 0.5 if kernel.number == maps.ENTMAX15.value else 1.0)
-    alpha = {**kernel.fixed, **hyper}.get("alpha")
+    alpha = {**kernel.fixed, **call.hyper}.get("alpha")
     if not isinstance(alpha, float) or not 1.0 <= alpha <= 2.0:
         return None
     known = {1.0: SOFTMAX, 1.5: maps.ENTMAX15.value, 2.0: maps.SPARSEMAX.value}
@@ -62,11 +65,8 @@ def computed(call: Call, asked: Asked, operands: Sequence[Tensor]) -> list[Tenso
     kernel = kernel_of(asked.formula)
     if kernel is not None and kernel.number == MAXOUT:
         return won(call, asked.method, operands)
-    method = METHODS.get(asked.method)
-    if kernel is None or method is None or call.dtype not in TYPES or call.x.numel() == 0:
-        return None
-    solver = solver_of(kernel, dict(call.hyper))
-    if solver is None:
+    method, solver = METHODS.get(asked.method), solver_of(asked.formula, call)
+    if solver is None or method is None or call.dtype not in TYPES or call.x.numel() == 0:
         return None
     targets = asked.targets
     if targets is not None and (not targets.is_index or targets.smoothing != 0.0):
@@ -78,9 +78,7 @@ def computed(call: Call, asked: Asked, operands: Sequence[Tensor]) -> list[Tenso
 
 def losses_and_gradient(call: Call, asked: Asked, operands: Sequence[Tensor], scale: Tensor) -> list[Tensor] | None:
     """The gradient of the rows' losses times `scale`, the losses and their weights, the scores being read once."""
-    kernel = kernel_of(asked.formula)
-    solver = None if kernel is None or kernel.number == MAXOUT else solver_of(kernel, dict(call.hyper))
-    targets = asked.targets
+    solver, targets = solver_of(asked.formula, call), asked.targets
     if solver is None or call.dtype not in TYPES or call.x.numel() == 0 or call.length > widths.LONGEST:
         return None
     if not targets.is_index or targets.smoothing != 0.0:
@@ -149,8 +147,7 @@ def launched(work: Work) -> list[Tensor] | None:
 
 def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
     """The cotangent of the scores from the weights; None where they do not tell enough."""
-    kernel = kernel_of(formula)
-    solver = None if kernel is None or kernel.number == MAXOUT else solver_of(kernel, dict(call.hyper))
+    solver = solver_of(formula, call)
     if solver is None or p.dtype not in TYPES:
         return None
     if call.sink is not None and solver.number not in (SOFTMAX, LOG_SOFTMAX):
@@ -217,8 +214,7 @@ def won(call: Call, method: str, operands: Sequence[Tensor]) -> list[Tensor] | N
 
 def solved(call: Call, formula: Any) -> tuple[Tensor, Tensor | None] | None:
     """The weights of the entries and of the sinks, for somebody else to settle; None where the kernels decline."""
-    kernel = kernel_of(formula)
-    solver = None if kernel is None or kernel.number == MAXOUT else solver_of(kernel, dict(call.hyper))
+    solver = solver_of(formula, call)
     if solver is None or call.length > widths.LONGEST or call.x.dtype not in (torch.float64, *TYPES):
         return None
     entries = room(call.x.shape, call.x.dtype, call.x)
@@ -253,8 +249,7 @@ class Lying(NamedTuple):
 
     @classmethod
     def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
-        """What is there of the tensors; copies of them in the rare cases that memory does not hold their signs (torch's
-        negative bit), or that they take more axes than kernels know."""
+        """What is there of the tensors, copied if memory lacks their signs or they take more axes than kernels know."""
         tensors = {name: tensor.resolve_neg() for name, tensor in given.items() if tensor is not None}
         places = places_of(list(tensors.values()), call.axes)
         if places is None:

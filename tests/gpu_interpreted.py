@@ -373,6 +373,29 @@ def test_the_gradient_comes_with_the_loss(loss, gpu):
     )
 
 
+@pytest.mark.parametrize("weight", [None, 1e-5, 1e5])
+@pytest.mark.parametrize("temperature", [1.0, 1e4])
+def test_scaled_losses_in_float16_go_back(temperature, weight):
+    """What a residual loses by a reduction or a temperature, no later scaling brings back."""
+    generator = torch.Generator().manual_seed(3)
+    x, y = torch.randn(300, 40, generator=generator).half(), torch.randint(40, (300,), generator=generator)
+    given = {"temperature": temperature, "ignore_index": 7}
+    if weight is not None:
+        given["weight"] = weight * (torch.rand(40, generator=generator) + 0.5)
+
+    def gradient(x, scale):
+        x = x.requires_grad_()
+        (sx.cross_entropy(x, y, **given).double() * scale).backward()
+        return x.grad.double()
+
+    scale = 2.0**14
+    with sx.kernels("none"):
+        wanted = gradient(x.double(), scale)
+    off = (gradient(x.clone(), scale) - wanted).abs().amax(1)
+    assert (off <= 0.51 * 2.0**-10 * wanted.abs().amax(1)).all()
+    assert not wanted[y == 7].any() and wanted[y != 7].all()
+
+
 def test_transforms_take_the_formulas(answers):
     x, t = torch.randn(4, 6), torch.randn(4, 6)
     for map_ in MAPS:

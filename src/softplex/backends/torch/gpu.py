@@ -69,19 +69,20 @@ class GpuBackend(TorchBackend):
         if any(number.requires_grad for number in others) or not all(map(self.may_read, (call.x, *others))):
             return None
         with torch.no_grad():
-            found = losses_and_gradient(call, asked, reduction)
+            scale, rest = stored_and_kept(call, targets, scale_of(call, targets, reduction))
+            found = losses_and_gradient(call, asked, scale)
             if found is None:
                 return None
             gradient, losses, weights = found
             counted, shares = counted_of(targets, weights)
             value = self.reduced(losses, shares, counted, call.dtype, reduction)
-        rest = call._replace(x=eager.NOTHING)
+        hollow = call._replace(x=eager.NOTHING)
 
         def again(x: Tensor) -> Tensor:
-            rows = losses_of(rest._replace(x=x), asked)
+            rows = losses_of(hollow._replace(x=x), asked)
             return self.reduced(rows[0], shares, counted, call.dtype, reduction)
 
-        loss: Tensor = Whole.apply(call.x, value, gradient, again)
+        loss: Tensor = Whole.apply(call.x, value, gradient, rest, again)
         return loss
 
     def may_read(self, x: Tensor) -> bool:
@@ -201,11 +202,16 @@ def taken_back(work: Work, cotangents: tuple[Tensor, ...], wanted: tuple[bool, .
     return None if found is None else [found[0].to(work.call.x.dtype), *[None for _ in wanted[1:]]]
 
 
-def losses_and_gradient(call: Call, asked: Asked, reduction: str) -> list[Tensor] | None:
-    """The gradient of the reduced loss, the losses of the rows and their weights."""
+def losses_and_gradient(call: Call, asked: Asked, scale: Tensor) -> list[Tensor] | None:
+    """The gradient of the sum of the losses times a scale, the losses of the rows and their weights."""
     from softplex.native.gpu import launch
 
-    targets, y = asked.targets, asked.targets.y
+    return launch.losses_and_gradient(call, asked, [one for _, one in asked.targets.operands], scale)
+
+
+def scale_of(call: Call, targets: Targets, reduction: str) -> Tensor:
+    """What a reduction multiplies the losses with."""
+    y = targets.y
     scale = torch.ones((), dtype=torch.float64, device=y.device)
     if reduction == "mean":
         is_counted = is_class(y, call.length)
@@ -217,7 +223,31 @@ def losses_and_gradient(call: Call, asked: Asked, reduction: str) -> list[Tensor
             shares = torch.where(is_counted, shares, 0.0)
         total = shares.sum() if targets.weight is not None or targets.ignore_index is not None else scale * y.numel()
         scale = 1.0 / torch.where(is_counted.any(), total, 1.0)
-    return launch.losses_and_gradient(call, asked, [one for _, one in targets.operands], scale)
+    return scale
+
+
+def stored_and_kept(call: Call, targets: Targets, scale: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The scale of the gradient that is stored, and what is left of it for the way back.
+
+    In float16 that is a power of two: the residual over many rows or a high temperature would be too small for it, and
+    a cotangent that scales the loss up, as is usual there, would come too late.
+    """
+    if call.dtype is not torch.float16:
+        return scale, None
+    warmth = call.temperature if is_mild(call.temperature) else 1.0
+    largest = scale / warmth
+    if targets.weight is not None:
+        largest = largest * targets.weight.to(torch.float64).abs().amax()
+    power = largest / (2.0 * torch.frexp(largest).mantissa)
+    kept = torch.where(power > 0.0, power, 1.0)
+    return scale / kept, kept
+
+
+def is_mild(temperature: Any) -> bool:
+    """Whether it is one number, with which a scale stays what it is."""
+    from softplex.native.gpu import launch
+
+    return isinstance(temperature, float) and 1.0 / launch.MILD <= temperature <= launch.MILD
 
 
 def counted_of(targets: Targets, weights: Tensor) -> tuple[Tensor | None, Tensor | None]:
@@ -244,25 +274,27 @@ class Whole(torch.autograd.Function):
     """A reduced loss whose gradient is known: it is handed out once, and found again for whoever asks again."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor, again: Callable[[Tensor], Tensor]) -> Tensor:
-        """The value."""
-        ctx.save_for_backward(x, gradient)
+    def forward(
+        ctx: Any, x: Tensor, value: Tensor, gradient: Tensor, rest: Tensor | None, again: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The value; the gradient lacks the factor `rest`."""
+        ctx.save_for_backward(x, gradient, rest)
         ctx.again, ctx.is_spent = again, False
         return value
 
     @staticmethod
     @unseen
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient times the cotangent, which is mostly 1."""
+        """The gradient times the cotangent, which is mostly 1, and what it lacks."""
         from softplex.native.gpu import launch
 
-        x, gradient = ctx.saved_tensors
+        x, gradient, rest = ctx.saved_tensors
         if ctx.is_spent or torch.is_grad_enabled() or is_batched(g):
             is_followed = torch.is_grad_enabled()
             with torch.enable_grad():
                 given = x if is_followed else x.detach().requires_grad_()
                 (found,) = torch.autograd.grad(ctx.again(given), given, g, create_graph=is_followed)
-            return found, None, None, None
+            return found, None, None, None, None
         ctx.is_spent = True
-        launch.multiply(gradient, g)
-        return gradient, None, None, None
+        launch.multiply(gradient, g if rest is None else g * rest)
+        return gradient, None, None, None, None

@@ -139,6 +139,25 @@ def test_wide_rows_agree_with_formulas(map_):
         assert not np.any((wanted > 1e-37) & (found == 0) | (wanted == 0) & (found > 0)), n
 
 
+@pytest.mark.parametrize("map_", **BY_NAME)
+def test_the_smallest_temperatures(map_):
+    """Of which the inverse is infinite: what the formulas call 0 is 0."""
+    x = torch.tensor([[-torch.inf, -torch.inf, -torch.inf, 5.0], [0.0] * 4])
+    g = torch.tensor([[1.0, 0.0, -1.0, 2.0], [1.0, 2.0, 3.0, -4.0]])
+    for temperature in (1e-310, 5e-324):
+
+        def derivatives(x, g, temperature=temperature):
+            given = x.clone().requires_grad_()
+            (back,) = torch.autograd.grad(map_(given, temperature=temperature), given, g)
+            return back, map_.vjp(x, g, temperature=temperature), map_.jvp(x, g, temperature=temperature)
+
+        found = derivatives(x, g)
+        with sx.kernels("none"):
+            wanted = derivatives(x.double(), g.double())
+        for one, right in zip(found, wanted, strict=True):
+            torch.testing.assert_close(one, right.float(), equal_nan=True)
+
+
 def test_what_kernels_decline_the_formulas_compute(answers):
     x, y = torch.randn(3, 7), torch.softmax(torch.randn(3, 7), -1)
     calls = [

@@ -220,9 +220,10 @@ def sink_gaps(sink, top, warmth, coolness, TEMPERATURE: tl.constexpr):
 
 @triton.jit
 def cooled(values, warmth, coolness, TEMPERATURE: tl.constexpr):
-    """float64 numbers over the temperature."""
+    """float64 numbers over the temperature; its inverse stays finite, so that 0 times the result is 0."""
     if TEMPERATURE == WIDE_TEMPERATURE:
-        values = values / warmth
+        # Far beyond what brings the smallest float32 to infinity, whatever cotangents and weights it meets.
+        values = values * tl.minimum(1.0 / warmth, 1e200)
     elif TEMPERATURE == NARROW_TEMPERATURE:
         values = values * coolness
     return values

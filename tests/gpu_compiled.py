@@ -110,6 +110,17 @@ def test_every_width_holds_its_rows_in_registers(n):
             assert all((kernel.wide_loads() > 0) == (n % 16 == 0) for kernel in found), found
 
 
+@pytest.mark.parametrize("n", [1000, 40_000])
+def test_a_cotangent_that_is_one_number_leaves_the_loads_of_the_weights_wide(n):
+    with compiling((90,)) as found:
+        sx.softmax(rows(n, torch.bfloat16).requires_grad_()).sum().backward()
+        sx.softmax.vjp(rows(n, torch.bfloat16), torch.ones(3, 1, dtype=torch.bfloat16).expand(3, n))
+    assert_sound(found)
+    readers = [kernel for kernel in found if kernel.name != "merge"]
+    assert readers
+    assert all(kernel.wide_loads() > 0 for kernel in readers), found
+
+
 def test_strided_rows_and_other_axes():
     with compiling((90,)) as found:
         sx.sparsemax(torch.zeros(200, 64), dim=0)

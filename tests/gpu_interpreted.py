@@ -337,6 +337,24 @@ def test_a_number_goes_back(map_):
         assert once.shape == again.shape == () and once == again == 0.0
 
 
+@pytest.mark.parametrize(("axes", "longest"), [(1, 64), (0, 64), (1, 4)])
+def test_cotangents_that_lie_otherwise(axes, longest, small_parts, gpu):
+    """Expanded, transposed or with gaps, beside rows as they come, in parts, and columns."""
+    gpu.setattr(widths, "LONGEST", longest)
+    shape = (2, 20) if axes == 1 else (3, 32)
+    x, g = torch.randn(shape), torch.randn(shape)
+    cotangents = [g[:1, :1].expand(shape), g[:, :1].expand(shape), g[:1].expand(shape), torch.cat([g, g], 1)[:, ::2]]
+
+    def back(map_, g):
+        given = x.clone().requires_grad_()
+        (found,) = torch.autograd.grad(map_(given, axes), given, g)
+        return found, map_.vjp(x, g, axes), map_.jvp(x, g, axes)
+
+    for map_ in (sx.softmax, sx.sparsemax) if longest > 4 else (sx.softmax,):
+        for each in cotangents:
+            torch.testing.assert_close(back(map_, each), back(map_, each.contiguous()), rtol=1e-6, atol=1e-6)
+
+
 def test_scores_need_not_be_kept():
     """What the way back keeps of softmax is the weights alone."""
     kept = []

@@ -170,6 +170,7 @@ def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
         "IS_NEGATED": solver.is_negated,
         "IS_PRECISE": p.dtype is torch.float32,
         "TEMPERATURE": heat.kind,
+        "OPERAND_IS_UNIT": lying.is_operand_unit,
     }
     tensors = [lying.tensors[name] for name in ("x", "operand", "result")]
     with on_device(p):
@@ -243,9 +244,11 @@ class Lying(NamedTuple):
     tensors: dict[str, Tensor]
     places: Places
     is_unit: bool
-    """Whether neighbours in a row are neighbours in memory, in all of them but the mask."""
+    """Whether neighbours in a row are neighbours in memory, in all of them but the mask and the operand."""
     is_batch_unit: bool
     """Whether instead neighbouring rows are, in blocks that end where the axis does."""
+    is_operand_unit: bool
+    """Whether they are in the operand, too; not where it is expanded."""
 
     @classmethod
     def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
@@ -258,10 +261,14 @@ class Lying(NamedTuple):
             tensors = {name: one.permute(order).contiguous().permute(back) for name, one in tensors.items()}
             places = places_of(list(tensors.values()), call.axes)
             assert places is not None
-        steps = [step for name, step in zip(tensors, places.strides, strict=True) if name != "where"]
-        is_unit = len(places.row) == 1 and (places.n == 1 or all(step[3] == 1 for step in steps))
+        steps = dict(zip(tensors, places.strides, strict=True))
+        own = [step for name, step in steps.items() if name not in ("where", "operand")]
+        is_unit = len(places.row) == 1 and (places.n == 1 or all(step[3] == 1 for step in own))
         is_whole = len(places.batch) == 1 or places.batch[-1] % block_for(places.n, "side by side").rows == 0
-        return cls(tensors, places, is_unit, not is_unit and is_whole and all(step[2] == 1 for step in steps))
+        is_batch_unit = not is_unit and is_whole and all(step[2] == 1 for step in own)
+        step = steps.get("operand", NOWHERE)
+        is_operand_unit = (is_unit and (places.n == 1 or step[3] == 1)) or (is_batch_unit and step[2] == 1)
+        return cls(tensors, places, is_unit, is_batch_unit, is_operand_unit)
 
     def strides(self, name: str) -> tuple[int, ...]:
         """Those of one tensor."""
@@ -285,6 +292,16 @@ class Lying(NamedTuple):
         """Into how many a long row is cut."""
         return -(-self.places.n // widths.PART)
 
+    @property
+    def vector(self) -> int:
+        """How many entries are loaded at once: those of 16 bytes, where all rows begin and end with so many."""
+        if not self.is_unit:
+            return 1
+        vector = 16 // self.tensors["x"].element_size()
+        held = [self.strides(name) for name in self.tensors if name != "operand" or self.is_operand_unit]
+        starts = [step for strides in held for step in strides[:3]]
+        return vector if all(number % vector == 0 for number in (self.places.n, *starts)) else 1
+
     def part_options(self) -> dict[str, Any]:
         """What a kernel of parts is compiled for."""
         options = self.options()
@@ -299,7 +316,7 @@ class Lying(NamedTuple):
             "BATCH_IS_UNIT": self.is_batch_unit,
             "ROW_DIMS": len(self.places.row),
             "IS_UNIT": self.is_unit,
-            "VECTOR": vector_of(self.places, self.tensors["x"].element_size()) if self.is_unit else 1,
+            "VECTOR": self.vector,
             "ROWS": block.rows,
             "WIDTH": block.width,
             "num_warps": block.warps,
@@ -339,6 +356,7 @@ def launch_long(
         "IS_PRECISE": call.dtype not in SIXTEEN_BIT,
         "TEMPERATURE": heat.kind,
         "HAS_WHERE": where is not None,
+        "OPERAND_IS_UNIT": lying.is_operand_unit,
         "WHERE_IS_UNIT": lying.strides("where")[3] == 1 and len(lying.places.row) == 1,
         **lying.part_options(),
     }
@@ -421,6 +439,7 @@ def launch_short(
             HAS_SCALE=work.scale is not None,
             EMPTY_IS_NAN=math.isnan(call.empty_value),
             IS_LENIENT=is_lenient,
+            OPERAND_IS_UNIT=lying.is_operand_unit,
             WHERE_IS_UNIT=lying.strides("where")[3] == 1 and len(lying.places.row) == 1,
             **lying.options(),
         )
@@ -471,13 +490,6 @@ def parts(number: float) -> tuple[float, float]:
     """A float64 as two float32."""
     high = float(np.float32(number))
     return high, float(np.float32(number - high))
-
-
-def vector_of(places: Places, itemsize: int) -> int:
-    """How many entries are loaded at once: those of 16 bytes, where all rows begin and end with so many."""
-    vector = 16 // itemsize
-    starts = [step for strides in places.strides for step in strides[:3]]
-    return vector if all(number % vector == 0 for number in (places.n, *starts)) else 1
 
 
 def on_device(x: Tensor) -> Any:

@@ -36,6 +36,7 @@ from softplex.native.gpu.rows import (
     inside,
     multiplied,
     offsets,
+    operand_offsets,
     part_of_row,
     put,
     scores,
@@ -159,6 +160,7 @@ def survey(
     BATCH_DIMS: tl.constexpr,
     ROW_DIMS: tl.constexpr,
     IS_UNIT: tl.constexpr,
+    OPERAND_IS_UNIT: tl.constexpr,
     WHERE_IS_UNIT: tl.constexpr,
     VECTOR: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -181,7 +183,9 @@ def survey(
         tl.store(partial + place(FIRST, row, part, rows, parts), ties)
         tl.store(partial + place(SECOND, row, part, rows, parts), total(tl.where(is_top, 0.0, power), IS_PRECISE))
         if METHOD == VJP or METHOD == JVP:
-            places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
+            places = operand_offsets(
+                row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, VECTOR
+            )  # fmt: skip
             g = tl.load(operand + places, mask=is_inside & (z > float("-inf")), other=0.0).to(tl.float32)
             if MAP != LOG_SOFTMAX or METHOD == JVP:
                 g = power * g
@@ -291,6 +295,7 @@ def near_sums(
     BATCH_DIMS: tl.constexpr,
     ROW_DIMS: tl.constexpr,
     IS_UNIT: tl.constexpr,
+    OPERAND_IS_UNIT: tl.constexpr,
     WHERE_IS_UNIT: tl.constexpr,
     VECTOR: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -325,7 +330,10 @@ def near_sums(
             else:
                 p, slope = weighed(high, low, v[:, None], a, MAP, IS_PRECISE)
                 if SUMS == PRODUCTS:
-                    places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
+                    places = operand_offsets(
+                        row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT,
+                        VECTOR,
+                    )  # fmt: skip
                     g = tl.load(operand + places, mask=is_inside & (z > float("-inf")), other=0.0).to(tl.float32)
                     first += total(slope * g, IS_PRECISE)
                     second += total(slope, IS_PRECISE)
@@ -405,6 +413,7 @@ def merge(
     BATCH_DIMS: tl.constexpr,
     ROW_DIMS: tl.constexpr,
     IS_UNIT: tl.constexpr,
+    OPERAND_IS_UNIT: tl.constexpr,
     WHERE_IS_UNIT: tl.constexpr,
     VECTOR: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -451,7 +460,7 @@ def merge(
             found, rate = near_sums(
                 x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
                 operand_strides, where_strides, MASS, MAP, IS_NEGATED, IS_PRECISE, TEMPERATURE, HAS_SINK, HAS_WHERE,
-                BATCH_DIMS, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR, WIDTH,
+                BATCH_DIMS, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, WHERE_IS_UNIT, VECTOR, WIDTH,
             )  # fmt: skip
             if HAS_SINK:
                 p, slope = terms(gap, v, a, MAP)
@@ -469,7 +478,7 @@ def merge(
             more, mass = near_sums(
                 x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
                 operand_strides, where_strides, sums, MAP, IS_NEGATED, IS_PRECISE, TEMPERATURE, HAS_SINK, HAS_WHERE,
-                BATCH_DIMS, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR, WIDTH,
+                BATCH_DIMS, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, WHERE_IS_UNIT, VECTOR, WIDTH,
             )  # fmt: skip
             if is_product:
                 if HAS_SINK:
@@ -528,6 +537,7 @@ def write(
     BATCH_DIMS: tl.constexpr,
     ROW_DIMS: tl.constexpr,
     IS_UNIT: tl.constexpr,
+    OPERAND_IS_UNIT: tl.constexpr,
     WHERE_IS_UNIT: tl.constexpr,
     VECTOR: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -560,7 +570,9 @@ def write(
             EMPTY_IS_NAN,
         )  # fmt: skip
     else:
-        places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
+        places = operand_offsets(
+            row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, VECTOR
+        )  # fmt: skip
         g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
         outer = cooled(tl.full([1], sign, tl.float64), warmth, coolness, TEMPERATURE) * factor(v, a, MAP)
         found = multiplied(centred(p, slope, g, more, MAP, METHOD), outer, TEMPERATURE)
@@ -606,6 +618,7 @@ def backward_parts(
     BATCH_DIMS: tl.constexpr,
     ROW_DIMS: tl.constexpr,
     IS_UNIT: tl.constexpr,
+    OPERAND_IS_UNIT: tl.constexpr,
     VECTOR: tl.constexpr,
     WIDTH: tl.constexpr,
 ):
@@ -615,7 +628,9 @@ def backward_parts(
     places = offsets(row, column, sizes, x_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
     p = tl.load(weights + places, mask=is_inside, other=absent).to(tl.float32)
     is_live = p != absent
-    places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, VECTOR)
+    places = operand_offsets(
+        row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, VECTOR
+    )  # fmt: skip
     g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
     slope = slopes_of(p, joined(a_high, a_low), MAP)
     if IS_LAST:

@@ -85,6 +85,27 @@ def offsets(
 
 
 @triton.jit
+def operand_offsets(
+    row,
+    column,
+    sizes,
+    strides,
+    BATCH_DIMS: tl.constexpr,
+    BATCH_IS_UNIT: tl.constexpr,
+    ROW_DIMS: tl.constexpr,
+    IS_UNIT: tl.constexpr,
+    OPERAND_IS_UNIT: tl.constexpr,
+    VECTOR: tl.constexpr,
+):
+    """Where the operand's lie, which may be one number repeated."""
+    if OPERAND_IS_UNIT:
+        places = offsets(row, column, sizes, strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
+    else:
+        places = offsets(row, column, sizes, strides, BATCH_DIMS, False, ROW_DIMS, False, 1)
+    return places
+
+
+@triton.jit
 def inside(row, column, rows, n, VECTOR: tl.constexpr):
     """What of the block is there."""
     if VECTOR > 1:

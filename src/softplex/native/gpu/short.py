@@ -13,6 +13,7 @@ from softplex.native.gpu.rows import (
     gaps,
     multiplied,
     offsets,
+    operand_offsets,
     put,
     scores,
     settled,
@@ -75,6 +76,7 @@ def short_rows(
     BATCH_IS_UNIT: tl.constexpr,
     ROW_DIMS: tl.constexpr,
     IS_UNIT: tl.constexpr,
+    OPERAND_IS_UNIT: tl.constexpr,
     WHERE_IS_UNIT: tl.constexpr,
     VECTOR: tl.constexpr,
     ROWS: tl.constexpr,
@@ -119,7 +121,9 @@ def short_rows(
         p = settled(p, is_live, is_open, is_bad, is_empty, absent, EMPTY_IS_NAN)
         put(result, places, p, is_inside)
     elif METHOD == VJP or METHOD == JVP:
-        from_places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
+        from_places = operand_offsets(
+            row, column, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, VECTOR
+        )  # fmt: skip
         g = tl.load(operand + from_places, mask=is_live & is_inside, other=0.0).to(tl.float32)
         outer = cooled(tl.full([ROWS], sign, tl.float64), warmth, coolness, TEMPERATURE) * factor(v, a, MAP)
         moved = product(p, slope, sink_slope, g, outer, MAP, METHOD, HAS_SINK, TEMPERATURE, IS_PRECISE)
@@ -174,6 +178,7 @@ def backward_rows(
     BATCH_IS_UNIT: tl.constexpr,
     ROW_DIMS: tl.constexpr,
     IS_UNIT: tl.constexpr,
+    OPERAND_IS_UNIT: tl.constexpr,
     VECTOR: tl.constexpr,
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -184,7 +189,9 @@ def backward_rows(
     places = offsets(row, column, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
     p = tl.load(weights + places, mask=is_inside, other=absent).to(tl.float32)
     is_live = p != absent
-    places = offsets(row, column, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
+    places = operand_offsets(
+        row, column, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, VECTOR
+    )  # fmt: skip
     g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
     warmth = warmth_of(temperature, row, row < rows, coolness, TEMPERATURE)
     sign: tl.constexpr = -1.0 if IS_NEGATED else 1.0

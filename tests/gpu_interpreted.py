@@ -139,6 +139,24 @@ def test_wide_rows_agree_with_formulas(map_):
         assert not np.any((wanted > 1e-37) & (found == 0) | (wanted == 0) & (found > 0)), n
 
 
+@pytest.mark.parametrize("longest", [widths.LONGEST, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_too_small_for_its_type_counts_in_sums(dtype, longest, small_parts, gpu):
+    """A confident row's tail is a normal number where none of its terms is; in parts with a top of their own, too."""
+    gpu.setattr(widths, "LONGEST", longest)
+    many, two = torch.full((90,), -90.0), torch.full((90,), -200.0)
+    many[0], two[0], two[40], two[70] = 0.0, 0.0, -77.0, -90.0
+    x, y = torch.stack([many, two]).to(dtype), torch.tensor([0, 0])
+    with sx.kernels("none"):
+        wanted = -sx.log_softmax(x.double())[:, 0]
+    given = x.clone().requires_grad_()
+    loss = sx.cross_entropy(given, y, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, given)
+    found = [-sx.log_softmax(x)[:, 0], sx.cross_entropy(x, y, reduction="none"), -sx.softmax.residual(x, y)[:, 0]]
+    for each in (*found, -gradient[:, 0]):
+        assert ((each.double() - wanted).abs() <= 2 * torch.finfo(dtype).eps * wanted).all(), each
+
+
 @pytest.mark.parametrize("map_", **BY_NAME)
 def test_the_smallest_temperatures(map_):
     """Of which the inverse is infinite: what the formulas call 0 is 0."""

@@ -8,6 +8,9 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+LOWERED: tl.constexpr = tl.constexpr(2.0**-64)
+"""What takes the factor of `raised` away, in float64."""
+
 
 @triton.jit
 def two_sum(a, b):
@@ -32,6 +35,14 @@ def joined(high, low):
 
 
 @triton.jit
+def divided(a, b):
+    """a / b within half an ULP or so, where the GPU's own is off by two; `div_rn` takes registers that rows need."""
+    inverse = 1.0 / b
+    quotient = a * inverse
+    return tl.fma(tl.fma(-quotient, b, a), inverse, quotient)
+
+
+@triton.jit
 def total(a, IS_PRECISE: tl.constexpr):
     """The sum over a row, in float64 where a float32's last digit counts."""
     if IS_PRECISE:
@@ -47,15 +58,27 @@ def exponential(high, low, IS_PRECISE: tl.constexpr):
     # 2^-126.5 = exp(-87.7): below it the power of two that follows is 0.
     near = tl.maximum(high, -87.9)
     if IS_PRECISE:
-        power = precisely(near, low)
+        power = precisely(near, low, 0)
     else:
         power = tl.where(high > -87.9, tl.exp2(near * 1.4426950408889634), 0.0)
     return power
 
 
 @triton.jit
-def precisely(near, low):
-    """The exponential within 0.8 ULP, of -87.9 and more."""
+def raised(high, low, IS_PRECISE: tl.constexpr):
+    """2^64 times the exponential: what is too small for a float32 still counts in a sum. Take it away by LOWERED."""
+    near = tl.maximum(high, -132.3)
+    if IS_PRECISE:
+        power = precisely(near, low, 64)
+    else:
+        root = tl.exp2(near * 0.7213475204444817) * 4294967296.0
+        power = tl.where(high > -132.3, root * root, 0.0)
+    return power
+
+
+@triton.jit
+def precisely(near, low, RAISE: tl.constexpr):
+    """2^RAISE times the exponential within 0.8 ULP, of -87.9 - RAISE ln 2 and more."""
     # Adding 1.5 * 2^23 leaves the nearest integer in the last bits.
     shifted = tl.fma(near, 1.4426950408889634, 12582912.0)
     k = shifted - 12582912.0
@@ -66,7 +89,7 @@ def precisely(near, low):
     q = tl.fma(r, q, 0.16666573286056519)
     q = tl.fma(r, q, 0.5)
     power = 1.0 + tl.fma(r * r, q, r)
-    bits = (shifted.to(tl.int32, bitcast=True) << 23) + 0x3F800000
+    bits = (shifted.to(tl.int32, bitcast=True) << 23) + (0x3F800000 + (RAISE << 23))
     return power * bits.to(tl.float32, bitcast=True)
 
 
@@ -84,7 +107,7 @@ def logarithm(u, lost):
     exponent = (bits - 0x3F3504F3) >> 23
     f = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0
     k = exponent.to(tl.float32)
-    s = f / (2.0 + f)
+    s = divided(f, 2.0 + f)
     z = s * s
     series = tl.fma(z, 0.23332762718200684, 0.28550735116004944)
     series = tl.fma(z, series, 0.4000012278556824)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softplex.native.gpu.arithmetic import exponential, joined, log1p_of_rows, total
+from softplex.native.gpu.arithmetic import LOWERED, exponential, joined, log1p_of_rows, raised, total
 from softplex.native.gpu.maps import (
     ENTMAX,
     ENTMAX15,
@@ -177,23 +177,24 @@ def survey(
     top, is_bad, is_empty = tops(largest, largest, warmth, False, TEMPERATURE)
     high, low = gaps(z, top, warmth, coolness, False, TEMPERATURE, IS_PRECISE)
     if MAP <= LOG_SOFTMAX:
-        power = exponential(high, low, IS_PRECISE)
+        power = raised(high, low, IS_PRECISE)
         is_top = high == 0.0
         ties = tl.sum(is_top.to(tl.int32), 1).to(tl.float64)
         tl.store(partial + place(FIRST, row, part, rows, parts), ties)
-        tl.store(partial + place(SECOND, row, part, rows, parts), total(tl.where(is_top, 0.0, power), IS_PRECISE))
+        rest = total(tl.where(is_top, 0.0, power), IS_PRECISE) * LOWERED
+        tl.store(partial + place(SECOND, row, part, rows, parts), rest)
         if METHOD == VJP or METHOD == JVP:
             places = operand_offsets(
                 row, column, sizes, operand_strides, BATCH_DIMS, False, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, VECTOR
             )  # fmt: skip
             g = tl.load(operand + places, mask=is_inside & (z > float("-inf")), other=0.0).to(tl.float32)
             if MAP != LOG_SOFTMAX or METHOD == JVP:
-                g = power * g
+                g = exponential(high, low, IS_PRECISE) * g
             tl.store(partial + place(THIRD, row, part, rows, parts), total(g, IS_PRECISE))
         elif METHOD == RESIDUAL:
             y = tl.load(classes + row)
             power = tl.where(column[None, :] == y[:, None], 0.0, power)
-            tl.store(partial + place(THIRD, row, part, rows, parts), total(power, IS_PRECISE))
+            tl.store(partial + place(THIRD, row, part, rows, parts), total(power, IS_PRECISE) * LOWERED)
     else:
         v = roughly(high, top, is_bad | is_empty, joined(a_high, a_low), MAP, False)
         tl.store(partial + place(FIRST, row, part, rows, parts), v.to(tl.float64))

@@ -10,7 +10,17 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softplex.native.gpu.arithmetic import exponential, halves, log1p, log1p_of_rows, logarithm, total
+from softplex.native.gpu.arithmetic import (
+    LOWERED,
+    divided,
+    exponential,
+    halves,
+    log1p,
+    log1p_of_rows,
+    logarithm,
+    raised,
+    total,
+)
 
 SOFTMAX: tl.constexpr = tl.constexpr(0)
 LOG_SOFTMAX: tl.constexpr = tl.constexpr(1)
@@ -63,7 +73,7 @@ def deformed(high, low, v, a):
     q = exponential(log1p(w) * (1.0 / a).to(tl.float32), 0.0, True)
     q = tl.where(is_inside, q, 0.0)
     whole, rest = halves(v)
-    return tl.fma(q, whole, q * rest), q / (1.0 + w)
+    return tl.fma(q, whole, q * rest), divided(q, 1.0 + w)
 
 
 @triton.jit
@@ -133,7 +143,7 @@ def tail(high, low, sink_gap, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
     """softmax's sum less one of the leading 1s."""
     is_top = high == 0.0
     ties = tl.sum(is_top.to(tl.int32), 1).to(tl.float64)
-    rest = total(tl.where(is_top, 0.0, exponential(high, low, IS_PRECISE)), IS_PRECISE)
+    rest = total(tl.where(is_top, 0.0, raised(high, low, IS_PRECISE)), IS_PRECISE) * LOWERED
     if HAS_SINK:
         is_sink = sink_gap == 0.0
         ties += is_sink.to(tl.float64)
@@ -207,6 +217,16 @@ def polished(high, low, sink_gap, is_void, v, a, MAP: tl.constexpr, HAS_SINK: tl
         is_done = is_done | (tl.abs(step) <= NEARER * v)
         rounds += 1
     return v
+
+
+@triton.jit
+def others(high, low, p, is_hit, v, MAP: tl.constexpr, IS_PRECISE: tl.constexpr):
+    """The sum of a row's weights but one's."""
+    if MAP == SOFTMAX:
+        found = total(tl.where(is_hit, 0.0, raised(high, low, IS_PRECISE)), IS_PRECISE) * LOWERED / v
+    else:
+        found = total(tl.where(is_hit, 0.0, p), IS_PRECISE)
+    return found
 
 
 # -- losses -----------------------------------------------------------------------------------------------------------

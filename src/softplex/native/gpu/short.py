@@ -6,7 +6,17 @@ import triton
 import triton.language as tl
 
 from softplex.native.gpu.arithmetic import halves, joined, log1p_of_rows, total, two_sum
-from softplex.native.gpu.maps import LOG_SOFTMAX, conjugate, factor, slopes_of, solved, tail, weighed, weighed_alone
+from softplex.native.gpu.maps import (
+    LOG_SOFTMAX,
+    conjugate,
+    factor,
+    others,
+    slopes_of,
+    solved,
+    tail,
+    weighed,
+    weighed_alone,
+)
 from softplex.native.gpu.rows import (
     block_of_rows,
     cooled,
@@ -145,11 +155,11 @@ def short_rows(
             tl.store(figures + row, loss, mask=is_row)
             tl.store(more_figures + row, share, mask=is_row)
         if METHOD == RESIDUAL or METHOD == LOSS_AND_RESIDUAL:
-            others = total(tl.where(is_hit, 0.0, p), IS_PRECISE)
+            rest = others(high, low, p, is_hit, v, MAP, IS_PRECISE)
             if HAS_SINK:
-                others += sink_p
+                rest += sink_p
             residual = settled_residuals(
-                tl.where(is_hit, -others.to(tl.float32)[:, None], p), scale, share, row, is_row, is_class, is_ignored,
+                tl.where(is_hit, -rest.to(tl.float32)[:, None], p), scale, share, row, is_row, is_class, is_ignored,
                 is_live, is_open, is_bad, is_empty, warmth, coolness, sign, HAS_SCALE, TEMPERATURE, EMPTY_IS_NAN,
             )  # fmt: skip
             put(result, places, residual, is_inside)

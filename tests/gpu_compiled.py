@@ -15,6 +15,7 @@ import softplex as sx
 from gpu_compiler import compiling, why_not
 from softplex.backends.torch import backend, gpu, quick, solving
 from softplex.backends.torch.modes import PLAIN, is_transformed
+from softplex.native.gpu import widths
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -108,6 +109,14 @@ def test_every_width_holds_its_rows_in_registers(n):
                 forward_and_back(map_, n, dtype)
             assert_sound(found)
             assert all((kernel.wide_loads() > 0) == (n % 16 == 0) for kernel in found), found
+
+
+def test_the_widest_losses_spill_no_more_than_is_known():
+    """They hold gaps, weights and what both sum to at once."""
+    with compiling((90,)) as found:
+        loss_and_back(sx.softmax, widths.LONGEST, torch.float32)
+    assert found
+    assert all(kernel.stack <= 3.5 * SPILLS for kernel in found), found
 
 
 @pytest.mark.parametrize("n", [1000, 40_000])

@@ -158,6 +158,26 @@ def test_what_is_too_small_for_its_type_counts_in_sums(dtype, longest, small_par
 
 
 @pytest.mark.parametrize("map_", **BY_NAME)
+def test_a_sink_finer_than_the_scores(map_):
+    """A float64 that is the top: what float32 lacks of it is in every gap."""
+    sign = -1.0 if map_ in (sx.softmin, sx.log_softmin) else 1.0
+    x, sink = sign * torch.tensor([[1000.0, 999.5, 998.0]]), sign * (1000.25 + 3e-5)
+    with sx.kernels("none"):
+        wanted = map_(x.double(), sink=sink)
+    torch.testing.assert_close(map_(x, sink=sink).double(), wanted, rtol=1e-6, atol=1e-7)
+
+
+def test_parts_that_hold_the_least_weight_are_read(small_parts):
+    """A part whose top is barely within reach of the row's: 1 - 2^-11 below it, which the others leave to it."""
+    x = torch.full((1, 64), -9.0)
+    x[0, 0], x[0, 40] = 0.0, -1.0 + 2.0**-11
+    with sx.kernels("none"):
+        wanted = sx.sparsemax(x.double())
+    assert (wanted > 0).sum() == 2
+    torch.testing.assert_close(sx.sparsemax(x).double(), wanted, rtol=0.0, atol=1e-7)
+
+
+@pytest.mark.parametrize("map_", **BY_NAME)
 def test_the_smallest_temperatures(map_):
     """Of which the inverse is infinite: what the formulas call 0 is 0."""
     x = torch.tensor([[-torch.inf, -torch.inf, -torch.inf, 5.0], [0.0] * 4])
@@ -339,9 +359,9 @@ def test_the_way_back_in_parts(map_, small_parts):
         x[1, 4], x[2, 7] = -torch.inf, torch.nan
         g = torch.randn(3, 50).to(dtype)
         x.requires_grad_()
-        (found,) = torch.autograd.grad(map_(x), x, g)
+        (found,) = torch.autograd.grad(map_(x, temperature=0.7), x, g)
         with sx.kernels("none"):
-            wanted = map_.vjp(x.detach().double(), g.double())
+            wanted = map_.vjp(x.detach().double(), g.double(), temperature=0.7)
         tolerance = 2e-6 if dtype is torch.float32 else 2e-2
         torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=tolerance, equal_nan=True)
 
@@ -428,6 +448,15 @@ def test_the_gradient_comes_with_the_loss(loss, gpu):
     )
 
 
+def test_all_of_a_gradient_is_multiplied(gpu):
+    """Whole pieces, and what is left of one."""
+    gpu.setattr(widths, "PART", 16)
+    for size in (7, 16, 40):
+        x = torch.ones(size)
+        launch.multiply(x, torch.tensor(3.0))
+        assert x.tolist() == [3.0] * size
+
+
 @pytest.mark.parametrize("weight", [None, 1e-5, 1e5])
 @pytest.mark.parametrize("temperature", [1.0, 1e4])
 def test_scaled_losses_in_float16_go_back(temperature, weight):
@@ -502,6 +531,16 @@ def maxout_results(x, g, t, arguments):
         sx.maxout.vjp(x, g, **arguments),
         sx.maxout.jvp(x, t, **arguments),
     )
+
+
+@pytest.mark.parametrize("longest", [2, 16_384])
+def test_maxout_of_nothing_but_minus_infinity(longest, gpu):
+    """The first wins, as ever."""
+    gpu.setattr(widths, "LONGEST", longest)
+    x, g = torch.tensor([[-torch.inf] * 5, [-torch.inf, 1.0, 2.0, 2.0, -torch.inf]]), torch.tensor([3.0, 4.0])
+    assert sx.maxout(x).tolist() == [-torch.inf, 2.0] and sx.maxout.winner(x).tolist() == [0, 2]
+    assert sx.maxout.vjp(x, g).tolist() == [[3.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 4.0, 0.0, 0.0]]
+    assert sx.maxout.jvp(x, torch.arange(10.0).view(2, 5)).tolist() == [0.0, 7.0]
 
 
 @pytest.mark.parametrize(("longest", "count"), [(64, 4), (16_384, 15)])

@@ -88,7 +88,7 @@ def test_checks_run_on_the_formulas_too(bench, tmp_path):
     for dtype in (torch.float32, torch.bfloat16):
         for n in (1, 7, 300):
             bench.checked(record, n, dtype, "cpu")
-    assert len(record.found["checks"]) == 2 * 3 * 7
+    assert len(record.found["checks"]) == 2 * 3 * (7 + 5)
     assert all(each["is good"] for each in record.found["checks"])
 
 
@@ -100,6 +100,41 @@ def test_contenders_have_what_they_are_asked_for(bench):
     assert bench.function_of(case, "entmax") is None
     for name, task in bench.FORWARD.items():
         assert bench.function_of(bench.Case(task, "float32", 64), "softplex")(x).shape == x.shape, name
+
+
+def test_a_peer_that_fails_is_a_row_and_no_more(bench, tmp_path, monkeypatch):
+    """The others are timed, each on scores of its own."""
+
+    def function_of(case, contender):
+        def spoiling(x):
+            assert float(x.abs().max()) > 0, "what another has written"
+            return x.zero_()
+
+        def failing(x):
+            raise RuntimeError("no such kernel")
+
+        return {"torch": failing, "softplex": spoiling, "quack": spoiling}.get(contender)
+
+    monkeypatch.setattr(bench, "function_of", function_of)
+    monkeypatch.setattr(bench, "median_time", lambda call: call() is not None)
+    monkeypatch.setattr(bench, "scores_of", lambda case, device: torch.randn(2, case.n))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    record = bench.Record(tmp_path / "gpu.json")
+    bench.timed(record, bench.Case(bench.FORWARD["softmax"], "float32", 64), 1.0)
+    found = json.loads(record.path.read_text())
+    assert [row["contender"] for row in found["times"]] == ["softplex", "quack"]
+    assert [(row["contender"], row["error"]) for row in found["failed"]] == [("torch", "RuntimeError: no such kernel")]
+    assert not bench.what_is_bad(found)
+
+
+def test_what_makes_the_run_fail(bench, tmp_path):
+    record = bench.Record(None)
+    bench.add_layout(record, bench.imported("softplex:softmax"), "dim", 0.5)
+    assert not bench.what_is_bad(record.found)
+    bench.add_layout(record, bench.imported("softplex:softmax"), "dim", 5.0)
+    record.add("failed", contender="softplex")
+    record.add("checks", **{"is good": False})
+    assert len(bench.what_is_bad(record.found)) == 3
 
 
 def test_without_a_gpu_it_says_so(bench, capsys, monkeypatch):

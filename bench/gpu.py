@@ -361,7 +361,8 @@ def checked(record: Record, n: int, dtype: torch.dtype, device: str = "cuda") ->
         row |= {"value": worst(p, wanted, size), "vjp": worst(dx, moved, terms), "back": worst(back, moved, terms)}
         row["same bits twice"] = torch.equal(p.view(torch.uint8), map_(x).view(torch.uint8))
         row["same bits alone"] = torch.equal(p[1:2].view(torch.uint8), map_(x[1:2]).view(torch.uint8))
-        is_near = row["value"] < 4 and row["vjp"] < 8 and row["back"] < 8
+        # In 16 bit the way back starts from weights that are rounded, some of them to 0.
+        is_near = row["value"] < 4 and row["vjp"] < 8 and row["back"] < (8 if dtype == torch.float32 else 64)
         row["is good"] = bool(is_near and row["same bits twice"] and row["same bits alone"])
         record.add("checks", **row)
         if not is_log:
@@ -380,10 +381,10 @@ def checked_loss(record: Record, map_: Any, x: torch.Tensor, named: dict[str, An
 
     loss = sx.cross_entropy if map_ is sx.softmax else map_.loss
     y = torch.arange(len(x), device=x.device) % x.shape[1]
-    g = torch.tensor(3.0, device=x.device)
-    value, back = loss(x, y), taken_back(lambda x: loss(x, y), x, g.to(x.dtype))
+    sign = -1.0 if map_ is sx.softmin else 1.0  # residuals are those of the scores that the map sees
+    value, back = loss(x, y), taken_back(lambda x: loss(x, y), x, torch.full_like(x[0, 0], 3.0))
     with sx.kernels("none"):
-        wanted, moved = loss(x.double(), y), taken_back(lambda x: loss(x, y), x.double(), g.double())
+        wanted, moved = loss(x.double(), y), map_.residual(x.double(), y) * (sign * 3.0 / len(x))
     spread = (x.double().amax(1) - x.double().amin(1)).mean() + wanted
     row = {"map": f"loss of {map_.name}", **named, "value": worst(value, wanted, spread)}
     row["back"] = worst(back, moved, moved.abs().amax(1, keepdim=True).expand_as(moved))

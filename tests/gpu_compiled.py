@@ -130,6 +130,15 @@ def test_a_cotangent_that_is_one_number_leaves_the_loads_of_the_weights_wide(n):
     assert all(kernel.wide_loads() > 0 for kernel in readers), found
 
 
+def test_neither_widths_nor_batches_are_compiled_for():
+    """Of one block's width and one alignment; a single row has no stride."""
+    with compiling((90,)) as found:
+        for n in (520, 600, 712, 1000):
+            for batch in (2, 16, 17):
+                sx.softmax(torch.zeros(batch, n))
+    assert len(found) == 1
+
+
 def test_strided_rows_and_other_axes():
     with compiling((90,)) as found:
         sx.sparsemax(torch.zeros(200, 64), dim=0)

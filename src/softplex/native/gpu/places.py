@@ -34,9 +34,9 @@ class Places(NamedTuple):
 
     @property
     def sizes(self) -> tuple[int, int, int]:
-        """What the number of a row and of a column are divided by."""
-        inner = self.batch[-2:] if len(self.batch) == BATCH_AXES else (self.batch[-1], 1)
-        return inner[0], inner[1], self.row[-1]
+        """What the number of a row and of a column are divided by; 0 where none is: Triton compiles for numbers."""
+        outer, inner = {1: (0, 0), 2: (self.batch[-1], 0)}.get(len(self.batch), self.batch[-2:])
+        return outer, inner, self.row[-1] if len(self.row) == ROW_AXES else 0
 
 
 def places_of(tensors: Sequence[Tensor], axes: tuple[int, ...]) -> Places | None:

@@ -44,6 +44,7 @@ LOSS: tl.constexpr = tl.constexpr(4)
 LOSS_AND_RESIDUAL: tl.constexpr = tl.constexpr(5)
 SUPPORT_SIZE: tl.constexpr = tl.constexpr(6)
 
+# What tuples hold Triton specialises all the same, on 1 and on multiples of 16: up to three variants of a stride.
 NUMBERS = ("n", "rows", "sizes", "x_strides", "operand_strides", "where_strides", "result_strides", "ignored")
 
 

@@ -23,6 +23,8 @@ constexpr Index PIECE = 1 << 15;
 // Rows from here on are shared by the threads block by block.
 constexpr Index HUGE_ROW = 1 << 18;
 constexpr Index SCRATCH = 1 << 20;
+// Arrays beyond it do not stay in the cache of one processor, and have to be asked for in time.
+constexpr Index AT_HAND = 1 << 20;
 constexpr double NOT_A_NUMBER = __builtin_nan("");
 
 INLINE double number_of(const Call& call, const Parameter& parameter, Index row) {
@@ -73,7 +75,7 @@ struct Plan {
     bool is_apart;  // weights are kept apart from the scores
     bool is_backward;  // x holds the weights, or their logarithms
     bool is_log;
-    Index at_once = 1;  // how many
+    Index at_once = 1;  // rows that those two take
     Index group = 1;   // rows that are brought in together
     Index groups = 1;  // per piece
     Index pieces = 1;
@@ -88,10 +90,11 @@ struct Plan {
         result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
         is_backward = call.method == Method::backward;
         const Index arrays = is_backward ? 3 : 2;
-        const bool is_beyond_cache = arrays * rows * n * static_cast<Index>(sizeof(T)) > cache_size();
+        const Index size = arrays * rows * n * static_cast<Index>(sizeof(T));
+        const bool is_beyond_cache = size > cache_size();
         is_worth_streaming = is_beyond_cache && !call.is_result_new;
         streams = result_packed && is_worth_streaming;
-        comes_from_afar = x_packed && arrays * rows * n * static_cast<Index>(sizeof(T)) > (1 << 20);
+        comes_from_afar = x_packed && size > AT_HAND;
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
         is_log = call.map == Map::log_softmax;
         widens = is_widened && sizeof(T) == 4 && !is_backward && (is_tempered || call.has_sink);

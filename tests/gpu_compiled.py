@@ -130,6 +130,57 @@ def test_a_cotangent_that_is_one_number_leaves_the_loads_of_the_weights_wide(n):
     assert all(kernel.wide_loads() > 0 for kernel in readers), found
 
 
+def alike(dtype):
+    """Tensors and their axes, in each group of which the entries of a row lie alike."""
+    wide, padded = torch.zeros(41, 1001, dtype=dtype), torch.zeros(41, 1003, dtype=dtype)[:, 2:1002]
+    deep, middle = torch.zeros(1000, 64, dtype=dtype), torch.zeros(7, 1000, 6, dtype=dtype)
+    yield [(wide, 1), (wide[1:], 1), (wide[3], 0), (wide[::2], 1), (wide[:1], 1)]
+    yield [(padded, 1), (padded[4], 0), (padded[5], 0), (padded.contiguous(), 1), (padded.contiguous()[2], 0)]
+    yield [(deep, 0), (deep[:, 3], 0), (deep[:, ::2], 0), (deep[:, :33], 0), (deep.view(1000, 2, 32), 0)]
+    yield [(middle, 1), (middle[0], 0), (middle[0, :, 0], 0), (middle[::2, :, 1:3], 1)]
+
+
+def asked(map_, x, axis):
+    """Calls on the rows of a tensor; weights lie as new memory does, so that only plain rows go back alike."""
+    one, zero = torch.ones([1] * x.ndim, dtype=torch.bool), torch.zeros([1] * x.ndim, dtype=x.dtype)
+    yield [lambda where=where: map_(x, axis, where=where) for where in (None, one, one.expand(x.shape).clone())]
+    cotangents = zero.expand(x.shape), torch.zeros_like(x)
+    yield [lambda g=g: map_.vjp(x, g, axis) for g in cotangents]
+    if x.stride(axis) == 1:
+        yield [lambda g=g: map_(x.clone().requires_grad_(), axis).backward(g) for g in cotangents]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("map_", [sx.softmax, sx.sparsemax], ids=lambda each: each.name)
+def test_sums_are_taken_in_an_order_that_is_the_row_s(map_, dtype):
+    """Whatever the batch is, and wherever in memory it begins; masks and cotangents do not change it."""
+    for group in alike(dtype):
+        orders = {}
+        for x, axis in group:
+            for kind, calls in enumerate(asked(map_, x, axis)):
+                for call in calls:
+                    with compiling((90,)) as found:
+                        call()
+                    assert found[-1].sums()
+                    orders.setdefault(kind, set()).add(tuple(found[-1].sums()))
+        assert all(len(each) == 1 for each in orders.values()), [(x.shape, x.stride()) for x, _ in group]
+
+
+def test_what_goes_back_is_loaded_sixteen_bytes_at_once():
+    """Weights and cotangents, gradients and what they are multiplied with."""
+    for dtype, n in ((torch.float32, 1000), (torch.bfloat16, 1000), (torch.float32, 40_000)):
+        with compiling((90,)) as found:
+            sx.softmax(rows(n, dtype).requires_grad_()).backward(rows(n, dtype))
+            loss_and_back(sx.softmax, n, dtype)
+        for kernel in found:
+            entries = 16 // dtype.itemsize
+            if kernel.name.startswith("backward") or kernel.name == "multiply":
+                held = widths.PART if n > widths.LONGEST or kernel.name == "multiply" else 1024
+                streams = 1 if kernel.name == "multiply" else 2
+                threads = 32 * (8 if held == widths.PART else 1)
+                assert kernel.wide_loads() == streams * held // (threads * entries), kernel.name
+
+
 def test_neither_widths_nor_batches_are_compiled_for():
     """Of one block's width and one alignment; a single row has no stride."""
     with compiling((90,)) as found:

@@ -32,6 +32,7 @@ class Compiled:
     capability: int
     registers: int
     stack: int
+    layouts: str
     assembly: str
 
     def wide_loads(self):
@@ -39,6 +40,12 @@ class Compiled:
         return len(re.findall(r"ld\.global[^;]*\.v4\.b32", self.assembly)) + len(
             re.findall(r"ld\.global[^;]*\.v2\.b64", self.assembly)
         )
+
+    def sums(self):
+        """In which layouts it reduces rows: numbers are added in their order."""
+        named = dict(re.findall(r"^(#\w+) = (#ttg\.\w+<.*>)$", self.layouts, re.M))
+        reduced = re.findall(r'"tt\.reduce".*?\}\) : \((.*?)\) ->', self.layouts, re.S)
+        return [re.sub(r"#\w+", lambda found: named.get(found[0], found[0]), one) for one in reduced]
 
 
 def compiled(kernel, target, arguments, options):
@@ -49,7 +56,7 @@ def compiled(kernel, target, arguments, options):
     source = triton.compiler.ASTSource(kernel, *packed[1:])
     made = triton.compile(source, target=target, options=packed[0].__dict__)
     registers, stack = resources(made.asm["cubin"])
-    return Compiled(kernel.__name__, target.arch, registers, stack, made.asm["ptx"])
+    return Compiled(kernel.__name__, target.arch, registers, stack, made.asm["ttgir"], made.asm["ptx"])
 
 
 def binder(kernel, backend):

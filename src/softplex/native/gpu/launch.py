@@ -17,6 +17,7 @@ from torch import Tensor
 
 from softplex.core.call import Asked, Call
 from softplex.native.gpu import long, maps, maxout, short, widths
+from softplex.native.gpu.compiled import PLAIN, SCATTERED, SIDE_BY_SIDE, Lay, Task
 from softplex.native.gpu.places import Places, places_of
 from softplex.native.gpu.widths import Block, block_for
 from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, kernel_of
@@ -92,9 +93,11 @@ def losses_and_gradient(call: Call, asked: Asked, operands: Sequence[Tensor], sc
 def multiply(x: Tensor, factor: Tensor) -> None:
     """A dense tensor of this library's own times a number on its device, in place; nothing moves where that is 1."""
     size = x.numel()
+    vector = 16 // x.element_size()
+    options = {"VECTOR": vector if size % vector == 0 else 1, "WIDTH": widths.PART}
     with on_device(x):
         short.multiply[(-(-size // widths.PART),)](
-            x, factor.to(torch.float32).resolve_neg(), size, WIDTH=widths.PART, num_warps=8, enable_fp_fusion=False
+            x, factor.to(torch.float32).resolve_neg(), size, **options, num_warps=8, enable_fp_fusion=False
         )
 
 
@@ -124,6 +127,23 @@ class Work(NamedTuple):
             class_weights=None if targets.weight is None or len(operands) < 2 else dense(operands[1]),
             scale=operands[-1] if has_scale else None,
             ignored=NO_CLASS if targets.ignore_index is None else targets.ignore_index,
+        )
+
+    def task(self, temperature: int, is_lenient: bool = False) -> Task:
+        """What kernels are compiled for."""
+        call = self.call
+        return Task(
+            map=self.solver.number,
+            method=self.method,
+            is_negated=self.solver.is_negated,
+            is_precise=call.dtype not in SIXTEEN_BIT,
+            temperature=temperature,
+            has_sink=call.sink is not None,
+            has_where=call.where is not None and not is_lenient,
+            has_weights=self.class_weights is not None,
+            has_scale=self.scale is not None,
+            empty_is_nan=math.isnan(call.empty_value),
+            is_lenient=is_lenient,
         )
 
 
@@ -166,11 +186,7 @@ def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
         "coolness": heat.coolness,
         "a_high": high,
         "a_low": low,
-        "MAP": solver.number,
-        "IS_NEGATED": solver.is_negated,
-        "IS_PRECISE": p.dtype is torch.float32,
-        "TEMPERATURE": heat.kind,
-        "OPERAND_IS_UNIT": lying.is_operand_unit,
+        "TASK": Task(solver.number, VJP, solver.is_negated, p.dtype is torch.float32, heat.kind),
     }
     tensors = [lying.tensors[name] for name in ("x", "operand", "result")]
     with on_device(p):
@@ -243,12 +259,7 @@ class Lying(NamedTuple):
 
     tensors: dict[str, Tensor]
     places: Places
-    is_unit: bool
-    """Whether neighbours in a row are neighbours in memory, in all of them but the mask and the operand."""
-    is_batch_unit: bool
-    """Whether instead neighbouring rows are, in blocks that end where the axis does."""
-    is_operand_unit: bool
-    """Whether they are in the operand, too; not where it is expanded."""
+    lie: int
 
     @classmethod
     def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
@@ -261,31 +272,21 @@ class Lying(NamedTuple):
             tensors = {name: one.permute(order).contiguous().permute(back) for name, one in tensors.items()}
             places = places_of(list(tensors.values()), call.axes)
             assert places is not None
-        steps = dict(zip(tensors, places.strides, strict=True))
-        own = [step for name, step in steps.items() if name not in ("where", "operand")]
-        is_unit = len(places.row) == 1 and (places.n == 1 or all(step[3] == 1 for step in own))
-        is_whole = len(places.batch) == 1 or places.batch[-1] % block_for(places.n, "side by side").rows == 0
-        is_batch_unit = not is_unit and is_whole and all(step[2] == 1 for step in own)
-        step = steps.get("operand", NOWHERE)
-        is_operand_unit = (is_unit and (places.n == 1 or step[3] == 1)) or (is_batch_unit and step[2] == 1)
-        return cls(tensors, places, is_unit, is_batch_unit, is_operand_unit)
+        return cls(tensors, places, lie_of(places))
 
     def strides(self, name: str) -> tuple[int, ...]:
         """Those of one tensor."""
         names = list(self.tensors)
         return self.places.strides[names.index(name)] if name in names else NOWHERE
 
-    @property
-    def block(self) -> Block:
-        """What a program takes."""
-        if self.is_batch_unit:
-            return block_for(self.places.n, "side by side")
-        return block_for(self.places.n, "plain" if self.is_unit else "scattered")
+    def is_unit(self, name: str) -> bool:
+        """Whether neighbours in a row are neighbours in the memory of a tensor, too."""
+        return self.lie == PLAIN and (self.places.n == 1 or self.strides(name)[3] == 1)
 
     @property
     def grid(self) -> tuple[int]:
         """How many programs."""
-        return (-(-self.places.rows // self.block.rows),)
+        return (-(-self.places.rows // block_for(self.places.n, self.lie).rows),)
 
     @property
     def parts(self) -> int:
@@ -294,34 +295,50 @@ class Lying(NamedTuple):
 
     @property
     def vector(self) -> int:
-        """How many entries are loaded at once: those of 16 bytes, where all rows begin and end with so many."""
-        if not self.is_unit:
-            return 1
+        """How many neighbours make 16 bytes, where rows are so long; of nothing else, for sums follow it."""
         vector = 16 // self.tensors["x"].element_size()
-        held = [self.strides(name) for name in self.tensors if name != "operand" or self.is_operand_unit]
-        starts = [step for strides in held for step in strides[:3]]
-        return vector if all(number % vector == 0 for number in (self.places.n, *starts)) else 1
+        return vector if self.lie == PLAIN and self.places.n % vector == 0 else 1
+
+    def is_aligned(self, vector: int) -> bool:
+        """Whether all rows whose entries are neighbours begin where so many can be loaded at once."""
+        for name, tensor in self.tensors.items():
+            starts = [tensor.data_ptr() // tensor.element_size(), *self.strides(name)[:3]]
+            if self.is_unit(name) and any(start % vector for start in starts):
+                return False
+        return True
+
+    def options(self) -> dict[str, Any]:
+        """What a kernel of whole rows is compiled for."""
+        return self.options_of(block_for(self.places.n, self.lie))
 
     def part_options(self) -> dict[str, Any]:
         """What a kernel of parts is compiled for."""
-        options = self.options()
-        del options["ROWS"], options["BATCH_IS_UNIT"]
-        return {**options, "WIDTH": widths.PART, "num_warps": block_for(widths.PART).warps}
+        return self.options_of(Block(1, widths.PART, block_for(widths.PART).warps))
 
-    def options(self) -> dict[str, Any]:
+    def options_of(self, block: Block) -> dict[str, Any]:
         """What a kernel is compiled for."""
-        block = self.block
-        return {
-            "BATCH_DIMS": len(self.places.batch),
-            "BATCH_IS_UNIT": self.is_batch_unit,
-            "ROW_DIMS": len(self.places.row),
-            "IS_UNIT": self.is_unit,
-            "VECTOR": self.vector,
-            "ROWS": block.rows,
-            "WIDTH": block.width,
-            "num_warps": block.warps,
-            "enable_fp_fusion": False,
-        }
+        vector = self.vector
+        lay = Lay(
+            batch_dims=len(self.places.batch),
+            row_dims=len(self.places.row),
+            lie=self.lie,
+            vector=vector,
+            is_aligned=vector > 1 and self.is_aligned(vector),
+            operand_is_unit=self.is_unit("operand"),
+            result_is_unit=self.is_unit("result"),
+            where_is_unit=self.is_unit("where"),
+            rows=block.rows,
+            width=block.width,
+        )
+        return {"LAY": lay, "num_warps": block.warps, "enable_fp_fusion": False}
+
+
+def lie_of(places: Places) -> int:
+    """How the scores of a row lie: nothing of the batch or of other tensors, for a row has its bits alone."""
+    step = places.strides[0][2 + len(places.row)]
+    if len(places.row) == 1 and (places.n == 1 or step == 1):
+        return PLAIN
+    return SIDE_BY_SIDE if abs(step) >= widths.APART else SCATTERED
 
 
 def launch_long(
@@ -350,23 +367,10 @@ def launch_long(
         "coolness": heat.coolness,
         "a_high": high,
         "a_low": low,
-        "MAP": solver.number,
-        "METHOD": work.method,
-        "IS_NEGATED": solver.is_negated,
-        "IS_PRECISE": call.dtype not in SIXTEEN_BIT,
-        "TEMPERATURE": heat.kind,
-        "HAS_WHERE": where is not None,
-        "OPERAND_IS_UNIT": lying.is_operand_unit,
-        "WHERE_IS_UNIT": lying.strides("where")[3] == 1 and len(lying.places.row) == 1,
+        "TASK": work.task(heat.kind),
         **lying.part_options(),
     }
-    later = {
-        "class_weights": work.class_weights,
-        "ignored": work.ignored,
-        "HAS_SINK": call.sink is not None,
-        "HAS_WEIGHTS": work.class_weights is not None,
-        "EMPTY_IS_NAN": math.isnan(call.empty_value),
-    }
+    later = {"class_weights": work.class_weights, "ignored": work.ignored}
     sink = None if call.sink is None else row_numbers(call, call.sink, torch.float64)
     scale = None if work.scale is None else row_numbers(call, work.scale, torch.float64)
     two = [*figures, None, None][:2]
@@ -382,7 +386,6 @@ def launch_long(
                 state,
                 scale=scale,
                 result_strides=lying.strides("result"),
-                HAS_SCALE=scale is not None,
                 **everywhere,
                 **later,
             )
@@ -428,19 +431,7 @@ def launch_short(
             high,
             low,
             work.ignored,
-            MAP=solver.number,
-            METHOD=work.method,
-            IS_NEGATED=solver.is_negated,
-            IS_PRECISE=call.dtype not in SIXTEEN_BIT,
-            TEMPERATURE=heat.kind,
-            HAS_SINK=sink is not None,
-            HAS_WHERE=where is not None,
-            HAS_WEIGHTS=work.class_weights is not None,
-            HAS_SCALE=work.scale is not None,
-            EMPTY_IS_NAN=math.isnan(call.empty_value),
-            IS_LENIENT=is_lenient,
-            OPERAND_IS_UNIT=lying.is_operand_unit,
-            WHERE_IS_UNIT=lying.strides("where")[3] == 1 and len(lying.places.row) == 1,
+            TASK=work.task(heat.kind, is_lenient),
             **lying.options(),
         )
     return lying.tensors.get("result")

@@ -38,19 +38,19 @@ NEARER: tl.constexpr = tl.constexpr(2.0**-32)
 
 
 @triton.jit
-def weighed(high, low, v, a, MAP: tl.constexpr, IS_PRECISE: tl.constexpr):
+def weighed(high, low, v, a, TASK: tl.constexpr):
     """The weights, and the slopes 1 / omega'' up to `factor`; v has size 1 along the row."""
-    if MAP == SOFTMAX or MAP == LOG_SOFTMAX:
-        power = exponential(high, low, IS_PRECISE)
+    if TASK.map == SOFTMAX or TASK.map == LOG_SOFTMAX:
+        power = exponential(high, low, TASK.is_precise)
         scale, rest = halves(1.0 / v)
         p = tl.fma(power, scale, power * rest)
         slope = p
-    elif MAP == SPARSEMAX:
+    elif TASK.map == SPARSEMAX:
         whole, rest = halves(v)
         p = (high + whole) + (low + rest)
         p = tl.where(p > 0.0, p, 0.0)
         slope = (p > 0.0).to(tl.float32)
-    elif MAP == ENTMAX15:
+    elif TASK.map == ENTMAX15:
         whole, rest = halves(v)
         half = 0.5 * high
         root = half + whole
@@ -77,15 +77,15 @@ def deformed(high, low, v, a):
 
 
 @triton.jit
-def slopes_of(p, a, MAP: tl.constexpr):
+def slopes_of(p, a, TASK: tl.constexpr):
     """1 / omega'' of weights, or of their logarithms, that are known; 0 where nothing is weighed."""
-    if MAP == SOFTMAX:
+    if TASK.map == SOFTMAX:
         slope = p
-    elif MAP == LOG_SOFTMAX:
+    elif TASK.map == LOG_SOFTMAX:
         slope = exponential(p, 0.0 * p, True)
-    elif MAP == SPARSEMAX:
+    elif TASK.map == SPARSEMAX:
         slope = (p > 0.0).to(tl.float32)
-    elif MAP == ENTMAX15:
+    elif TASK.map == ENTMAX15:
         slope = tl.sqrt_rn(tl.where(p > 0.0, p, 0.0))
     else:
         logs = logarithm(tl.where(p > 0.0, p, 1.0), 0.0)
@@ -94,9 +94,9 @@ def slopes_of(p, a, MAP: tl.constexpr):
 
 
 @triton.jit
-def factor(v, a, MAP: tl.constexpr):
+def factor(v, a, TASK: tl.constexpr):
     """What the slopes of `weighed` are to be multiplied with."""
-    if MAP == ENTMAX:
+    if TASK.map == ENTMAX:
         found = tl.exp((1.0 - a) * tl.log(v))
     else:
         found = tl.full(v.shape, 1.0, tl.float64)
@@ -104,17 +104,17 @@ def factor(v, a, MAP: tl.constexpr):
 
 
 @triton.jit
-def weighed_alone(gap, v, a, MAP: tl.constexpr):
+def weighed_alone(gap, v, a, TASK: tl.constexpr):
     """The weight and the slope of one more competitor a row, in float64."""
-    if MAP == SOFTMAX or MAP == LOG_SOFTMAX:
+    if TASK.map == SOFTMAX or TASK.map == LOG_SOFTMAX:
         p = tl.exp(gap) / v
         slope = p
-    elif MAP == ENTMAX:
+    elif TASK.map == ENTMAX:
         p, slope = deformed(gap.to(tl.float32), tl.zeros(gap.shape, tl.float32), v, a)
         p, slope = p.to(tl.float64), slope.to(tl.float64)
     else:
-        p, rate = terms(gap, v, a, MAP)
-        slope = rate if MAP == SPARSEMAX else 0.5 * rate
+        p, rate = terms(gap, v, a, TASK)
+        slope = rate if TASK.map == SPARSEMAX else 0.5 * rate
     return p, slope
 
 
@@ -122,29 +122,29 @@ def weighed_alone(gap, v, a, MAP: tl.constexpr):
 
 
 @triton.jit
-def solved(high, low, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
+def solved(high, low, sink_gap, is_void, a, TASK: tl.constexpr):
     """The number v of each row."""
-    if MAP == SOFTMAX:
-        v = total(exponential(high, low, IS_PRECISE), IS_PRECISE)
-        if HAS_SINK:
+    if TASK.map == SOFTMAX:
+        v = total(exponential(high, low, TASK.is_precise), TASK.is_precise)
+        if TASK.has_sink:
             v += tl.exp(sink_gap)
         v = tl.where(v > 0.0, v, 1.0)
-    elif MAP == LOG_SOFTMAX:
-        v = 1.0 + tail(high, low, sink_gap, HAS_SINK, IS_PRECISE)
+    elif TASK.map == LOG_SOFTMAX:
+        v = 1.0 + tail(high, low, sink_gap, TASK)
     else:
-        v = roughly(high, sink_gap, is_void, a, MAP, HAS_SINK).to(tl.float64)
-        if IS_PRECISE:
-            v = polished(high, low, sink_gap, is_void, v, a, MAP, HAS_SINK)
+        v = roughly(high, sink_gap, is_void, a, TASK.has_sink, TASK).to(tl.float64)
+        if TASK.is_precise:
+            v = polished(high, low, sink_gap, is_void, v, a, TASK)
     return v
 
 
 @triton.jit
-def tail(high, low, sink_gap, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
+def tail(high, low, sink_gap, TASK: tl.constexpr):
     """softmax's sum less one of the leading 1s."""
     is_top = high == 0.0
     ties = tl.sum(is_top.to(tl.int32), 1).to(tl.float64)
-    rest = total(tl.where(is_top, 0.0, raised(high, low, IS_PRECISE)), IS_PRECISE) * LOWERED
-    if HAS_SINK:
+    rest = total(tl.where(is_top, 0.0, raised(high, low, TASK.is_precise)), TASK.is_precise) * LOWERED
+    if TASK.has_sink:
         is_sink = sink_gap == 0.0
         ties += is_sink.to(tl.float64)
         rest += tl.where(is_sink, 0.0, tl.exp(sink_gap))
@@ -152,12 +152,12 @@ def tail(high, low, sink_gap, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr):
 
 
 @triton.jit
-def terms(gap, v, a, MAP: tl.constexpr):
+def terms(gap, v, a, TASK: tl.constexpr):
     """Weights and their rates in v."""
-    if MAP == SPARSEMAX:
+    if TASK.map == SPARSEMAX:
         p = gap + v
         p, rate = tl.where(p > 0.0, p, 0.0), (p > 0.0).to(p.dtype)
-    elif MAP == ENTMAX15:
+    elif TASK.map == ENTMAX15:
         root = gap + 2.0 * v
         root = 0.5 * tl.where(root > 0.0, root, 0.0)
         p, rate = root * root, 2.0 * root
@@ -168,26 +168,26 @@ def terms(gap, v, a, MAP: tl.constexpr):
 
 
 @triton.jit
-def precise_terms(high, low, v, a, MAP: tl.constexpr):
+def precise_terms(high, low, v, a, TASK: tl.constexpr):
     """The same of gaps in two float32, as float64 where that is no dearer than what it takes to be as precise."""
-    if MAP == ENTMAX:
+    if TASK.map == ENTMAX:
         p, rate = deformed(high, low, v, a)
     else:
-        p, rate = terms(high.to(tl.float64) + low.to(tl.float64), v, a, MAP)
+        p, rate = terms(high.to(tl.float64) + low.to(tl.float64), v, a, TASK)
     return p, rate
 
 
 @triton.jit
-def roughly(high, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
+def roughly(high, sink_gap, is_void, a, HAS_SINK: tl.constexpr, TASK: tl.constexpr):
     """v by Newton's method in float32: the sum is convex in v, and too large at v = 1, where the top alone weighs 1."""
     v = tl.full(is_void.shape, 1.0, tl.float32)
     is_done = is_void
     rounds = 0
     while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (rounds < ROUNDS):
-        p, rate = terms(high, v[:, None], a, MAP)
+        p, rate = terms(high, v[:, None], a, TASK)
         mass, slope = tl.sum(p, 1), tl.sum(rate, 1)
         if HAS_SINK:
-            p, rate = terms(sink_gap.to(tl.float32), v, a, MAP)
+            p, rate = terms(sink_gap.to(tl.float32), v, a, TASK)
             mass, slope = mass + p.to(tl.float32), slope + rate.to(tl.float32)
         step = (mass - 1.0) / tl.where(slope > 0.0, slope, 1.0)
         # A row that is done does not move: its bits are not to depend on its neighbours.
@@ -198,19 +198,19 @@ def roughly(high, sink_gap, is_void, a, MAP: tl.constexpr, HAS_SINK: tl.constexp
 
 
 @triton.jit
-def polished(high, low, sink_gap, is_void, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr):
+def polished(high, low, sink_gap, is_void, v, a, TASK: tl.constexpr):
     """v by Newton's method with float64 sums, from a good start."""
     is_done = is_void
     rounds = 0
     # entmax's terms are float32: two rounds reach what they can tell.
-    most: tl.constexpr = 2 if MAP == ENTMAX else ROUNDS
+    most: tl.constexpr = 2 if TASK.map == ENTMAX else ROUNDS
     while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (rounds < most):
         # 0, but only when v is known: the compiler is not to keep all gaps in float64 throughout the loop.
         nothing = (0.0 * v.to(tl.float32))[:, None]
-        p, rate = precise_terms(high + nothing, low + nothing, v[:, None], a, MAP)
+        p, rate = precise_terms(high + nothing, low + nothing, v[:, None], a, TASK)
         mass, slope = total(p, True), total(rate, True)
-        if HAS_SINK:
-            p, rate = terms(sink_gap, v, a, MAP)
+        if TASK.has_sink:
+            p, rate = terms(sink_gap, v, a, TASK)
             mass, slope = mass + p, slope + rate
         step = (mass - 1.0) / tl.where(slope > 0.0, slope, 1.0)
         v = tl.where(is_done, v, v - step)
@@ -220,12 +220,12 @@ def polished(high, low, sink_gap, is_void, v, a, MAP: tl.constexpr, HAS_SINK: tl
 
 
 @triton.jit
-def others(high, low, p, is_hit, v, MAP: tl.constexpr, IS_PRECISE: tl.constexpr):
+def others(high, low, p, is_hit, v, TASK: tl.constexpr):
     """The sum of a row's weights but one's."""
-    if MAP == SOFTMAX:
-        found = total(tl.where(is_hit, 0.0, raised(high, low, IS_PRECISE)), IS_PRECISE) * LOWERED / v
+    if TASK.map == SOFTMAX:
+        found = total(tl.where(is_hit, 0.0, raised(high, low, TASK.is_precise)), TASK.is_precise) * LOWERED / v
     else:
-        found = total(tl.where(is_hit, 0.0, p), IS_PRECISE)
+        found = total(tl.where(is_hit, 0.0, p), TASK.is_precise)
     return found
 
 
@@ -233,49 +233,45 @@ def others(high, low, p, is_hit, v, MAP: tl.constexpr, IS_PRECISE: tl.constexpr)
 
 
 @triton.jit
-def conjugate(
-    high, low, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr
-):
+def conjugate(high, low, p, sink_gap, sink_p, v, a, TASK: tl.constexpr):
     """Omega* of the gaps: log1p of the tail, or what omega makes of them."""
-    if MAP == SOFTMAX:
-        found = log1p_of_rows(tail(high, low, sink_gap, HAS_SINK, IS_PRECISE))
+    if TASK.map == SOFTMAX:
+        found = log1p_of_rows(tail(high, low, sink_gap, TASK))
     else:
-        found = convex_conjugate(high, p, sink_gap, sink_p, v, a, MAP, HAS_SINK, IS_PRECISE)
+        found = convex_conjugate(high, p, sink_gap, sink_p, v, a, TASK)
     return found
 
 
 @triton.jit
-def convex_conjugate(
-    high, p, sink_gap, sink_p, v, a, MAP: tl.constexpr, HAS_SINK: tl.constexpr, IS_PRECISE: tl.constexpr
-):
+def convex_conjugate(high, p, sink_gap, sink_p, v, a, TASK: tl.constexpr):
     """The sum of `own_conjugate` over all competitors."""
-    found = total(own_conjugate(high, p, v, a, MAP), IS_PRECISE)
-    if HAS_SINK:
-        found += sink_conjugate(sink_gap, sink_p, v, a, MAP)
+    found = total(own_conjugate(high, p, v, a, TASK), TASK.is_precise)
+    if TASK.has_sink:
+        found += sink_conjugate(sink_gap, sink_p, v, a, TASK)
     return found / (a + 1.0)
 
 
 @triton.jit
-def own_conjugate(high, p, v, a, MAP: tl.constexpr):
+def own_conjugate(high, p, v, a, TASK: tl.constexpr):
     """(a + 1) times an entry's part in Omega*: p (a gap - k)."""
-    k, steepness = omega_constant(v, a, MAP)
+    k, steepness = omega_constant(v, a, TASK)
     gap = steepness.to(tl.float32)[:, None] * tl.where(p > 0.0, high, 0.0)
     return tl.where(p > 0.0, p * (gap - k.to(tl.float32)[:, None]), 0.0)
 
 
 @triton.jit
-def sink_conjugate(gap, p, v, a, MAP: tl.constexpr):
+def sink_conjugate(gap, p, v, a, TASK: tl.constexpr):
     """The same of the sink, in float64."""
-    k, steepness = omega_constant(v, a, MAP)
+    k, steepness = omega_constant(v, a, TASK)
     return tl.where(p > 0.0, p * (steepness * tl.where(p > 0.0, gap, 0.0) - k), 0.0)
 
 
 @triton.jit
-def omega_constant(v, a, MAP: tl.constexpr):
+def omega_constant(v, a, TASK: tl.constexpr):
     """k = (w^a - 1) / a of the top's weight w, with which omega(p) = p (k + gap) / (a + 1); and a for each row."""
-    if MAP == ENTMAX15:
+    if TASK.map == ENTMAX15:
         k = 2.0 * (v - 1.0)
-    elif MAP == SPARSEMAX:
+    elif TASK.map == SPARSEMAX:
         k = v - 1.0
     else:
         y = a * tl.log(v)

@@ -1,7 +1,7 @@
-"""The template of a row on the GPU: where its entries lie, its scores and gaps, and how results are settled and stored.
+"""The template of a row on the GPU: where its entries lie, its scores and gaps, how results are settled and stored.
 
-A program holds a block of rows and columns, (ROWS, WIDTH). Mask, sink, temperature, sign, NaN and empty rows are dealt
-with here, so that no map knows of them. Offsets are 64 bits wide wherever they can grow.
+A program holds a block of LAY.rows by LAY.width. Mask, sink, temperature, sign, NaN and empty rows are
+dealt with here, so that no map knows of them. Offsets are 64 bits wide wherever they can grow.
 """
 
 from __future__ import annotations
@@ -9,48 +9,30 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from softplex.native.gpu import compiled
 from softplex.native.gpu.arithmetic import halves, two_sum
 
 NO_TEMPERATURE: tl.constexpr = tl.constexpr(0)
 NARROW_TEMPERATURE: tl.constexpr = tl.constexpr(1)
 WIDE_TEMPERATURE: tl.constexpr = tl.constexpr(2)
 
+PLAIN: tl.constexpr = tl.constexpr(compiled.PLAIN)
+SIDE_BY_SIDE: tl.constexpr = tl.constexpr(compiled.SIDE_BY_SIDE)
+
 
 # -- where entries lie ------------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def starts(row, sizes, strides, DIMS: tl.constexpr, IS_UNIT: tl.constexpr, VECTOR: tl.constexpr):
-    """The offset of each row, whose number falls into up to three batch axes; a multiple of VECTOR."""
-    if IS_UNIT:
-        # Rows of a block are neighbours on the innermost axis, which ends where a block does.
-        first = tl.program_id(0).to(tl.int64) * row.shape[0]
-        start = outer_start(first, sizes, strides, DIMS) + tl.arange(0, row.shape[0])
-        if DIMS == 1:
-            start += first
-        else:
-            start += first % sizes[DIMS - 2]
-    else:
-        start = outer_start(row, sizes, strides, DIMS)
-        if DIMS == 1:
-            start += row * strides[2]
-        else:
-            start += (row % sizes[DIMS - 2]) * strides[2]
-    if VECTOR > 1:
-        start = (start // VECTOR) * VECTOR
-    return start[:, None]
-
-
-@triton.jit
-def outer_start(row, sizes, strides, DIMS: tl.constexpr):
-    """The offset of a row but for the innermost axis."""
+def starts(row, sizes, strides, DIMS: tl.constexpr):
+    """The offset of each row, whose number falls into up to three batch axes."""
     if DIMS == 1:
-        start = row * 0
+        start = row * strides[2]
     elif DIMS == 2:
-        start = (row // sizes[0]) * strides[0]
+        start = (row // sizes[0]) * strides[0] + (row % sizes[0]) * strides[2]
     else:
         outer = row // sizes[1]
-        start = (outer // sizes[0]) * strides[0] + (outer % sizes[0]) * strides[1]
+        start = (outer // sizes[0]) * strides[0] + (outer % sizes[0]) * strides[1] + (row % sizes[1]) * strides[2]
     return start
 
 
@@ -64,104 +46,92 @@ def steps(column, size, strides, DIMS: tl.constexpr, IS_UNIT: tl.constexpr):
     else:
         wide = column.to(tl.int64)
         place = (wide // size) * strides[3] + (wide % size) * strides[4]
-    return place[None, :]
+    return place
 
 
 @triton.jit
-def offsets(
-    row,
-    column,
-    sizes,
-    strides,
-    BATCH_DIMS: tl.constexpr,
-    BATCH_IS_UNIT: tl.constexpr,
-    ROW_DIMS: tl.constexpr,
-    IS_UNIT: tl.constexpr,
-    VECTOR: tl.constexpr,
-):
-    """Where the entries of a block lie."""
-    start = starts(row, sizes, strides, BATCH_DIMS, BATCH_IS_UNIT, VECTOR)
-    return start + steps(column, sizes[2], strides, ROW_DIMS, IS_UNIT)
+def pointers(x, row, column, sizes, strides, IS_UNIT: tl.constexpr, LAY: tl.constexpr):
+    """Where the entries of a block lie, with what Triton is to choose the block's layout by.
+
+    That is claimed, not true of all tensors: sums follow the layout, and are not to depend on how the batch lies. No
+    more than an entry is loaded at once for it, unless `inside` is asked for whole vectors, too.
+    """
+    start = starts(row, sizes, strides, LAY.batch_dims)
+    places = start[:, None] + steps(column, sizes[2], strides, LAY.row_dims, IS_UNIT)[None, :]
+    rows: tl.constexpr = LAY.rows if LAY.lie == SIDE_BY_SIDE else 1
+    vector: tl.constexpr = LAY.vector
+    size: tl.constexpr = vector * (x.dtype.element_ty.primitive_bitwidth // 8)
+    return tl.multiple_of(tl.max_contiguous(x + places, (rows, vector)), (size, size))
 
 
 @triton.jit
-def operand_offsets(
-    row,
-    column,
-    sizes,
-    strides,
-    BATCH_DIMS: tl.constexpr,
-    BATCH_IS_UNIT: tl.constexpr,
-    ROW_DIMS: tl.constexpr,
-    IS_UNIT: tl.constexpr,
-    OPERAND_IS_UNIT: tl.constexpr,
-    VECTOR: tl.constexpr,
-):
-    """Where the operand's lie, which may be one number repeated."""
-    if OPERAND_IS_UNIT:
-        places = offsets(row, column, sizes, strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
-    else:
-        places = offsets(row, column, sizes, strides, BATCH_DIMS, False, ROW_DIMS, False, 1)
-    return places
-
-
-@triton.jit
-def inside(row, column, rows, n, VECTOR: tl.constexpr):
-    """What of the block is there."""
-    if VECTOR > 1:
-        n = (n // VECTOR) * VECTOR
+def inside(row, column, rows, n, IS_UNIT: tl.constexpr, LAY: tl.constexpr):
+    """What of the block is there; said in whole vectors where they may be loaded at once."""
+    if IS_UNIT and LAY.is_aligned:
+        n = (n // LAY.vector) * LAY.vector
     return (row < rows)[:, None] & (column < n)[None, :]
 
 
 @triton.jit
-def block_of_rows(rows, n, VECTOR: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """A program's rows, its columns, and what of the block is there."""
-    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    column = tl.arange(0, WIDTH)
-    return row, column, inside(row, column, rows, n, VECTOR)
+def entries(
+    x, row, column, rows, n, sizes, strides, OTHER: tl.constexpr, IS_UNIT: tl.constexpr, LAY: tl.constexpr
+):  # fmt: skip
+    """The entries of a block, `OTHER` outside."""
+    is_inside = inside(row, column, rows, n, IS_UNIT, LAY)
+    return tl.load(pointers(x, row, column, sizes, strides, IS_UNIT, LAY), mask=is_inside, other=OTHER)
 
 
 @triton.jit
-def part_of_row(rows, n, parts, VECTOR: tl.constexpr, WIDTH: tl.constexpr):
+def operands(operand, is_live, row, column, rows, n, sizes, strides, LAY: tl.constexpr):
+    """The tangents or cotangents of a block, 0 where dead, whatever stands there."""
+    g = entries(operand, row, column, rows, n, sizes, strides, 0.0, LAY.operand_is_unit, LAY)
+    return tl.where(is_live, g.to(tl.float32), 0.0)
+
+
+@triton.jit
+def put(result, row, column, rows, n, sizes, strides, values, LAY: tl.constexpr):
+    """Store in the result's dtype, rounded to nearest."""
+    places = pointers(result, row, column, sizes, strides, LAY.result_is_unit, LAY)
+    is_inside = inside(row, column, rows, n, LAY.result_is_unit, LAY)
+    tl.store(places, values.to(result.dtype.element_ty), mask=is_inside)
+
+
+@triton.jit
+def block_of_rows(LAY: tl.constexpr):
+    """A program's rows and its columns."""
+    row = tl.program_id(0).to(tl.int64) * LAY.rows + tl.arange(0, LAY.rows)
+    return row, tl.arange(0, LAY.width)
+
+
+@triton.jit
+def part_of_row(parts, LAY: tl.constexpr):
     """The same of one part of one row, and the part's number."""
     program = tl.program_id(0).to(tl.int64)
     row, part = program // parts + tl.arange(0, 1), program % parts
-    column = part * WIDTH + tl.arange(0, WIDTH)
-    return row, column, inside(row, column, rows, n, VECTOR), part
+    return row, part * LAY.width + tl.arange(0, LAY.width), part
 
 
 # -- scores -----------------------------------------------------------------------------------------------------------
 
 
 @triton.jit
-def scores(
-    x,
-    where,
-    row,
-    column,
-    is_inside,
-    sizes,
-    x_strides,
-    where_strides,
-    IS_NEGATED: tl.constexpr,
-    HAS_WHERE: tl.constexpr,
-    BATCH_DIMS: tl.constexpr,
-    BATCH_IS_UNIT: tl.constexpr,
-    ROW_DIMS: tl.constexpr,
-    IS_UNIT: tl.constexpr,
-    WHERE_IS_UNIT: tl.constexpr,
-    VECTOR: tl.constexpr,
-):
-    """The signed scores, -inf where masked and outside, +inf for NaN; and which entries are unmasked."""
-    places = offsets(row, column, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
-    z = tl.load(x + places, mask=is_inside, other=0.0).to(tl.float32)
-    if IS_NEGATED:
+def signed(z, TASK: tl.constexpr):
+    """Scores with the map's sign, NaN as +inf."""
+    if TASK.is_negated:
         z = -z
-    z = tl.where(z == z, z, float("inf"))
-    is_open = is_inside
-    if HAS_WHERE:
-        places = offsets(row, column, sizes, where_strides, BATCH_DIMS, False, ROW_DIMS, WHERE_IS_UNIT, VECTOR)
-        is_open = is_inside & (tl.load(where + places, mask=is_inside, other=0) != 0)
+    return tl.where(z == z, z, float("inf"))
+
+
+@triton.jit
+def scores(
+    x, where, row, column, rows, n, sizes, x_strides, where_strides, TASK: tl.constexpr, LAY: tl.constexpr
+):  # fmt: skip
+    """The signed scores, -inf where masked and outside, +inf for NaN; and which entries are unmasked."""
+    is_unit: tl.constexpr = LAY.lie == PLAIN
+    z = signed(entries(x, row, column, rows, n, sizes, x_strides, 0.0, is_unit, LAY).to(tl.float32), TASK)
+    is_open = inside(row, column, rows, n, is_unit, LAY)
+    if TASK.has_where:
+        is_open = is_open & (entries(where, row, column, rows, n, sizes, where_strides, 0, LAY.where_is_unit, LAY) != 0)
     return tl.where(is_open, z, float("-inf")), is_open
 
 
@@ -172,9 +142,9 @@ def number_of(values, row, is_row, DEFAULT: tl.constexpr):
 
 
 @triton.jit
-def warmth_of(temperature, row, is_row, coolness, TEMPERATURE: tl.constexpr):
+def warmth_of(temperature, row, is_row, coolness, TASK: tl.constexpr):
     """The temperature of each row where it has one of its own."""
-    if TEMPERATURE == WIDE_TEMPERATURE:
+    if TASK.temperature == WIDE_TEMPERATURE:
         warmth = number_of(temperature, row, is_row, 1.0)
     else:
         warmth = coolness
@@ -182,36 +152,33 @@ def warmth_of(temperature, row, is_row, coolness, TEMPERATURE: tl.constexpr):
 
 
 @triton.jit
-def sink_of(sink, row, is_row, IS_NEGATED: tl.constexpr, HAS_SINK: tl.constexpr):
+def sink_of(sink, row, is_row, TASK: tl.constexpr):
     """The signed score of the sink, +inf for NaN; 0 if there is none."""
-    if HAS_SINK:
-        s = number_of(sink, row, is_row, 0.0)
-        if IS_NEGATED:
-            s = -s
-        s = tl.where(s == s, s, float("inf"))
+    if TASK.has_sink:
+        s = signed(number_of(sink, row, is_row, 0.0), TASK)
     else:
         s = tl.zeros(row.shape, tl.float64)
     return s
 
 
 @triton.jit
-def tops(largest, sink, warmth, HAS_SINK: tl.constexpr, TEMPERATURE: tl.constexpr):
+def tops(largest, sink, warmth, HAS_SINK: tl.constexpr, TASK: tl.constexpr):
     """The top of each row in float64, 0 for those that are bad or empty, and which are."""
     top = largest.to(tl.float64)
     if HAS_SINK:
         top = tl.where(sink > top, sink, top)
     is_bad = top == float("inf")
     is_empty = top == float("-inf")
-    if TEMPERATURE == WIDE_TEMPERATURE:
+    if TASK.temperature == WIDE_TEMPERATURE:
         is_bad = is_bad | ((warmth > 0.0) & (warmth < float("inf")) == 0)
         is_empty = is_empty & (is_bad == 0)
     return tl.where(is_bad | is_empty, 0.0, top), is_bad, is_empty
 
 
 @triton.jit
-def gaps(z, top, warmth, coolness, HAS_SINK: tl.constexpr, TEMPERATURE: tl.constexpr, IS_PRECISE: tl.constexpr):
+def gaps(z, top, warmth, coolness, HAS_SINK: tl.constexpr, TASK: tl.constexpr):
     """(z - top) / temperature, and what float32 took from it; -inf and 0 where dead."""
-    if TEMPERATURE == WIDE_TEMPERATURE:
+    if TASK.temperature == WIDE_TEMPERATURE:
         # Of a temperature so small that its inverse is infinite, 0 times that.
         gap = z.to(tl.float64) - top[:, None]
         gap = tl.where(gap == 0.0, 0.0, gap * (1.0 / warmth)[:, None])
@@ -221,31 +188,31 @@ def gaps(z, top, warmth, coolness, HAS_SINK: tl.constexpr, TEMPERATURE: tl.const
         high, low = two_sum(z, -high_top)
         if HAS_SINK:
             low = low - low_top
-        if TEMPERATURE == NARROW_TEMPERATURE:
+        if TASK.temperature == NARROW_TEMPERATURE:
             high = high * coolness
     # The error of an infinite difference is no number, that of a large one does not matter, nor do those of 16 bits.
-    low = tl.where(high > -1024.0, low, 0.0) if IS_PRECISE else tl.zeros(z.shape, tl.float32)
+    low = tl.where(high > -1024.0, low, 0.0) if TASK.is_precise else tl.zeros(z.shape, tl.float32)
     return high, low
 
 
 @triton.jit
-def sink_gaps(sink, top, warmth, coolness, TEMPERATURE: tl.constexpr):
+def sink_gaps(sink, top, warmth, coolness, TASK: tl.constexpr):
     """The sink's gap in float64."""
     gap = sink - top
-    if TEMPERATURE == WIDE_TEMPERATURE:
+    if TASK.temperature == WIDE_TEMPERATURE:
         gap = tl.where(gap == 0.0, 0.0, gap / warmth)
-    elif TEMPERATURE == NARROW_TEMPERATURE:
+    elif TASK.temperature == NARROW_TEMPERATURE:
         gap = gap * coolness
     return gap
 
 
 @triton.jit
-def cooled(values, warmth, coolness, TEMPERATURE: tl.constexpr):
+def cooled(values, warmth, coolness, TASK: tl.constexpr):
     """float64 numbers over the temperature; its inverse stays finite, so that 0 times the result is 0."""
-    if TEMPERATURE == WIDE_TEMPERATURE:
+    if TASK.temperature == WIDE_TEMPERATURE:
         # Far beyond what brings the smallest float32 to infinity, whatever cotangents and weights it meets.
         values = values * tl.minimum(1.0 / warmth, 1e200)
-    elif TEMPERATURE == NARROW_TEMPERATURE:
+    elif TASK.temperature == NARROW_TEMPERATURE:
         values = values * coolness
     return values
 
@@ -254,13 +221,13 @@ def cooled(values, warmth, coolness, TEMPERATURE: tl.constexpr):
 
 
 @triton.jit
-def targets(classes, class_weights, row, is_row, n, ignored, HAS_WEIGHTS: tl.constexpr):
+def targets(classes, class_weights, row, is_row, n, ignored, TASK: tl.constexpr):
     """A row's class, or 0; its share in a mean, 0 where ignored; whether it is a class, and whether it is ignored."""
     y = tl.load(classes + row, mask=is_row, other=0)
     is_ignored = y == ignored
     is_class = (y >= 0) & (y < n)
     y = tl.where(is_class, y, 0)
-    if HAS_WEIGHTS:
+    if TASK.has_weights:
         share = tl.load(class_weights + y, mask=is_row & is_class, other=0.0).to(tl.float64)
     else:
         share = tl.full(row.shape, 1.0, tl.float64)
@@ -268,9 +235,9 @@ def targets(classes, class_weights, row, is_row, n, ignored, HAS_WEIGHTS: tl.con
 
 
 @triton.jit
-def settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, EMPTY_IS_NAN: tl.constexpr):
+def settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, TASK: tl.constexpr):
     """The losses times their shares: at least 0, NaN where the class is none, and nothing of what does not count."""
-    loss = settled_rows(tl.where(loss > 0.0, loss, 0.0), is_bad, is_empty, 0.0, EMPTY_IS_NAN)
+    loss = settled_rows(tl.where(loss > 0.0, loss, 0.0), is_bad, is_empty, 0.0, TASK)
     loss = tl.where(share == 0.0, 0.0, loss) * share
     return tl.where(is_class | is_ignored, loss, float("nan"))
 
@@ -290,19 +257,17 @@ def settled_residuals(
     is_empty,
     warmth,
     coolness,
-    SIGN: tl.constexpr,
-    HAS_SCALE: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    EMPTY_IS_NAN: tl.constexpr,
+    TASK: tl.constexpr,
 ):
     """p - y, or with a scale the gradient of the loss times that; 0 where it does not count, whatever the row holds."""
-    if HAS_SCALE:
+    if TASK.has_scale:
         times = number_of(scale, row, is_row, 0.0)
         is_silent = (times == 0.0) | is_ignored
-        residual = multiplied(residual, cooled(times * share * SIGN, warmth, coolness, TEMPERATURE), TEMPERATURE)
-    residual = settled(residual, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
+        outer = cooled(times * share * signs(share, TASK), warmth, coolness, TASK)
+        residual = multiplied(residual, outer, TASK)
+    residual = settled(residual, is_live, is_open, is_bad, is_empty, 0.0, TASK)
     residual = tl.where((is_class | is_ignored)[:, None], residual, float("nan"))
-    if HAS_SCALE:
+    if TASK.has_scale:
         residual = tl.where(is_silent[:, None], 0.0, residual)
     return residual
 
@@ -311,32 +276,32 @@ def settled_residuals(
 
 
 @triton.jit
-def settled(values, is_live, is_open, is_bad, is_empty, ABSENT: tl.constexpr, EMPTY_IS_NAN: tl.constexpr):
+def signs(like, TASK: tl.constexpr):
+    """What the derivative by the scores is that by the signed ones times, one float64 a row."""
+    return tl.full(like.shape, -1.0 if TASK.is_negated else 1.0, tl.float64)
+
+
+@triton.jit
+def settled(values, is_live, is_open, is_bad, is_empty, ABSENT: tl.constexpr, TASK: tl.constexpr):
     """What each entry gets: `ABSENT` where dead, NaN in bad rows but where masked, in empty rows what was asked for."""
     values = tl.where(is_live, values, ABSENT)
-    if EMPTY_IS_NAN:
+    if TASK.empty_is_nan:
         values = tl.where(is_empty[:, None], float("nan"), values)
     return tl.where(is_bad[:, None] & is_open, float("nan"), values)
 
 
 @triton.jit
-def settled_rows(values, is_bad, is_empty, EMPTY: tl.constexpr, EMPTY_IS_NAN: tl.constexpr):
+def settled_rows(values, is_bad, is_empty, EMPTY: tl.constexpr, TASK: tl.constexpr):
     """One number a row: NaN for bad rows, `EMPTY` or NaN for empty ones."""
-    values = tl.where(is_empty, float("nan") if EMPTY_IS_NAN else EMPTY, values)
+    values = tl.where(is_empty, float("nan") if TASK.empty_is_nan else EMPTY, values)
     return tl.where(is_bad, float("nan"), values)
 
 
 @triton.jit
-def multiplied(values, times, TEMPERATURE: tl.constexpr):
+def multiplied(values, times, TASK: tl.constexpr):
     """Entries times one float64 a row, which under any temperature may be beyond float32."""
-    if TEMPERATURE == WIDE_TEMPERATURE:
+    if TASK.temperature == WIDE_TEMPERATURE:
         found = (values.to(tl.float64) * times[:, None]).to(tl.float32)
     else:
         found = values * times.to(tl.float32)[:, None]
     return found
-
-
-@triton.jit
-def put(result, places, values, mask):
-    """Store in the result's dtype, rounded to nearest."""
-    tl.store(result + places, values.to(result.dtype.element_ty), mask=mask)

@@ -18,17 +18,19 @@ from softplex.native.gpu.maps import (
     weighed_alone,
 )
 from softplex.native.gpu.rows import (
+    PLAIN,
     block_of_rows,
     cooled,
+    entries,
     gaps,
     multiplied,
-    offsets,
-    operand_offsets,
+    operands,
     put,
     scores,
     settled,
     settled_losses,
     settled_residuals,
+    signs,
     sink_gaps,
     sink_of,
     targets,
@@ -72,98 +74,72 @@ def short_rows(
     a_high,
     a_low,
     ignored,
-    MAP: tl.constexpr,
-    METHOD: tl.constexpr,
-    IS_NEGATED: tl.constexpr,
-    IS_PRECISE: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    HAS_SINK: tl.constexpr,
-    HAS_WHERE: tl.constexpr,
-    HAS_WEIGHTS: tl.constexpr,
-    HAS_SCALE: tl.constexpr,
-    EMPTY_IS_NAN: tl.constexpr,
-    IS_LENIENT: tl.constexpr,
-    BATCH_DIMS: tl.constexpr,
-    BATCH_IS_UNIT: tl.constexpr,
-    ROW_DIMS: tl.constexpr,
-    IS_UNIT: tl.constexpr,
-    OPERAND_IS_UNIT: tl.constexpr,
-    WHERE_IS_UNIT: tl.constexpr,
-    VECTOR: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
+    TASK: tl.constexpr,
+    LAY: tl.constexpr,
 ):
     """Everything that is asked of a block of rows. `figures` take one number a row, `scale` multiplies residuals."""
-    row, column, is_inside = block_of_rows(rows, n, VECTOR, ROWS, WIDTH)
+    row, column = block_of_rows(LAY)
     is_row = row < rows
-    z, is_open = scores(
-        x, where, row, column, is_inside, sizes, x_strides, where_strides, IS_NEGATED, HAS_WHERE, BATCH_DIMS,
-        BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, WHERE_IS_UNIT, VECTOR,
-    )  # fmt: skip
-    warmth = warmth_of(temperature, row, is_row, coolness, TEMPERATURE)
-    s = sink_of(sink, row, is_row, IS_NEGATED, HAS_SINK)
-    top, is_bad, is_empty = tops(tl.max(z, 1), s, warmth, HAS_SINK, TEMPERATURE)
+    z, is_open = scores(x, where, row, column, rows, n, sizes, x_strides, where_strides, TASK, LAY)
+    warmth = warmth_of(temperature, row, is_row, coolness, TASK)
+    s = sink_of(sink, row, is_row, TASK)
+    top, is_bad, is_empty = tops(tl.max(z, 1), s, warmth, TASK.has_sink, TASK)
     is_void = is_bad | is_empty
-    if IS_LENIENT:
+    if TASK.is_lenient:
         # As the formulas do: somebody else settles bad rows, of which all scores are taken as 0.
-        z = tl.where(is_bad[:, None] & is_inside, 0.0, z)
+        z = tl.where(is_bad[:, None] & (column < n)[None, :], 0.0, z)
         s = tl.where(is_bad, 0.0, s)
         is_void = is_empty
     is_live = z > float("-inf")
-    high, low = gaps(z, top, warmth, coolness, HAS_SINK, TEMPERATURE, IS_PRECISE)
-    gap = sink_gaps(s, top, warmth, coolness, TEMPERATURE)
+    high, low = gaps(z, top, warmth, coolness, TASK.has_sink, TASK)
+    gap = sink_gaps(s, top, warmth, coolness, TASK)
     a = joined(a_high, a_low)
-    v = solved(high, low, gap, is_void, a, MAP, HAS_SINK, IS_PRECISE)
-    p, slope = weighed(high, low, v[:, None], a, MAP, IS_PRECISE)
-    sink_p, sink_slope = weighed_alone(gap, v, a, MAP)
-    places = offsets(row, column, sizes, result_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
-    sign: tl.constexpr = -1.0 if IS_NEGATED else 1.0
+    v = solved(high, low, gap, is_void, a, TASK)
+    p, slope = weighed(high, low, v[:, None], a, TASK)
+    sink_p, sink_slope = weighed_alone(gap, v, a, TASK)
 
-    if METHOD == VALUE:
-        absent: tl.constexpr = float("-inf") if MAP == LOG_SOFTMAX else 0.0
-        if MAP == LOG_SOFTMAX:
-            depth = log1p_of_rows(tail(high, low, gap, HAS_SINK, IS_PRECISE))
+    if TASK.method == VALUE:
+        absent: tl.constexpr = float("-inf") if TASK.map == LOG_SOFTMAX else 0.0
+        if TASK.map == LOG_SOFTMAX:
+            depth = log1p_of_rows(tail(high, low, gap, TASK))
             p = less(high, low, depth)
             sink_p = gap - depth
-        if IS_LENIENT:
-            is_bad = tl.zeros([ROWS], tl.int1)
-            if HAS_SINK:
+        if TASK.is_lenient:
+            is_bad = tl.zeros(row.shape, tl.int1)
+            if TASK.has_sink:
                 tl.store(figures + row, sink_p, mask=is_row)
-        p = settled(p, is_live, is_open, is_bad, is_empty, absent, EMPTY_IS_NAN)
-        put(result, places, p, is_inside)
-    elif METHOD == VJP or METHOD == JVP:
-        from_places = operand_offsets(
-            row, column, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, VECTOR
-        )  # fmt: skip
-        g = tl.load(operand + from_places, mask=is_live & is_inside, other=0.0).to(tl.float32)
-        outer = cooled(tl.full([ROWS], sign, tl.float64), warmth, coolness, TEMPERATURE) * factor(v, a, MAP)
-        moved = product(p, slope, sink_slope, g, outer, MAP, METHOD, HAS_SINK, TEMPERATURE, IS_PRECISE)
-        moved = settled(moved, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN)
-        put(result, places, moved, is_inside)
-    elif METHOD == SUPPORT_SIZE:
-        p = settled(p, is_live, is_open, is_bad, is_empty, 0.0, EMPTY_IS_NAN).to(x.dtype.element_ty)
-        count = tl.sum(((p != 0.0) & is_inside).to(tl.int64), 1)
+        p = settled(p, is_live, is_open, is_bad, is_empty, absent, TASK)
+        put(result, row, column, rows, n, sizes, result_strides, p, LAY)
+    elif TASK.method == VJP or TASK.method == JVP:
+        g = operands(operand, is_live, row, column, rows, n, sizes, operand_strides, LAY)
+        outer = cooled(signs(v, TASK), warmth, coolness, TASK) * factor(v, a, TASK)
+        moved = product(p, slope, sink_slope, g, outer, TASK.method, TASK.has_sink, TASK)
+        moved = settled(moved, is_live, is_open, is_bad, is_empty, 0.0, TASK)
+        put(result, row, column, rows, n, sizes, result_strides, moved, LAY)
+    elif TASK.method == SUPPORT_SIZE:
+        p = settled(p, is_live, is_open, is_bad, is_empty, 0.0, TASK).to(x.dtype.element_ty)
+        count = tl.sum(((p != 0.0) & (column < n)[None, :]).to(tl.int64), 1)
         tl.store(figures + row, count, mask=is_row)
     else:
-        y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, HAS_WEIGHTS)
+        y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, TASK)
         is_hit = column[None, :] == y[:, None]
-        if METHOD == LOSS or METHOD == LOSS_AND_RESIDUAL:
+        if TASK.method == LOSS or TASK.method == LOSS_AND_RESIDUAL:
             own = tl.sum(tl.where(is_hit & is_live, high, 0.0), 1).to(tl.float64)
             own += tl.sum(tl.where(is_hit & is_live, low, 0.0), 1).to(tl.float64)
             own = tl.where(tl.max((is_hit & is_live).to(tl.int32), 1) > 0, own, float("-inf"))
-            loss = conjugate(high, low, p, gap, sink_p, v, a, MAP, HAS_SINK, IS_PRECISE) - own
-            loss = settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, EMPTY_IS_NAN)
+            loss = conjugate(high, low, p, gap, sink_p, v, a, TASK) - own
+            loss = settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, TASK)
             tl.store(figures + row, loss, mask=is_row)
             tl.store(more_figures + row, share, mask=is_row)
-        if METHOD == RESIDUAL or METHOD == LOSS_AND_RESIDUAL:
-            rest = others(high, low, p, is_hit, v, MAP, IS_PRECISE)
-            if HAS_SINK:
+        if TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL:
+            rest = others(high, low, p, is_hit, v, TASK)
+            if TASK.has_sink:
                 rest += sink_p
             residual = settled_residuals(
                 tl.where(is_hit, -rest.to(tl.float32)[:, None], p), scale, share, row, is_row, is_class, is_ignored,
-                is_live, is_open, is_bad, is_empty, warmth, coolness, sign, HAS_SCALE, TEMPERATURE, EMPTY_IS_NAN,
+                is_live, is_open, is_bad, is_empty, warmth, coolness, TASK,
             )  # fmt: skip
-            put(result, places, residual, is_inside)
+            put(result, row, column, rows, n, sizes, result_strides, residual, LAY)
 
 
 @triton.jit(do_not_specialize=NUMBERS)
@@ -181,47 +157,34 @@ def backward_rows(
     coolness,
     a_high,
     a_low,
-    MAP: tl.constexpr,
-    IS_NEGATED: tl.constexpr,
-    IS_PRECISE: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    BATCH_DIMS: tl.constexpr,
-    BATCH_IS_UNIT: tl.constexpr,
-    ROW_DIMS: tl.constexpr,
-    IS_UNIT: tl.constexpr,
-    OPERAND_IS_UNIT: tl.constexpr,
-    VECTOR: tl.constexpr,
-    ROWS: tl.constexpr,
-    WIDTH: tl.constexpr,
+    TASK: tl.constexpr,
+    LAY: tl.constexpr,
 ):
     """The cotangents of the scores from the weights, which tell all: bad rows are NaN, what is dead is absent."""
-    row, column, is_inside = block_of_rows(rows, n, VECTOR, ROWS, WIDTH)
-    absent: tl.constexpr = float("-inf") if MAP == LOG_SOFTMAX else 0.0
-    places = offsets(row, column, sizes, x_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
-    p = tl.load(weights + places, mask=is_inside, other=absent).to(tl.float32)
+    row, column = block_of_rows(LAY)
+    absent: tl.constexpr = float("-inf") if TASK.map == LOG_SOFTMAX else 0.0
+    is_unit: tl.constexpr = LAY.lie == PLAIN
+    p = entries(weights, row, column, rows, n, sizes, x_strides, absent, is_unit, LAY).to(tl.float32)
     is_live = p != absent
-    places = operand_offsets(
-        row, column, sizes, operand_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, OPERAND_IS_UNIT, VECTOR
-    )  # fmt: skip
-    g = tl.load(operand + places, mask=is_live & is_inside, other=0.0).to(tl.float32)
-    warmth = warmth_of(temperature, row, row < rows, coolness, TEMPERATURE)
-    sign: tl.constexpr = -1.0 if IS_NEGATED else 1.0
-    outer = cooled(tl.full([ROWS], sign, tl.float64), warmth, coolness, TEMPERATURE)
-    slope = slopes_of(p, joined(a_high, a_low), MAP)
-    moved = product(slope, slope, outer, g, outer, MAP, VJP, False, TEMPERATURE, IS_PRECISE)
+    g = operands(operand, is_live, row, column, rows, n, sizes, operand_strides, LAY)
+    warmth = warmth_of(temperature, row, row < rows, coolness, TASK)
+    slope = slopes_of(p, joined(a_high, a_low), TASK)
+    nothing = tl.zeros(row.shape, tl.float64)
+    outer = cooled(signs(nothing, TASK), warmth, coolness, TASK)
+    moved = product(slope, slope, nothing, g, outer, VJP, False, TASK)
     moved = tl.where(p == p, tl.where(is_live, moved, 0.0), float("nan"))
-    places = offsets(row, column, sizes, result_strides, BATCH_DIMS, BATCH_IS_UNIT, ROW_DIMS, IS_UNIT, VECTOR)
-    put(result, places, moved, is_inside)
+    put(result, row, column, rows, n, sizes, result_strides, moved, LAY)
 
 
 @triton.jit(do_not_specialize=("size",))
-def multiply(x, factor, size, WIDTH: tl.constexpr):
-    """A tensor's memory times a number, which is 1 more often than not."""
+def multiply(x, factor, size, VECTOR: tl.constexpr, WIDTH: tl.constexpr):
+    """A tensor's memory times a number, which is 1 more often than not; its size is a multiple of VECTOR."""
     times = tl.load(factor)
     if times != 1.0:
         place = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)
-        values = tl.load(x + place, mask=place < size).to(tl.float32)
-        tl.store(x + place, (values * times).to(x.dtype.element_ty), mask=place < size)
+        is_inside = place < (size // VECTOR) * VECTOR
+        values = tl.load(x + place, mask=is_inside).to(tl.float32)
+        tl.store(x + place, (values * times).to(x.dtype.element_ty), mask=is_inside)
 
 
 @triton.jit
@@ -234,38 +197,29 @@ def less(high, low, depth):
 
 @triton.jit
 def product(
-    p,
-    slope,
-    sink_slope,
-    g,
-    outer,
-    MAP: tl.constexpr,
-    METHOD: tl.constexpr,
-    HAS_SINK: tl.constexpr,
-    TEMPERATURE: tl.constexpr,
-    IS_PRECISE: tl.constexpr,
-):
+    p, slope, sink_slope, g, outer, METHOD: tl.constexpr, HAS_SINK: tl.constexpr, TASK: tl.constexpr
+):  # fmt: skip
     """s (g - <s, g> / sum s) times `outer`; for logarithms g - p sum g, or t - <p, t>."""
-    if MAP == LOG_SOFTMAX and METHOD == VJP:
-        mean = total(g, IS_PRECISE)
+    if TASK.map == LOG_SOFTMAX and METHOD == VJP:
+        mean = total(g, TASK.is_precise)
     else:
-        mean = total(slope * g, IS_PRECISE)
-    if MAP > LOG_SOFTMAX:
-        mass = total(slope, IS_PRECISE)
+        mean = total(slope * g, TASK.is_precise)
+    if TASK.map > LOG_SOFTMAX:
+        mass = total(slope, TASK.is_precise)
         if HAS_SINK:
             mass += sink_slope
         mean = mean / tl.where(mass > 0.0, mass, 1.0)
-    return multiplied(centred(p, slope, g, mean, MAP, METHOD), outer, TEMPERATURE)
+    return multiplied(centred(p, slope, g, mean, METHOD, TASK), outer, TASK)
 
 
 @triton.jit
-def centred(p, slope, g, mean, MAP: tl.constexpr, METHOD: tl.constexpr):
+def centred(p, slope, g, mean, METHOD: tl.constexpr, TASK: tl.constexpr):
     """s (g - mean), for logarithms g - mean, or g - p mean where the mean is a sum."""
     whole, rest = halves(mean[:, None])
-    if MAP == LOG_SOFTMAX and METHOD == VJP:
+    if TASK.map == LOG_SOFTMAX and METHOD == VJP:
         moved = (g - p * whole) - p * rest
     else:
         moved = (g - whole) - rest
-        if MAP != LOG_SOFTMAX:
+        if TASK.map != LOG_SOFTMAX:
             moved = slope * moved
     return moved

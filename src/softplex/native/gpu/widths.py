@@ -5,7 +5,9 @@ Widths are rounded up to powers of two. A row's bits depend on the width of its 
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
+
+from softplex.native.gpu.compiled import PLAIN, SCATTERED, SIDE_BY_SIDE
 
 LONGEST = 16_384
 """The longest row that one program holds."""
@@ -19,9 +21,8 @@ TILE = 1024
 NARROW = 128
 """Rows so short that four warps take some each, and half as many entries: the numbers of their rows take room, too."""
 
-
-Lie = Literal["plain", "side by side", "scattered"]
-"""Entries that are neighbours in memory; rows of which the entries with one number are; neither."""
+APART = 16
+"""Entries of a row that stand so far from each other share no memory transaction; those of neighbouring rows may."""
 
 
 class Block(NamedTuple):
@@ -37,13 +38,13 @@ def power_of_two(n: int) -> int:
     return 1 << max(n - 1, 0).bit_length()
 
 
-def block_for(n: int, lie: Lie = "plain") -> Block:
+def block_for(n: int, lie: int = PLAIN) -> Block:
     """The block for rows of n entries."""
     width = min(power_of_two(n), LONGEST)
-    if lie == "side by side":
+    if lie == SIDE_BY_SIDE:
         rows = max(1, min(32, LONGEST // width))
     elif width <= NARROW:
-        return Block(8 if lie == "scattered" else min(32, 2 * TILE // width), width, 4)
+        return Block(8 if lie == SCATTERED else min(32, 2 * TILE // width), width, 4)
     else:
         rows = max(1, TILE // width)
     return Block(rows, width, min(16, max(1, rows * width // TILE)))

@@ -24,6 +24,9 @@ EACH_MAP = {"argvalues": MAPS, "ids": lambda each: each.name}
 SPILLS = 128
 """Bytes a thread may keep in memory: little beside the entries that it holds."""
 
+IN_FLOAT64 = 5 * SPILLS
+"""The same of entmax beside a sink, which takes the exponentials of all entries in float64."""
+
 
 @pytest.fixture(autouse=True)
 def taken_for_a_gpu(monkeypatch):
@@ -69,10 +72,10 @@ def loss_and_back(map_, n, dtype):
 CALLS = [forward_and_back, everything_given, both_derivatives, loss_and_back]
 
 
-def assert_sound(found):
+def assert_sound(found, most=SPILLS):
     assert found
     for kernel in found:
-        assert kernel.stack <= SPILLS, f"{kernel.name} for sm_{kernel.capability} spills {kernel.stack} bytes"
+        assert kernel.stack <= most, f"{kernel.name} for sm_{kernel.capability} spills {kernel.stack} bytes"
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda each: each.__name__)
@@ -81,7 +84,8 @@ def test_hopper(map_, call):
     """float32, in which most is computed."""
     with compiling((90,)) as found:
         call(map_, 1000, torch.float32)
-    assert_sound(found)
+    is_in_float64 = call is everything_given and map_ is MAPS[-1]
+    assert_sound(found, IN_FLOAT64 if is_in_float64 else SPILLS)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda each: each.__name__)

@@ -167,6 +167,22 @@ def test_a_sink_finer_than_the_scores(map_):
     torch.testing.assert_close(map_(x, sink=sink).double(), wanted, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.parametrize("longest", [widths.LONGEST, 4])
+@pytest.mark.parametrize("alpha", [1.3, 1.02, 1.0001])
+def test_entries_beside_a_sink_that_takes_nearly_all(alpha, longest, small_parts, gpu):
+    """Whose exponents are large, so that their errors are, relative to the largest entry."""
+    gpu.setattr(widths, "LONGEST", longest)
+    generator = torch.Generator().manual_seed(5)
+    x, map_ = torch.randn(6, 24, generator=generator) * 2, sx.entmax.bind(alpha=alpha)
+    sinks = torch.tensor([[0.0], [2.0], [3.0], [6.0], [8.0], [12.0]])
+    with sx.kernels("none"):
+        wanted = map_(x.double(), sink=sinks.double()).numpy()
+    largest = wanted.max(axis=1, keepdims=True)
+    assert (largest > 0).sum() >= 3 and largest.min() < 1e-3
+    off = np.abs(map_(x, sink=sinks).double().numpy() - wanted) / np.spacing(largest.astype(np.float32))
+    assert off.max() <= 4, off.max(axis=1)
+
+
 def test_parts_that_hold_the_least_weight_are_read(small_parts):
     """A part whose top is barely within reach of the row's: 1 - 2^-11 below it, which the others leave to it."""
     x = torch.full((1, 64), -9.0)

@@ -119,7 +119,7 @@ def logarithm(u, lost):
 
 @triton.jit
 def log1p_of_rows(w):
-    """log(1 + w) of a few float64 numbers, at least 0 (Kahan; Goldberg 1991, theorem 4)."""
+    """log(1 + w) of float64 numbers above -1 (Kahan; Goldberg 1991, theorem 4)."""
     u = 1.0 + w
     is_lost = u == 1.0
     return tl.where(is_lost, w, w * (tl.log(u) / tl.where(is_lost, 1.0, u - 1.0)))

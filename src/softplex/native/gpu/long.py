@@ -21,6 +21,7 @@ from softplex.native.gpu.maps import (
     SPARSEMAX,
     factor,
     own_conjugate,
+    precise_sink_terms,
     precise_terms,
     roughly,
     sink_conjugate,
@@ -408,7 +409,7 @@ def merge(
                 operand_strides, where_strides, MASS, TASK, LAY,
             )  # fmt: skip
             if TASK.has_sink:
-                p, slope = terms(gap, v, a, TASK)
+                p, slope = precise_sink_terms(gap, v, a, TASK)
                 found, rate = found + p, rate + slope
             step = (found - 1.0) / tl.where(rate > 0.0, rate, 1.0)
             v = tl.where(is_done, v, v - step)

@@ -59,8 +59,32 @@ def weighed(high, low, v, a, TASK: tl.constexpr):
         slope = tl.where(root > 0.0, root, 0.0)
         p = slope * slope
     else:
+        p, slope = deformed_terms(high, low, v, a, TASK)
+    return p, slope
+
+
+@triton.jit
+def deformed_terms(high, low, v, a, TASK: tl.constexpr):
+    """entmax as precisely as the task asks for: beside a sink all entries may be small, and the largest is the measure.
+
+    Then an error of the exponent, log1p(w) / a, is one of the weight: that takes float64, in which exp and log are slow.
+    """
+    if TASK.has_sink and TASK.is_precise:
+        p, slope = deformed_precisely(high.to(tl.float64) + low.to(tl.float64), v, a)
+        p, slope = p.to(tl.float32), slope.to(tl.float32)
+    else:
         p, slope = deformed(high, low, v, a)
     return p, slope
+
+
+@triton.jit
+def deformed_precisely(gap, v, a):
+    """The same in float64."""
+    w = gap * (a * tl.exp(-a * tl.log(v)))
+    is_inside = w > -1.0
+    w = tl.where(is_inside, w, 0.0)
+    q = tl.where(is_inside, tl.exp(log1p_of_rows(w) / a), 0.0)
+    return v * q, q / (1.0 + w)
 
 
 @triton.jit
@@ -110,8 +134,7 @@ def weighed_alone(gap, v, a, TASK: tl.constexpr):
         p = tl.exp(gap) / v
         slope = p
     elif TASK.map == ENTMAX:
-        p, slope = deformed(gap.to(tl.float32), tl.zeros(gap.shape, tl.float32), v, a)
-        p, slope = p.to(tl.float64), slope.to(tl.float64)
+        p, slope = deformed_precisely(gap, v, a)
     else:
         p, rate = terms(gap, v, a, TASK)
         slope = rate if TASK.map == SPARSEMAX else 0.5 * rate
@@ -171,9 +194,19 @@ def terms(gap, v, a, TASK: tl.constexpr):
 def precise_terms(high, low, v, a, TASK: tl.constexpr):
     """The same of gaps in two float32, as float64 where that is no dearer than what it takes to be as precise."""
     if TASK.map == ENTMAX:
-        p, rate = deformed(high, low, v, a)
+        p, rate = deformed_terms(high, low, v, a, TASK)
     else:
         p, rate = terms(high.to(tl.float64) + low.to(tl.float64), v, a, TASK)
+    return p, rate
+
+
+@triton.jit
+def precise_sink_terms(gap, v, a, TASK: tl.constexpr):
+    """The same of the sink, in float64."""
+    if TASK.map == ENTMAX:
+        p, rate = deformed_precisely(gap, v, a)
+    else:
+        p, rate = terms(gap, v, a, TASK)
     return p, rate
 
 
@@ -210,7 +243,7 @@ def polished(high, low, sink_gap, is_void, v, a, TASK: tl.constexpr):
         p, rate = precise_terms(high + nothing, low + nothing, v[:, None], a, TASK)
         mass, slope = total(p, True), total(rate, True)
         if TASK.has_sink:
-            p, rate = terms(sink_gap, v, a, TASK)
+            p, rate = precise_sink_terms(sink_gap, v, a, TASK)
             mass, slope = mass + p, slope + rate
         step = (mass - 1.0) / tl.where(slope > 0.0, slope, 1.0)
         v = tl.where(is_done, v, v - step)

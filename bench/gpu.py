@@ -251,8 +251,8 @@ def median_time(call: Callable[[], Any], seconds: float = 0.15) -> float:
     return statistics.median(times)
 
 
-def graph_time(call: Callable[[], Any], calls: int = 20) -> float:
-    """Seconds of one call within a captured graph, free of what launching costs."""
+def captured(call: Callable[[], Any], calls: int = 1) -> tuple[torch.cuda.CUDAGraph, Any]:
+    """A graph of some calls, and what the last of them gives whenever it is replayed."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -260,9 +260,16 @@ def graph_time(call: Callable[[], Any], calls: int = 20) -> float:
             call()
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
+    found = None
     with torch.cuda.graph(graph):
         for _ in range(calls):
-            call()
+            found = call()
+    return graph, found
+
+
+def graph_time(call: Callable[[], Any], calls: int = 20) -> float:
+    """Seconds of one call within a captured graph, free of what launching costs."""
+    graph, _ = captured(call, calls)
     return median_time(graph.replay) / calls
 
 
@@ -328,23 +335,22 @@ def worst(got: torch.Tensor, wanted: torch.Tensor, of: torch.Tensor) -> float:
     return float((off / (torch.where(of.isfinite(), of, 0.0) * eps).clamp_min(floor)).max())
 
 
+def maps_with_kernels() -> list[Any]:
+    """Each once."""
+    import softplex as sx
+
+    alone = [sx.softmax, sx.log_softmax, sx.softmin, sx.log_softmin, sx.sparsemax, sx.entmax15]
+    return [*alone, sx.entmax.bind(alpha=1.3)]
+
+
 def checked(record: Record, n: int, dtype: torch.dtype, device: str = "cuda") -> None:
     """Values and ways back of every map against the float64 formulas, poisoned memory and bits of rows alone."""
     import softplex as sx
 
-    maps = [
-        sx.softmax,
-        sx.log_softmax,
-        sx.softmin,
-        sx.log_softmin,
-        sx.sparsemax,
-        sx.entmax15,
-        sx.entmax.bind(alpha=1.3),
-    ]
     x = check_rows(n, dtype, n, device)
     named = {"dtype": str(dtype).removeprefix("torch."), "n": n}
     g = torch.randn(x.shape, device=device, generator=torch.Generator(device=device).manual_seed(n + 1)).to(dtype)
-    for map_ in maps:
+    for map_ in maps_with_kernels():
         poison = torch.full_like(x, torch.nan)
         del poison  # what is allocated next may lie here
         p, dx = map_(x), map_.vjp(x, g)
@@ -408,6 +414,50 @@ def checked_layouts(record: Record) -> None:
     with sx.kernels("none"):
         wanted = sx.sparsemax(huge[-3:].double())
     add_layout(record, sx.sparsemax, "more than 2^31 entries", worst(found[-3:], wanted, wanted.amax()))
+
+
+def checked_batches(record: Record, device: str = "cuda") -> None:
+    """A row's bits in batches that lie otherwise, in which its own entries lie as they do."""
+    for dtype in (torch.float32, torch.bfloat16):
+        for n in (1000, 1001, 40_000, 40_001):
+            wide = torch.randn(8, n + 3, device=device, generator=torch.Generator(device=device).manual_seed(n))
+            wide = wide.to(dtype)
+            rows = [wide[:, 1:-2], wide[:, 1:-2].contiguous(), wide[3:, 1:-2], wide[3:4, 1:-2], wide[3, 1:-2]]
+            columns = [wide[:, 1:-2].T.contiguous().repeat(1, 3).T[:8]]
+            columns += [columns[0][3:], columns[0][1::2], columns[0][3]]
+            for map_ in maps_with_kernels():
+                for name, batches, places in (("rows", rows, (3, 3, 0, 0, ...)), ("columns", columns, (3, 0, 1, ...))):
+                    bits = [
+                        map_(x)[place].contiguous().view(torch.uint8) for x, place in zip(batches, places, strict=True)
+                    ]
+                    is_same = all(torch.equal(bits[0], each) for each in bits)
+                    add_layout(record, map_, f"{name} of {n}, {dtype}", 0.0 if is_same else float("inf"))
+
+
+def checked_graphs(record: Record) -> None:
+    """What a captured graph of values, ways back and losses gives of other numbers than those of the capture."""
+    for n in (100, 40_000):
+        for map_ in maps_with_kernels():
+            x, g = torch.randn(5, n, device="cuda"), torch.randn(5, n, device="cuda")
+            call = everything_of(map_, x, g)
+            graph, found = captured(call)
+            x.copy_(torch.randn_like(x))
+            graph.replay()
+            is_same = all(torch.equal(one, other) for one, other in zip(found, call(), strict=True))
+            add_layout(record, map_, f"a graph, n={n}", 0.0 if is_same else float("inf"))
+
+
+def everything_of(map_: Any, x: torch.Tensor, g: torch.Tensor) -> Callable[[], list[torch.Tensor]]:
+    """Values, the way back, and that of a loss."""
+    import softplex as sx
+
+    loss = map_.loss if map_.formula.kind == "simplex" else sx.cross_entropy
+    y, one = torch.arange(len(x), device=x.device), torch.ones((), device=x.device)
+
+    def call() -> list[torch.Tensor]:
+        return [map_(x, temperature=0.7), taken_back(map_, x, g), taken_back(lambda x: loss(x, y), x, one)]
+
+    return call
 
 
 def add_layout(record: Record, map_: Any, options: str, off: float) -> None:
@@ -492,6 +542,8 @@ def run(record: Record) -> None:
                 checked(record, n, dtype)
     if not record.is_late(40.0):
         checked_layouts(record)
+        checked_batches(record)
+        checked_graphs(record)
     for case in cases[first:]:
         if not record.is_late(20.0):
             timed(record, case, bandwidth)

@@ -10,6 +10,8 @@ import warnings
 
 import pytest
 import torch
+from torch.autograd.profiler import profile
+from triton.runtime.jit import JITFunction
 
 import softplex as sx
 from gpu_compiler import compiling, why_not
@@ -35,8 +37,8 @@ def taken_for_a_gpu(monkeypatch):
     def is_taken(x):
         return type(x) in PLAIN and x.layout is torch.strided and not is_transformed()
 
-    on_gpu, usual = gpu.GpuBackend(torch.device("cpu")), backend.backend_for
-    monkeypatch.setattr(backend, "backend_for", lambda x: on_gpu if is_taken(x) else usual(x))
+    on_gpu, otherwise = gpu.GpuBackend(torch.device("cpu")), backend.TorchBackend(torch.device("cpu"))
+    monkeypatch.setattr(backend, "backend_for", lambda x: on_gpu if is_taken(x) else otherwise)
     monkeypatch.setattr(quick, "value", lambda *_: None)
     monkeypatch.setattr(gpu, "is_taken", is_taken)
     with warnings.catch_warnings():
@@ -192,6 +194,61 @@ def test_neither_widths_nor_batches_are_compiled_for():
             for batch in (2, 16, 17):
                 sx.softmax(torch.zeros(batch, n))
     assert len(found) == 1
+
+
+WAITS = ("item", "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "equal", "unique", "lift_fresh")
+"""Operators that bring numbers from the device to the host, and that which brings the host's to a device."""
+
+
+def waits(call):
+    """Which of those a call runs; no kernel does anything."""
+    with profile() as seen:
+        call()
+    return {event.name for event in seen.function_events} & {f"aten::{name}" for name in WAITS}
+
+
+def test_waiting_is_seen():
+    x = torch.ones(3)
+    for call in (lambda: float(x[0]), lambda: x[x > 0], lambda: bool(x.all()), lambda: torch.tensor(1.0) + x):
+        assert waits(call)
+
+
+def twice(map_, n, dtype):
+    x, g = (rows(n, dtype).requires_grad_() for _ in range(2))
+    (once,) = torch.autograd.grad(map_(x), x, g, create_graph=True)
+    (once * once).sum().backward()
+
+
+def forward_mode(map_, n, dtype):
+    torch.func.jvp(map_, (rows(n, dtype),), (rows(n, dtype),))
+
+
+CLASSES = torch.tensor([0, 1, 2])
+
+
+def every_loss(map_, n, dtype):
+    loss = map_.loss if map_.formula.kind == "simplex" else sx.cross_entropy
+    for reduction in ("mean", "sum", "none"):
+        given = {"weight": torch.ones(n, dtype=dtype), "ignore_index": 1, "temperature": 0.5}
+        loss(rows(n, dtype).requires_grad_(), CLASSES, reduction=reduction, **given).sum().backward()
+        loss(rows(n, dtype).requires_grad_(), CLASSES, reduction=reduction, label_smoothing=0.1).sum().backward()
+
+
+def maxima(map_, n, dtype):
+    sx.maxout(rows(n, dtype).requires_grad_()).sum().backward()
+    sx.maxout.winner(rows(n, dtype)), sx.entmax15.support_size(rows(n, dtype))
+
+
+@pytest.mark.parametrize("call", [*CALLS[:3], every_loss, twice, forward_mode, maxima], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("map_", **EACH_MAP)
+def test_nothing_waits_for_the_device(map_, call, monkeypatch):
+    """As graphs of CUDA demand it: not forward, not back, in no method and no loss."""
+    monkeypatch.setattr(JITFunction, "run", lambda *_, **__: None)
+    for name in ("is_on_gpu", "is_captured"):
+        monkeypatch.setattr(solving, name, lambda _: True)
+    for n in (17, 40_000):
+        for dtype in (torch.float32, torch.float16):
+            assert not waits(lambda n=n, dtype=dtype: call(map_, n, dtype))
 
 
 def test_strided_rows_and_other_axes():

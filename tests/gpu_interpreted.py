@@ -295,6 +295,32 @@ def test_any_strides(map_):
         torch.testing.assert_close(map_(each.T, dim=0), wanted.T, rtol=1e-6, atol=1e-8)
 
 
+@pytest.fixture(scope="module")
+def far_apart():
+    """More than 2^31 numbers, of which the system gives memory to those that are touched."""
+    return torch.empty((1 << 31) + (1 << 12), dtype=torch.float16)
+
+
+@pytest.mark.parametrize("longest", [widths.LONGEST, 4])
+@pytest.mark.parametrize("strides", [(1 << 30, 1), (16, 1 << 28)], ids=["rows", "entries"])
+def test_offsets_beyond_31_bits(strides, longest, far_apart, small_parts, gpu):
+    """Of scores, masks and cotangents that are read, and of results."""
+    gpu.setattr(widths, "LONGEST", longest)
+    rows, n = (3, 9) if strides[1] == 1 else (2, 9)
+    places = [far_apart.as_strided((rows, n), strides, offset) for offset in (0, 1024, 2048)]
+    x, g, result = places
+    x.copy_(torch.randn(rows, n))
+    g.copy_(torch.randn(rows, n))
+    assert (rows - 1) * strides[0] + (n - 1) * strides[1] >= 1 << 31
+    for map_ in (sx.softmax, sx.sparsemax):
+        wanted, moved = map_(x.contiguous()), map_.vjp(x.contiguous(), g.contiguous())
+        gpu.setattr(launch, "room_like", lambda _: result.fill_(torch.nan))
+        torch.testing.assert_close(map_(x), wanted)
+        torch.testing.assert_close(map_.vjp(x, g), moved)
+        gpu.setattr(launch, "room_like", torch.empty_like)
+    assert sx.maxout.winner(x).tolist() == x.argmax(1).tolist()
+
+
 def negative(*shape, dtype=torch.float32):
     """Positive numbers with torch's negative bit, as `x.conj().imag` has it: their memory holds others."""
     found = torch._neg_view(-torch.rand(shape, dtype=dtype) - 0.5)

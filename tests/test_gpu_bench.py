@@ -74,6 +74,25 @@ def test_scores_are_what_they_are_called(bench):
         assert {"normal": x.std() > 1.5, "flat": x.std() < 0.01, "peaked": x.amax(1).min() == 20.0}[scores]
 
 
+def test_rows_of_batches_that_lie_otherwise_are_compared(bench, monkeypatch):
+    """On the CPU, where they agree to the bit; and not where a row knows its batch."""
+    record = bench.Record(None)
+    bench.checked_batches(record, "cpu")
+    assert len(record.found["layouts"]) == 2 * 4 * 2 * len(bench.maps_with_kernels())
+    assert not bench.what_is_bad(record.found)
+    plain = bench.maps_with_kernels()[0]
+
+    class KnowsItsBatch:
+        name, formula = plain.name, plain.formula
+
+        def __call__(self, x):
+            return plain(x) * (1 + 1e-6 * x.ndim)
+
+    monkeypatch.setattr(bench, "maps_with_kernels", lambda: [KnowsItsBatch()])
+    bench.checked_batches(record, "cpu")
+    assert bench.what_is_bad(record.found)
+
+
 def test_what_is_off_is_seen(bench):
     wanted = torch.tensor([[0.25, 0.75, 0.0]], dtype=torch.float64)
     size = wanted.amax(1, keepdim=True).expand_as(wanted)

@@ -131,7 +131,7 @@ def solved_here(
             return found
     elif x.is_cpu:
         return solved_by_numpy(known, is_narrow, x, sink, warmth, named)
-    xp = Namespace(TorchFunctions(x.device), can_look=True, working=x.dtype)
+    xp = Namespace(TorchFunctions(x.device), can_look=not is_captured(x), working=x.dtype)
     rows = Rows(xp, x, sink=sink, temperature=warmth, is_narrow=is_narrow)
     weights = known.solution(rows, named).weights
     return weights.entries, column_like(x) if weights.sink is None else weights.sink
@@ -140,6 +140,11 @@ def solved_here(
 def is_on_gpu(x: Tensor) -> bool:
     """Whether there may be a kernel for what a tensor holds."""
     return x.is_cuda and gpu.is_there()
+
+
+def is_captured(x: Tensor) -> bool:
+    """Whether a graph of CUDA is being recorded, which nothing may wait for: not even to see that a search is over."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
 
 
 def solved_on_gpu(

@@ -65,9 +65,10 @@ def weighed(high, low, v, a, TASK: tl.constexpr):
 
 @triton.jit
 def deformed_terms(high, low, v, a, TASK: tl.constexpr):
-    """entmax as precisely as the task asks for: beside a sink all entries may be small, and the largest is the measure.
+    """entmax as precisely as the task asks for.
 
-    Then an error of the exponent, log1p(w) / a, is one of the weight: that takes float64, in which exp and log are slow.
+    Errors are told by the largest entry, which beside a sink may be small. Then the exponent, log1p(w) / a, is large,
+    and what float32 takes from it is too much: float64, in which exp and log are slow.
     """
     if TASK.has_sink and TASK.is_precise:
         p, slope = deformed_precisely(high.to(tl.float64) + low.to(tl.float64), v, a)

@@ -15,7 +15,7 @@ from triton.runtime.jit import JITFunction
 
 import softplex as sx
 from gpu_compiler import compiling, why_not
-from softplex.backends.torch import backend, gpu, quick, solving
+from softplex.backends.torch import backend, gpu, quick, quick_losses, solving
 from softplex.backends.torch.modes import PLAIN, is_transformed
 from softplex.native.gpu import widths
 
@@ -40,6 +40,7 @@ def taken_for_a_gpu(monkeypatch):
     on_gpu, otherwise = gpu.GpuBackend(torch.device("cpu")), backend.TorchBackend(torch.device("cpu"))
     monkeypatch.setattr(backend, "backend_for", lambda x: on_gpu if is_taken(x) else otherwise)
     monkeypatch.setattr(quick, "value", lambda *_: None)
+    monkeypatch.setattr(quick_losses, "loss", lambda *_: None)
     monkeypatch.setattr(gpu, "is_taken", is_taken)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -20,7 +20,7 @@ import triton.language as tl
 from triton.runtime import interpreter
 
 import softplex as sx
-from softplex.backends.torch import backend, gpu, quick
+from softplex.backends.torch import backend, gpu, quick, quick_losses
 from softplex.backends.torch.modes import PLAIN, is_transformed
 from softplex.native.gpu import launch
 
@@ -52,6 +52,7 @@ def taken_for_a_gpu():
         usual = backend.backend_for
         patch.setattr(backend, "backend_for", lambda x: on_gpu if is_taken(x) else usual(x))
         patch.setattr(quick, "value", lambda *_: None)
+        patch.setattr(quick_losses, "loss", lambda *_: None)
         patch.setattr(gpu, "is_taken", is_taken)
         for name in ("room", "room_like"):
             patch.setattr(launch, name, poisoned(getattr(launch, name)))

@@ -23,6 +23,9 @@ from softplex.core.formula import Formula, Hyper, Parameter
 from softplex.core.roads import AS_IT_STANDS, ROADS, entrance, handle_for, road_of
 from softplex.core.rows import Rows
 
+FOUND_AGAIN = ("_quick", "_cut", "_loss_cut", "handle")
+"""What is kept beside a map for the sake of speed, and goes nowhere with it."""
+
 SCORES = "x"
 """What a vjp is with respect to if nothing is said."""
 
@@ -441,7 +444,9 @@ class Map:
         return quick(method, x, operand, axis, out, options)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_quick", "_cut", "handle")}
+        return {
+            key: value for key, value in self.__dict__.items() if key not in ("_quick", "_cut", "_loss_cut", "handle")
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state, handle=handle_for(self))

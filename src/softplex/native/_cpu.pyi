@@ -11,6 +11,7 @@ import numpy as np
 _Array = np.ndarray[Any, Any]
 _ShortCut = Callable[[str, object, object, object, object, dict[str, object]], _Array | None]
 _TensorCut = Callable[..., bool]
+_LossCut = Callable[..., tuple[_Array, int] | bool | None]
 
 def run(
     map: int,
@@ -55,6 +56,16 @@ def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _Ten
     when the result was computed; False, and nothing done, for what short cuts do not know, for no entries and for a
     wrong axis. Whether addresses, strides and shape belong together is not checked, nor whether the result overlaps
     what is read.
+    """
+
+def loss_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _LossCut:
+    """What computes the commonest losses against class indices of int64, on arrays known by their addresses.
+
+    Called as lose(type, axis, threads, options, shape, x, x_strides, mask, mask_strides, y_shape, y, y_strides,
+    ignored, result, result_strides, scale). Without a result (0, None) it gives the losses of the rows, 0 where
+    ignored, and how many rows count. With one, the gradient of the rows' losses times `scale`, a float or the address
+    of a dense float64 a row, is written to it: True. None, and nothing done, for what it does not know and for a class
+    out of range.
     """
 
 def xla_handler() -> object:

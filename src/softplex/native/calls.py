@@ -53,6 +53,16 @@ def tensor_cut(formula: Formula) -> tuple[Any, bool] | None:
     return cut, kernel.number in (SOFTMAX, LOG_SOFTMAX)
 
 
+def loss_cut(formula: Formula) -> Any:
+    """What computes commonest losses from addresses; None without a kernel, and for maps that have no losses."""
+    kernel = None if cpu is None else kernel_of(formula)
+    if cpu is None or kernel is None or kernel.number in (MAXOUT, LOG_SOFTMAX):
+        return None
+    free = {parameter.name: parameter.default for parameter in formula.parameters}
+    alpha = {**free, **kernel.fixed}.get("alpha", UNUSED)
+    return cpu.loss_cut(kernel.number, kernel.negated, "alpha" in free, alpha)
+
+
 def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | None) -> list[NDArray] | None:
     """The results of a call by its kernel, or None."""
     kernel = kernel_of(asked.formula) if is_on() else None

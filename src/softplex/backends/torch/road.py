@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 
-from softplex.backends.torch import quick
+from softplex.backends.torch import quick, quick_losses
 from softplex.backends.torch.modes import PLAIN
 from softplex.core.map import Map
 from softplex.core.roads import ROADS, Road
@@ -25,6 +25,10 @@ def plain_road(name: str, method: Method, owner: Any, x: Tensor, args: tuple[Any
         return in_graph(owner.handle, name, x, *args, **options)
     if method is CALL:
         found = quick.value(owner, x, args, options)
+        if found is not None:
+            return found
+    elif name in quick_losses.IGNORED:
+        found = quick_losses.loss(name, method, owner, x, args, options)
         if found is not None:
             return found
     return method(owner, x, *args, **options)

@@ -12,6 +12,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "axes.h"
 #include "call.h"
@@ -622,6 +623,179 @@ nb::object tensor_cut(int map, bool negated, bool takes_alpha, double alpha) {
     return function_of(CUT, map, negated, takes_alpha, alpha);
 }
 
+// --- The short cut for losses of tensors ------------------------------------------------------------------------------
+// Against class indices, one a row: the losses themselves, or the gradient of their sum times a scale.
+
+// What `lose` takes, in this order.
+enum LossPlace {
+    LOSS_TYPE, LOSS_AXIS, LOSS_THREADS, LOSS_OPTIONS, LOSS_SHAPE, LOSS_X, LOSS_MASK = 7, LOSS_CLASSES = 9, IGNORED = 12,
+    LOSS_RESULT = 13, SCALE = 15, LOSS_PLACES = 16
+};
+
+// The classes of a call, those that are ignored as 0 and noted; a negative index is what is never met.
+struct Classes {
+    std::vector<Index> index;
+    std::vector<char> is_counted;  // empty: all are
+    Index counted = 0;
+};
+
+// Their shape is that of the scores without the normalised axis; false where one is out of range.
+bool read_classes(Classes& classes, const Call& call, PyObject* const* given, PyObject* ignored) {
+    Array y;
+    const int axes = call.batch_axes;
+    if (!PyTuple_Check(given[0]) || PyTuple_GET_SIZE(given[0]) != axes || !PyTuple_Check(given[2]) ||
+        PyTuple_GET_SIZE(given[2]) != axes || !read_address(given[1], y.data) || y.data == nullptr) {
+        return false;
+    }
+    for (int axis = 0; axis < axes; ++axis) {
+        Index size = 0;
+        if (!read_integer(PyTuple_GET_ITEM(given[0], axis), size) || size != call.shape[axis] ||
+            !read_integer(PyTuple_GET_ITEM(given[2], axis), y.strides[axis])) {
+            return false;
+        }
+        y.strides[axis] *= static_cast<Index>(sizeof(Index));
+    }
+    Index skipped = 0;
+    const bool may_skip = ignored != Py_None;
+    if (may_skip && !(PyLong_CheckExact(ignored) && read_integer(ignored, skipped))) return false;
+    const Index rows = product(call.shape, axes), length = call.shape[axes];
+    classes.index.resize(static_cast<std::size_t>(rows));
+    Index position[MAX_AXES] = {};
+    const char* at = y.data;
+    for (Index row = 0; row < rows; ++row) {
+        Index index = 0;
+        std::memcpy(&index, at, sizeof index);
+        if (may_skip && index == skipped) {
+            if (classes.is_counted.empty()) classes.is_counted.assign(static_cast<std::size_t>(rows), 1);
+            classes.is_counted[static_cast<std::size_t>(row)] = 0;
+            index = 0;
+        } else if (index < 0 || index >= length) {
+            return false;
+        } else {
+            ++classes.counted;
+        }
+        classes.index[static_cast<std::size_t>(row)] = index;
+        for (int axis = axes - 1; axis >= 0; --axis) {
+            at += y.strides[axis];
+            if (++position[axis] < call.shape[axis]) break;
+            at -= y.strides[axis] * call.shape[axis];
+            position[axis] = 0;
+        }
+    }
+    return true;
+}
+
+// Points `array` at one number of 8 bytes a row, row after row.
+void point_along_rows(Array& array, const Call& call, const void* data) {
+    array.data = static_cast<char*>(const_cast<void*>(data));
+    Index stride = static_cast<Index>(sizeof(double));
+    for (int axis = call.batch_axes - 1; axis >= 0; --axis) {
+        array.strides[axis] = stride;
+        stride *= call.shape[axis];
+    }
+}
+
+// What residuals are multiplied with: a float, or the address of one float64 a row; with the temperature and the sign of
+// the scores in it, and 0 where a row does not count.
+bool read_scale(Call& call, std::vector<double>& scales, const Classes& classes, PyObject* object) {
+    const double sign = call.negated ? -1.0 : 1.0;
+    if (PyFloat_CheckExact(object) && classes.is_counted.empty()) {
+        call.scale.fixed = sign * PyFloat_AsDouble(object) / call.temperature.fixed;
+        return true;
+    }
+    char* data = nullptr;
+    if (!PyFloat_CheckExact(object) && (!read_address(object, data) || data == nullptr)) return false;
+    const double fixed = data == nullptr ? PyFloat_AsDouble(object) : 0.0;
+    scales.resize(classes.index.size());
+    for (std::size_t row = 0; row < scales.size(); ++row) {
+        double scale = fixed;
+        if (data != nullptr) std::memcpy(&scale, data + row * sizeof scale, sizeof scale);
+        const bool counts = classes.is_counted.empty() || classes.is_counted[row] != 0;
+        scales[row] = counts ? sign * scale / call.temperature.fixed : 0.0;
+    }
+    point_along_rows(call.scale.rows, call, scales.data());
+    return true;
+}
+
+bool read_loss_call(Call& call, Classes& classes, const ShortCut& known, PyObject* const* arguments) {
+    int type = 0, axis = 0;
+    if (only_formulas || !has_method(known.map, Method::loss_of_index) ||
+        !read_count(arguments[LOSS_TYPE], static_cast<Index>(Type::bfloat16), type) ||
+        !read_count(arguments[LOSS_THREADS], std::numeric_limits<int>::max(), call.threads) || call.threads < 1) {
+        return false;
+    }
+    call.map = known.map;
+    call.negated = known.negated;
+    call.type = static_cast<Type>(type);
+    const Index bytes = call.type == Type::float64 ? 8 : call.type == Type::float32 ? 4 : 2;
+    return read_options(call, nullptr, known, arguments[LOSS_OPTIONS]) &&
+           read_tensor_shape(call, arguments[LOSS_SHAPE], arguments[LOSS_AXIS], axis) &&
+           read_tensor(call.x, call, axis, bytes, arguments + LOSS_X) && call.x.data != nullptr &&
+           read_tensor(call.mask, call, axis, 1, arguments + LOSS_MASK) &&
+           read_tensor(call.result, call, axis, bytes, arguments + LOSS_RESULT) &&
+           read_classes(classes, call, arguments + LOSS_CLASSES, arguments[IGNORED]);
+}
+
+// A new reference to what a loss gives, or null with an exception set.
+PyObject* run_loss(Call& call, const Classes& classes, PyObject* scale) {
+    const Index entries = product(call.shape, call.batch_axes + 1);
+    std::vector<double> scales;
+    PyObject* losses = nullptr;
+    double* values = nullptr;
+    point_along_rows(call.index, call, classes.index.data());
+    if (call.result.data != nullptr) {
+        call.method = Method::residual_of_index;
+        if (!read_scale(call, scales, classes, scale)) Py_RETURN_NONE;
+    } else {
+        call.method = Method::loss_of_index;
+        npy_intp rows = static_cast<npy_intp>(classes.index.size());
+        losses = PyArray_SimpleNew(1, &rows, NPY_DOUBLE);
+        if (losses == nullptr) return nullptr;
+        values = static_cast<double*>(PyArray_DATA(array_of(losses)));
+        point_along_rows(call.result, call, values);
+    }
+    merge_axes(call);
+    const Outcome outcome = run_unlocked_if_long(call, entries);
+    if (outcome != Outcome::done) {
+        Py_XDECREF(losses);
+        return outcome == Outcome::out_of_memory ? PyErr_NoMemory() : nullptr;
+    }
+    if (losses == nullptr) Py_RETURN_TRUE;
+    for (std::size_t row = 0; row < classes.is_counted.size(); ++row) {
+        if (classes.is_counted[row] == 0) values[row] = 0.0;
+    }
+    return Py_BuildValue("(NL)", losses, static_cast<long long>(classes.counted));
+}
+
+// lose(type, axis, threads, options, shape, x, its strides, mask, its, shape of classes, classes, their strides, ignored,
+// result, its strides, scale) of a map.
+PyObject* lose(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
+    if (count != LOSS_PLACES) {
+        PyErr_SetString(PyExc_TypeError, "lose takes type, axis, threads, options, shape, x, mask and classes with strides, "
+                                         "what is ignored, a result with strides and a scale");
+        return nullptr;
+    }
+    const auto* known = static_cast<const ShortCut*>(PyCapsule_GetPointer(self, nullptr));
+    if (known == nullptr) return nullptr;
+    try {
+        Call call;
+        Classes classes;
+        if (!read_loss_call(call, classes, *known, arguments)) Py_RETURN_NONE;
+        return run_loss(call, classes, arguments[SCALE]);
+    } catch (const std::bad_alloc&) {
+        return PyErr_NoMemory();
+    }
+}
+
+PyMethodDef LOSE = {"lose", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&lose)), METH_FASTCALL,
+                    "lose(type, axis, threads, options, shape, x, x_strides, mask, mask_strides, y_shape, y, y_strides, "
+                    "ignored, result, result_strides, scale): the losses of the rows and how many count, True once a "
+                    "gradient is written to a result, or None for any other call."};
+
+nb::object loss_cut(int map, bool negated, bool takes_alpha, double alpha) {
+    return function_of(LOSE, map, negated, takes_alpha, alpha);
+}
+
 PyObject* interned(const char* name) {
     PyObject* string = PyUnicode_InternFromString(name);
     if (string == nullptr) throw nb::python_error();
@@ -683,6 +857,7 @@ NB_MODULE(_cpu, module) {
                "sink"_a.none(), "alpha"_a, "scale"_a = 1.0);
     module.def("short_cut", &softplex::short_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("tensor_cut", &softplex::tensor_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
+    module.def("loss_cut", &softplex::loss_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("streaming_copy", &softplex::streaming_copy, "to"_a, "from_"_a, "threads"_a);
     module.def("set_threads", [](int n) { softplex::thread_count.store(n < 1 ? 1 : n); }, "n"_a);
     module.def("formulas_only", [] { return softplex::only_formulas; });

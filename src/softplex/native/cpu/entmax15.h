@@ -8,6 +8,7 @@ namespace softplex::SOFTPLEX_ISA {
 
 struct Entmax15 {
     static constexpr bool has_own_solver = false;
+    static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
     double root = 1.0, root_low = 0.0;
 

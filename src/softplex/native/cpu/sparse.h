@@ -14,7 +14,8 @@
 //   correct(missing, rates)   the last step, kept beside the unknown, for double rows if it keeps_pairs
 //   least()                   a gap below which the weight is 0 for certain
 //   slope(p), omega(p)        1 / omega''(p) and omega(p) of the regulariser, of Doubles
-// A map whose unknown is another one has_own_solver: solve(candidates) instead of rate and step.
+// A map whose unknown is another one has_own_solver: solve(candidates) instead of rate and step. Where a weight is_dear,
+// short rows list their candidates, too, instead of weighing all entries.
 #pragma once
 
 #include "row.h"
@@ -95,7 +96,7 @@ struct Sparse {
     using Gap = typename Gaps<T>::Gap;
     static constexpr int GROUPS = Gaps<T>::GROUPS;
     static constexpr int ROUNDS = 100;
-    static constexpr Index SHORT = 64, CHUNK = 1024, CROWD = 128;
+    static constexpr Index SHORT = Pieces::is_dear ? 0 : 64, CHUNK = 1024, CROWD = 128;
     // Entries that one bit of `marks` stands for; a word is a chunk.
     static constexpr Index MARK = CHUNK / 64, CHUNKS = 64;
 

@@ -7,6 +7,7 @@ namespace softplex::SOFTPLEX_ISA {
 
 struct Sparsemax {
     static constexpr bool has_own_solver = false;
+    static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
     double v = 1.0, v_low = 0.0, supported = 0.0;
 

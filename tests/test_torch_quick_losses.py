@@ -208,6 +208,8 @@ def test_what_it_does_not_know_goes_the_usual_way(taken):
         (lambda x, y: sx.cross_entropy(x, y, ignore_index=True), TypeError, "ignore_index"),
         (lambda x, y: sx.cross_entropy(x, y, weights=None), TypeError, "weights"),
         (lambda x, y: sx.cross_entropy(x, y, label_smoothing=2.0), ValueError, "label_smoothing"),
+        (lambda x, y: sx.cross_entropy(x, y, label_smoothing=torch.zeros(2)), TypeError, "label_smoothing"),
+        (lambda x, y: sx.cross_entropy(x, y, label_smoothing=False), TypeError, "label_smoothing"),
         (lambda x, y: sx.entmax.loss(x, y, alpha=0.5), ValueError, "alpha"),
         (sx.log_softmax.loss, TypeError, "log map"),
         (lambda x, y: sx.sparsemax.loss(x, y, where=torch.ones(7, dtype=torch.bool)), ValueError, "where"),

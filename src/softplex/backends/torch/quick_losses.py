@@ -73,7 +73,8 @@ def loss(
     axis = args[1] if len(args) == 2 else options.pop("dim" if "dim" in options else "axis", -1)
     where, reduction = options.pop("where", None), options.pop("reduction", "mean")
     ignored, weight = options.pop("ignore_index", IGNORED[name]), options.pop("weight", None)
-    if weight is not None or options.pop("label_smoothing", 0.0) != 0.0 or reduction not in REDUCTIONS:
+    smoothing = options.pop("label_smoothing", 0.0)
+    if weight is not None or type(smoothing) is not float or smoothing != 0.0 or reduction not in REDUCTIONS:
         return None
     masked = None if where is None else spread(where, x)
     if where is not None and masked is None:

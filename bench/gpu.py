@@ -335,6 +335,18 @@ def worst(got: torch.Tensor, wanted: torch.Tensor, of: torch.Tensor) -> float:
     return float((off / (torch.where(of.isfinite(), of, 0.0) * eps).clamp_min(floor)).max())
 
 
+def tried(record: Record, check: Callable[..., None], *arguments: Any) -> None:
+    """A check, unless it is too late for it; neither that nor its breaking down ends the run, and both are told."""
+    row = {"contender": "softplex", "task": f"{check.__name__}{arguments}"}
+    if record.is_late(20.0):
+        record.add("failed", **row, error="not begun: too late")
+        return
+    try:
+        check(record, *arguments)
+    except Exception as error:  # noqa: BLE001 - what is known so far, and what comes after, is worth keeping
+        record.add("failed", **row, error=f"{type(error).__name__}: {error}"[:200])
+
+
 def maps_with_kernels() -> list[Any]:
     """Each once."""
     import softplex as sx
@@ -361,18 +373,33 @@ def checked(record: Record, n: int, dtype: torch.dtype, device: str = "cuda") ->
         size = (
             wanted.abs() if is_log or n == 1 else wanted.abs().nan_to_num(0.0).amax(1, keepdim=True).expand_as(wanted)
         )
-        summed = g.double().sum(1, keepdim=True).abs() if is_log else 0.0
-        terms = (g.double().abs().amax(1, keepdim=True) + summed).expand_as(moved)
+        terms = terms_of(map_, wanted, g.double())
         row = {"map": map_.name, **named}
         row |= {"value": worst(p, wanted, size), "vjp": worst(dx, moved, terms), "back": worst(back, moved, terms)}
         row["same bits twice"] = torch.equal(p.view(torch.uint8), map_(x).view(torch.uint8))
         row["same bits alone"] = torch.equal(p[1:2].view(torch.uint8), map_(x[1:2]).view(torch.uint8))
         # In 16 bit the way back starts from weights that are rounded, some of them to 0.
-        is_near = row["value"] < 4 and row["vjp"] < 8 and row["back"] < (8 if dtype == torch.float32 else 64)
+        is_near = row["value"] < 4 and row["vjp"] < 8 and row["back"] < (8 if dtype == torch.float32 else 16)
         row["is good"] = bool(is_near and row["same bits twice"] and row["same bits alone"])
         record.add("checks", **row)
         if not is_log:
             checked_loss(record, map_, x[:6], named)
+
+
+SLOPES = {"softmax": 1.0, "softmin": 1.0, "sparsemax": 0.0, "entmax15": 0.5}
+"""The power of the weights that a slope is; 2 - alpha for others."""
+
+
+def terms_of(map_: Any, p: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    """The largest term of each row's vjp: |s g| and s sum |s g| / sum s; for logarithms |g| and p sum |g|."""
+    g = g.abs()
+    if map_.formula.kind == "logarithm":
+        terms = g + p.exp().nan_to_num(0.0) * g.sum(1, keepdim=True)
+    else:
+        s = torch.where(p > 0, p ** SLOPES.get(map_.name, 0.7), 0.0)
+        mass = s.sum(1, keepdim=True)
+        terms = s * g + s * (s * g).sum(1, keepdim=True) / torch.where(mass > 0, mass, 1.0)
+    return terms.amax(1, keepdim=True).expand_as(p)
 
 
 def taken_back(function: Callable[..., Any], x: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
@@ -528,7 +555,7 @@ def run(record: Record) -> None:
     )
     for dtype in (torch.float32, torch.bfloat16):
         for n in (7, 1000, 40_000):
-            checked(record, n, dtype)
+            tried(record, checked, n, dtype)
     bandwidth = copy_bandwidth()
     record.note(**{"copy in bytes a second": bandwidth})
     cases = distinct(plan())
@@ -538,12 +565,9 @@ def run(record: Record) -> None:
             timed(record, case, bandwidth)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
         for n in (1, 2, 33, 127, 1024, 5000, 16_384, 16_385, 300_001):
-            if not record.is_late(20.0):
-                checked(record, n, dtype)
-    if not record.is_late(40.0):
-        checked_layouts(record)
-        checked_batches(record)
-        checked_graphs(record)
+            tried(record, checked, n, dtype)
+    for check in (checked_layouts, checked_batches, checked_graphs):
+        tried(record, check)
     for case in cases[first:]:
         if not record.is_late(20.0):
             timed(record, case, bandwidth)

@@ -7,6 +7,7 @@ stay in registers.
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ import softplex as sx
 from gpu_compiler import compiling, why_not
 from softplex.backends.torch import backend, gpu, quick, quick_losses, solving
 from softplex.backends.torch.modes import PLAIN, is_transformed
-from softplex.native.gpu import widths
+from softplex.native.gpu import launch, widths
 
 pytestmark = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
@@ -137,35 +138,102 @@ def test_a_cotangent_that_is_one_number_leaves_the_loads_of_the_weights_wide(n):
     assert all(kernel.wide_loads() > 0 for kernel in readers), found
 
 
+def mask(*shape):
+    return torch.ones(shape, dtype=torch.bool)
+
+
+def off(x):
+    """The same a place further in memory."""
+    return torch.cat([x.reshape(-1)[:1], x.reshape(-1)])[1:].view(x.shape)
+
+
+OUTER = (50_001, 8000, 1000, 1)
+"""Strides of which the outermost alone is no multiple of four."""
+
+ACCESSES = {
+    "plain": (lambda x, n: sx.softmax(x), 8, 8),
+    "scores off": (lambda x, n: sx.softmax(off(x)), 0, 8),
+    "scores of padded rows": (lambda x, n: sx.softmax(torch.zeros(4, n + 1)[:, :n]), 0, 8),
+    "scores in windows": (lambda x, n: sx.softmax(torch.zeros(4 * n).as_strided((4, n), (2, 1))), 0, 8),
+    "mask": (lambda x, n: sx.softmax(x, where=mask(4, n)), 8, 8),
+    "mask off": (lambda x, n: sx.softmax(x, where=off(mask(4, n))), 8, 8),
+    "mask with gaps": (lambda x, n: sx.softmax(x, where=mask(4, 2 * n)[:, ::2]), 8, 8),
+    "mask expanded": (lambda x, n: sx.softmax(x, where=mask(4, 1).expand(4, n)), 8, 8),
+    "cotangent": (lambda x, n: sx.softmax.vjp(x, torch.zeros(4, n)), 16, 8),
+    "cotangent off": (lambda x, n: sx.softmax.vjp(x, off(x)), 8, 8),
+    "cotangent of padded rows": (lambda x, n: sx.softmax.vjp(x, torch.zeros(4, n + 1)[:, :n]), 8, 8),
+    "cotangent with gaps": (lambda x, n: sx.softmax.vjp(x, torch.zeros(4, 2 * n)[:, ::2]), 8, 8),
+    "cotangent expanded": (lambda x, n: sx.softmax.vjp(x, torch.zeros(1, 1).expand(4, n)), 8, 8),
+    "scores off, cotangent not": (lambda x, n: sx.softmax.vjp(off(x), x), 8, 8),
+    "way back": (lambda x, n: sx.softmax(x.requires_grad_()).backward(torch.zeros(4, n)), 16, 8),
+    "way back, cotangent off": (lambda x, n: sx.softmax(x.requires_grad_()).backward(off(x.detach())), 8, 8),
+    "way back, cotangent expanded": (lambda x, n: sx.softmax(x.requires_grad_()).sum().backward(), 8, 8),
+}
+
+
+@pytest.mark.parametrize("n", [1000, 40_000])
+@pytest.mark.parametrize("case", ACCESSES)
+def test_no_more_is_taken_at_once_than_lies_together(case, n):
+    """Neither of what begins elsewhere, nor of what has gaps; and the other tensors' accesses stay wide."""
+    call, loads, stores = ACCESSES[case]
+    with compiling((90,)) as found:
+        call(torch.zeros(4, n), n)
+    assert_wide([kernel for kernel in found if kernel.name != "merge"][-1], loads, stores)
+    if case.startswith("mask"):
+        # Scores are loaded in vectors, so that four bytes alone are four entries of a mask.
+        singles = found[0].accesses("ld").count((4, False))
+        assert singles == (8 if case == "mask" else 0), found[0].accesses("ld")
+
+
+def assert_wide(kernel, loads, stores):
+    assert (kernel.wide_loads(), kernel.wide_stores()) == (loads, stores), kernel.name
+
+
+def test_every_stride_and_every_result_is_looked_at(monkeypatch):
+    with compiling((90,)) as found:
+        sx.softmax(torch.zeros(200_000).as_strided((2, 3, 4, 1000), OUTER))
+    assert_wide(found[-1], 0, 8)
+    monkeypatch.setattr(launch, "room_like", lambda x: off(torch.empty_like(x)))
+    with compiling((90,)) as found:
+        sx.softmax(torch.zeros(4, 1000))
+        sx.maxout.vjp(torch.zeros(3, 7, 1000), torch.zeros(3, 7))
+    assert_wide(found[0], 8, 0)
+    assert all(size <= 4 or not is_vector for size, is_vector in found[1].accesses("st"))
+
+
 def alike(dtype):
     """Tensors and their axes, in each group of which the entries of a row lie alike."""
-    wide, padded = torch.zeros(41, 1001, dtype=dtype), torch.zeros(41, 1003, dtype=dtype)[:, 2:1002]
-    deep, middle = torch.zeros(1000, 64, dtype=dtype), torch.zeros(7, 1000, 6, dtype=dtype)
+    wide, padded = torch.zeros(41, 105, dtype=dtype), torch.zeros(41, 107, dtype=dtype)[:, 2:106]
+    deep, middle = torch.zeros(104, 64, dtype=dtype), torch.zeros(7, 104, 6, dtype=dtype)
     yield [(wide, 1), (wide[1:], 1), (wide[3], 0), (wide[::2], 1), (wide[:1], 1)]
     yield [(padded, 1), (padded[4], 0), (padded[5], 0), (padded.contiguous(), 1), (padded.contiguous()[2], 0)]
-    yield [(deep, 0), (deep[:, 3], 0), (deep[:, ::2], 0), (deep[:, :33], 0), (deep.view(1000, 2, 32), 0)]
+    yield [(deep, 0), (deep[:, 3], 0), (deep[:, ::2], 0), (deep[:, :33], 0), (deep.view(104, 2, 32), 0)]
     yield [(middle, 1), (middle[0], 0), (middle[0, :, 0], 0), (middle[::2, :, 1:3], 1)]
+    many = torch.zeros(3, 3, 3, 3, 104, 64, dtype=dtype)[:2, :2, :2, :2]  # more axes than a kernel knows
+    yield [(many, -2), (many[0, 0, 0], -2), (many[0, 0, 0, 0, :, :1], 0)]
+    windows, blocks = torch.zeros(1000, dtype=dtype).as_strided((6, 4, 26), (10, 26, 1)), torch.zeros(5, 4, 26)
+    yield [(windows, (1, 2)), (windows[0], (0, 1)), (blocks.to(dtype), (1, 2)), (windows[3:4], (1, 2))]
 
 
 def asked(map_, x, axis):
     """Calls on the rows of a tensor; weights lie as new memory does, so that only plain rows go back alike."""
-    one, zero = torch.ones([1] * x.ndim, dtype=torch.bool), torch.zeros([1] * x.ndim, dtype=x.dtype)
-    yield [lambda where=where: map_(x, axis, where=where) for where in (None, one, one.expand(x.shape).clone())]
-    cotangents = zero.expand(x.shape), torch.zeros_like(x)
+    one, zero = mask(*[1] * x.ndim), torch.zeros([1] * x.ndim, dtype=x.dtype)
+    masks = [None, one.expand(x.shape).clone(), mask(*x.shape[:-2], *[1] * min(x.ndim, 2))]
+    yield [lambda where=where: map_(x, axis, where=where) for where in masks]
+    cotangents = torch.zeros(x.shape, dtype=x.dtype), zero.expand(x.shape)
     yield [lambda g=g: map_.vjp(x, g, axis) for g in cotangents]
-    if x.stride(axis) == 1:
+    if isinstance(axis, int) and x.stride(axis) == 1:
         yield [lambda g=g: map_(x.clone().requires_grad_(), axis).backward(g) for g in cotangents]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("map_", [sx.softmax, sx.sparsemax], ids=lambda each: each.name)
+@pytest.mark.parametrize(("map_", "dtype"), [(sx.softmax, torch.float32), (sx.sparsemax, torch.bfloat16)])
 def test_sums_are_taken_in_an_order_that_is_the_row_s(map_, dtype):
     """Whatever the batch is, and wherever in memory it begins; masks and cotangents do not change it."""
     for group in alike(dtype):
         orders = {}
-        for x, axis in group:
+        for place, (x, axis) in enumerate(group):
             for kind, calls in enumerate(asked(map_, x, axis)):
-                for call in calls:
+                for call in calls if place == 0 else calls[:1]:
                     with compiling((90,)) as found:
                         call()
                     assert found[-1].sums()
@@ -218,6 +286,15 @@ def twice(map_, n, dtype):
     x, g = (rows(n, dtype).requires_grad_() for _ in range(2))
     (once,) = torch.autograd.grad(map_(x), x, g, create_graph=True)
     (once * once).sum().backward()
+
+
+def test_who_is_captured(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    assert solving.is_captured(SimpleNamespace(is_cuda=True)) and not solving.is_captured(
+        SimpleNamespace(is_cuda=False)
+    )
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert not solving.is_captured(SimpleNamespace(is_cuda=True))
 
 
 def forward_mode(map_, n, dtype):

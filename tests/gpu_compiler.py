@@ -35,11 +35,22 @@ class Compiled:
     layouts: str
     assembly: str
 
+    def accesses(self, kind):
+        """The bytes of each load ("ld") or store ("st") of memory, and whether it is of a vector."""
+        found = re.findall(rf"\b{kind}\.global((?:\.\w+)*)", self.assembly)
+        sizes = []
+        for words in found:
+            vector, bits = re.search(r"\.v(\d)", words), re.search(r"\.[busf](\d+)", words)
+            sizes.append((int(bits[1]) // 8 * (int(vector[1]) if vector else 1), vector is not None))
+        return sizes
+
     def wide_loads(self):
         """How many loads take 16 bytes."""
-        return len(re.findall(r"ld\.global[^;]*\.v4\.b32", self.assembly)) + len(
-            re.findall(r"ld\.global[^;]*\.v2\.b64", self.assembly)
-        )
+        return self.accesses("ld").count((16, True))
+
+    def wide_stores(self):
+        """How many stores do."""
+        return self.accesses("st").count((16, True))
 
     def sums(self):
         """In which layouts it reduces rows: numbers are added in their order."""
@@ -82,6 +93,10 @@ def why_not():
     return f"Triton came without {' and '.join(missing)}" if missing else None
 
 
+KNOWN = {}
+"""What has been compiled in this process."""
+
+
 @contextmanager
 def compiling(capabilities):
     """What is launched within is compiled instead, once for each capability; a list of what came of it."""
@@ -89,14 +104,17 @@ def compiling(capabilities):
 
     def run(kernel, *given, grid, warmup, **named):
         options = {name: named.pop(name) for name in OPTIONS if name in named}
+        assert options["enable_fp_fusion"] is False, f"{kernel.__name__}: products and sums may be fused"
         arguments = dict(zip(kernel.arg_names, given, strict=False)) | named
         for capability in capabilities:
             target = GPUTarget("cuda", capability, 32)
             specialized = binder(kernel, make_backend(target))(**arguments, **options)[1]
-            key = (kernel.__name__, capability, str(specialized))
+            key = (kernel.__name__, capability, str(specialized), str(options))
+            if key not in KNOWN:
+                KNOWN[key] = compiled(kernel, target, arguments, options)
             if key not in seen:
                 seen.add(key)
-                found.append(compiled(kernel, target, arguments, options))
+                found.append(KNOWN[key])
 
     before, JITFunction.run = JITFunction.run, run
     try:

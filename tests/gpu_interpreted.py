@@ -490,6 +490,26 @@ def test_the_gradient_comes_with_the_loss(loss, gpu):
     )
 
 
+@pytest.mark.parametrize("longest", [widths.LONGEST, 4])
+@pytest.mark.parametrize("ignored", [None, 1, -100])
+@pytest.mark.parametrize("weight", [None, torch.linspace(0.5, 1.5, 5)])
+def test_a_class_that_is_none_counts_alike_in_all_roads(weight, ignored, longest, small_parts, gpu):
+    """Its row and the mean are NaN, and the other rows get the gradient that they get anyway."""
+    gpu.setattr(widths, "LONGEST", longest)
+    x, y = torch.randn(3, 5), torch.tensor([0, 7, 2])
+
+    def gradient(x):
+        x = x.requires_grad_()
+        loss = sx.softmax.loss(x, y, ignore_index=ignored, weight=None if weight is None else weight.to(x.dtype))
+        return torch.autograd.grad(loss, x)[0]
+
+    with sx.kernels("none"):
+        wanted = gradient(x.double())
+    found = gradient(x.clone())
+    torch.testing.assert_close(found[[0, 2]].double(), wanted[[0, 2]], rtol=1e-5, atol=1e-6)
+    assert found[1].isnan().all()
+
+
 def test_all_of_a_gradient_is_multiplied(gpu):
     """Whole pieces, and what is left of one."""
     gpu.setattr(widths, "PART", 16)
@@ -561,6 +581,23 @@ def test_the_operator_of_graphs_is_solved_by_kernels(map_, gpu):
             if sink is not None:
                 torch.testing.assert_close(found[1], wanted[1], rtol=3e-7, atol=1e-7)
     assert taken["call"] == 4
+
+
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
+def test_graphs_that_are_compiled_take_the_kernels(gpu):
+    """Forward and back, in one graph."""
+    gpu.setattr(solving, "is_on_gpu", lambda _: True)
+    solved, taken = launch.solved, Counter()
+    gpu.setattr(launch, "solved", lambda *call: taken.update(["call"]) or solved(*call))
+    x, g = torch.randn(5, 11), torch.randn(5, 11)
+    for map_ in (sx.softmax, sx.sparsemax):
+        given = x.clone().requires_grad_()
+        found = torch.compile(lambda x, map_=map_: map_(x, temperature=0.7), fullgraph=True, backend="aot_eager")(given)
+        with sx.kernels("none"):
+            wanted, moved = map_(x.double(), temperature=0.7), map_.vjp(x.double(), g.double(), temperature=0.7)
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(torch.autograd.grad(found, given, g)[0].double(), moved, rtol=1e-5, atol=1e-6)
+    assert taken["call"] >= 1
 
 
 # -- maxout -----------------------------------------------------------------------------------------------------------

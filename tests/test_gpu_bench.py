@@ -111,6 +111,43 @@ def test_checks_run_on_the_formulas_too(bench, tmp_path):
     assert all(each["is good"] for each in record.found["checks"])
 
 
+@pytest.mark.parametrize("n", [300, 5000])
+@pytest.mark.parametrize("spoiled", ["vjp", "back"])
+def test_derivatives_that_are_all_zero_are_seen(bench, spoiled, n, monkeypatch):
+    """However small those of a long row are."""
+    for true in bench.maps_with_kernels():
+
+        class Wrong:
+            name, formula, residual, loss = true.name, true.formula, true.residual, true.loss
+
+            def __call__(self, x, true=true):
+                p = true(x)
+                return p + (p.detach() - p).nan_to_num(0.0) if spoiled == "back" else p
+
+            def vjp(self, x, g, true=true):
+                found = true.vjp(x, g)
+                wrong = spoiled == "vjp" and x.dtype is torch.bfloat16
+                return torch.where(found.isfinite(), torch.zeros_like(found), found) if wrong else found
+
+        record = bench.Record(None)
+        monkeypatch.setattr(bench, "maps_with_kernels", lambda: [Wrong()])
+        monkeypatch.setattr(bench, "checked_loss", lambda *_: None)
+        bench.checked(record, n, torch.bfloat16, "cpu")
+        assert bench.what_is_bad(record.found), true.name
+        monkeypatch.undo()
+
+
+def test_a_check_that_breaks_down_or_comes_too_late_is_told(bench):
+    def breaking(record):
+        raise ValueError("no")
+
+    record = bench.Record(None)
+    bench.tried(record, breaking)
+    record.deadline = 0.0
+    bench.tried(record, bench.checked, 7, torch.float32)
+    assert [row["error"] for row in bench.what_is_bad(record.found)] == ["ValueError: no", "not begun: too late"]
+
+
 def test_contenders_have_what_they_are_asked_for(bench):
     case = bench.Case(bench.LOSS, "float32", 64)
     x = torch.randn(4, 64)

@@ -210,20 +210,20 @@ def losses_and_gradient(call: Call, asked: Asked, scale: Tensor) -> list[Tensor]
 
 
 def scale_of(call: Call, targets: Targets, reduction: str) -> Tensor:
-    """What a reduction multiplies the losses with."""
+    """What a reduction multiplies the losses with; a row whose class is none counts, as its loss, NaN, does."""
     y = targets.y
-    scale = torch.ones((), dtype=torch.float64, device=y.device)
-    if reduction == "mean":
-        is_counted = is_class(y, call.length)
-        shares = is_counted.to(torch.float64)
-        if targets.weight is not None:
-            shares = shares * targets.weight.to(torch.float64)[torch.where(is_counted, y, 0)]
-        if targets.ignore_index is not None:
-            is_counted = y != targets.ignore_index
-            shares = torch.where(is_counted, shares, 0.0)
-        total = shares.sum() if targets.weight is not None or targets.ignore_index is not None else scale * y.numel()
-        scale = 1.0 / torch.where(is_counted.any(), total, 1.0)
-    return scale
+    one = torch.ones((), dtype=torch.float64, device=y.device)
+    if reduction == "sum":
+        return one
+    shares, weight = one.expand(y.shape), targets.weight
+    if weight is not None:
+        is_named = is_class(y, call.length)
+        shares = torch.where(is_named, weight.to(torch.float64)[torch.where(is_named, y, 0)], 0.0)
+    if targets.ignore_index is None:
+        return 1.0 / (one * y.numel() if weight is None else shares.sum())
+    is_counted = y != targets.ignore_index
+    total = torch.where(is_counted, shares, 0.0).sum()
+    return 1.0 / torch.where(is_counted.any(), total, 1.0)
 
 
 def stored_and_kept(call: Call, targets: Targets, scale: Tensor) -> tuple[Tensor, Tensor | None]:

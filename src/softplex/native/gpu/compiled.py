@@ -10,6 +10,9 @@ from typing import NamedTuple
 PLAIN, SIDE_BY_SIDE, SCATTERED = range(3)
 """Entries that are neighbours in memory; that stand wide apart, so that rows are taken together; neither."""
 
+BY_STRIDES, ONE_BY_ONE, AT_ONCE = range(3)
+"""How a tensor's entries are reached: anywhere, as neighbours, or as neighbours of which a whole vector is loaded."""
+
 
 class Task(NamedTuple):
     """What is asked for."""
@@ -38,14 +41,14 @@ class Lay(NamedTuple):
     batch_dims: int
     row_dims: int
     lie: int
-    """Of the scores."""
+    """Of the scores, as they were given."""
     vector: int
-    """How many neighbours a thread holds: of the length of the rows alone, for sums are taken in that order."""
-    is_aligned: bool
-    """Whether so many lie together in memory wherever the entries are neighbours, and can be loaded at once."""
-    operand_is_unit: bool
-    """Whether the operand's are neighbours as the scores are; not where it is expanded."""
-    where_is_unit: bool
-    result_is_unit: bool
+    """How many neighbours a thread holds: it follows from the lie, the dtype and the length of a row alone, since sums
+    are taken in that order."""
     rows: int
     width: int
+    x: int
+    """How the scores are reached, and the other tensors of their shape."""
+    operand: int
+    where: int
+    result: int

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from softplex.core.call import Asked, Call
 from softplex.native.gpu import long, maps, maxout, short, widths
-from softplex.native.gpu.compiled import PLAIN, SCATTERED, SIDE_BY_SIDE, Lay, Task
-from softplex.native.gpu.places import Places, places_of
+from softplex.native.gpu.compiled import AT_ONCE, BY_STRIDES, ONE_BY_ONE, PLAIN, SCATTERED, SIDE_BY_SIDE, Lay, Task
+from softplex.native.gpu.places import Places, merged, places_of
 from softplex.native.gpu.widths import Block, block_for
 from softplex.native.table import LOG_SOFTMAX, MAXOUT, SOFTMAX, kernel_of
 
@@ -260,28 +260,36 @@ class Lying(NamedTuple):
     tensors: dict[str, Tensor]
     places: Places
     lie: int
+    """Of the scores, as they were given."""
 
     @classmethod
     def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
         """What is there of the tensors, copied if memory lacks their signs or they take more axes than kernels know."""
         tensors = {name: tensor.resolve_neg() for name, tensor in given.items() if tensor is not None}
-        places = places_of(list(tensors.values()), call.axes)
+        lie, places = lie_of(tensors["x"], call.axes), places_of(list(tensors.values()), call.axes)
         if places is None:
             order = call.order
             back = sorted(range(len(order)), key=order.__getitem__)
             tensors = {name: one.permute(order).contiguous().permute(back) for name, one in tensors.items()}
             places = places_of(list(tensors.values()), call.axes)
             assert places is not None
-        return cls(tensors, places, lie_of(places))
+        return cls(tensors, places, lie)
 
     def strides(self, name: str) -> tuple[int, ...]:
         """Those of one tensor."""
         names = list(self.tensors)
         return self.places.strides[names.index(name)] if name in names else NOWHERE
 
-    def is_unit(self, name: str) -> bool:
-        """Whether neighbours in a row are neighbours in the memory of a tensor, too."""
-        return self.lie == PLAIN and (self.places.n == 1 or self.strides(name)[3] == 1)
+    def access(self, name: str, vector: int) -> int:
+        """How the entries of a tensor are reached: all at once where every row begins at a whole vector."""
+        if name not in self.tensors or self.lie != PLAIN or len(self.places.row) > 1:
+            return BY_STRIDES
+        *starts, step, _ = self.strides(name)
+        if self.places.n > 1 and step != 1:
+            return BY_STRIDES
+        tensor = self.tensors[name]
+        is_aligned = tensor.data_ptr() % (vector * tensor.element_size()) == 0
+        return AT_ONCE if vector > 1 and is_aligned and all(start % vector == 0 for start in starts) else ONE_BY_ONE
 
     @property
     def grid(self) -> tuple[int]:
@@ -293,20 +301,6 @@ class Lying(NamedTuple):
         """Into how many a long row is cut."""
         return -(-self.places.n // widths.PART)
 
-    @property
-    def vector(self) -> int:
-        """How many neighbours make 16 bytes, where rows are so long; of nothing else, for sums follow it."""
-        vector = 16 // self.tensors["x"].element_size()
-        return vector if self.lie == PLAIN and self.places.n % vector == 0 else 1
-
-    def is_aligned(self, vector: int) -> bool:
-        """Whether all rows whose entries are neighbours begin where so many can be loaded at once."""
-        for name, tensor in self.tensors.items():
-            starts = [tensor.data_ptr() // tensor.element_size(), *self.strides(name)[:3]]
-            if self.is_unit(name) and any(start % vector for start in starts):
-                return False
-        return True
-
     def options(self) -> dict[str, Any]:
         """What a kernel of whole rows is compiled for."""
         return self.options_of(block_for(self.places.n, self.lie))
@@ -317,28 +311,35 @@ class Lying(NamedTuple):
 
     def options_of(self, block: Block) -> dict[str, Any]:
         """What a kernel is compiled for."""
-        vector = self.vector
+        vector = vector_of(self.tensors["x"], self.places.n, self.lie)
         lay = Lay(
             batch_dims=len(self.places.batch),
             row_dims=len(self.places.row),
             lie=self.lie,
             vector=vector,
-            is_aligned=vector > 1 and self.is_aligned(vector),
-            operand_is_unit=self.is_unit("operand"),
-            result_is_unit=self.is_unit("result"),
-            where_is_unit=self.is_unit("where"),
             rows=block.rows,
             width=block.width,
+            x=self.access("x", vector),
+            operand=self.access("operand", vector),
+            where=self.access("where", vector),
+            result=self.access("result", vector),
         )
         return {"LAY": lay, "num_warps": block.warps, "enable_fp_fusion": False}
 
 
-def lie_of(places: Places) -> int:
+def lie_of(x: Tensor, axes: tuple[int, ...]) -> int:
     """How the scores of a row lie: nothing of the batch or of other tensors, for a row has its bits alone."""
-    step = places.strides[0][2 + len(places.row)]
-    if len(places.row) == 1 and (places.n == 1 or step == 1):
+    row = merged(x.shape, [x.stride()], list(axes))
+    size, (step,) = row[-1]
+    if len(row) == 1 and (size == 1 or step == 1):
         return PLAIN
     return SIDE_BY_SIDE if abs(step) >= widths.APART else SCATTERED
+
+
+def vector_of(x: Tensor, n: int, lie: int) -> int:
+    """How many neighbours make 16 bytes, where rows are plain and so long."""
+    vector = 16 // x.element_size()
+    return vector if lie == PLAIN and n % vector == 0 else 1
 
 
 def launch_long(

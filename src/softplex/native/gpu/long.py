@@ -31,7 +31,7 @@ from softplex.native.gpu.maps import (
     weighed_alone,
 )
 from softplex.native.gpu.rows import (
-    PLAIN,
+    BY_STRIDES,
     WIDE_TEMPERATURE,
     cooled,
     entries,
@@ -329,12 +329,12 @@ def own_gap(
     LAY: tl.constexpr,
 ):
     """The gap of the target, one entry of a row; -inf where it is masked or none."""
-    at = starts(row, sizes, x_strides, LAY.batch_dims) + steps(y, sizes[2], x_strides, LAY.row_dims, False)
+    at = starts(row, sizes, x_strides, LAY.batch_dims) + steps(y, sizes[2], x_strides, LAY.row_dims, BY_STRIDES)
     z = signed(tl.load(x + at, mask=is_class, other=0.0).to(tl.float64), TASK)
     is_there = is_class & (z > float("-inf"))
     if TASK.has_where:
         at = starts(row, sizes, where_strides, LAY.batch_dims)
-        at += steps(y, sizes[2], where_strides, LAY.row_dims, False)
+        at += steps(y, sizes[2], where_strides, LAY.row_dims, BY_STRIDES)
         is_there = is_there & (tl.load(where + at, mask=is_class, other=0) != 0)
     gap = sink_gaps(tl.where(is_there, z, top), top, warmth, coolness, TASK)
     return tl.where(is_there, gap, float("-inf"))
@@ -535,8 +535,7 @@ def backward_parts(
     """The way back from the weights: first the sums of a part, and last, from those of all parts, its cotangents."""
     row, column, part = part_of_row(parts, LAY)
     absent: tl.constexpr = float("-inf") if TASK.map == LOG_SOFTMAX else 0.0
-    is_unit: tl.constexpr = LAY.lie == PLAIN
-    p = entries(weights, row, column, rows, n, sizes, x_strides, absent, is_unit, LAY).to(tl.float32)
+    p = entries(weights, row, column, rows, n, sizes, x_strides, absent, LAY.x, LAY).to(tl.float32)
     is_live = p != absent
     g = operands(operand, is_live, row, column, rows, n, sizes, operand_strides, LAY)
     slope = slopes_of(p, joined(a_high, a_low), TASK)

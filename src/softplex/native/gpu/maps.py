@@ -236,7 +236,7 @@ def polished(high, low, sink_gap, is_void, v, a, TASK: tl.constexpr):
     """v by Newton's method with float64 sums, from a good start."""
     is_done = is_void
     rounds = 0
-    # entmax's terms are float32: two rounds reach what they can tell.
+    # entmax's first v is as near as its terms in float32 let it be: two rounds reach what float64 can tell.
     most: tl.constexpr = 2 if TASK.map == ENTMAX else ROUNDS
     while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (rounds < most):
         # 0, but only when v is known: the compiler is not to keep all gaps in float64 throughout the loop.

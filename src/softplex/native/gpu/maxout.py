@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from softplex.native.gpu.rows import PLAIN, block_of_rows, entries, put, starts, steps
+from softplex.native.gpu.rows import BY_STRIDES, block_of_rows, entries, put, starts, steps
 from softplex.native.gpu.short import NUMBERS
 
 VALUE: tl.constexpr = tl.constexpr(0)
@@ -36,7 +36,6 @@ def winners(
     """`figures` take a number a row; a vjp's `operand` holds one, a jvp's has the shape of x."""
     row, first = block_of_rows(LAY)
     is_row = row < rows
-    is_unit: tl.constexpr = LAY.lie == PLAIN
     nobody: tl.constexpr = 2**62
     best = tl.full(row.shape, float("-inf"), tl.float64 if x.dtype.element_ty == tl.float64 else tl.float32)
     winner = tl.full(row.shape, nobody, tl.int64)
@@ -45,7 +44,7 @@ def winners(
     while begin < n:
         column = begin + first
         is_inside = is_row[:, None] & (column < n)[None, :]
-        score = entries(x, row, column, rows, n, sizes, x_strides, 0.0, is_unit, LAY).to(best.dtype)
+        score = entries(x, row, column, rows, n, sizes, x_strides, 0.0, LAY.x, LAY).to(best.dtype)
         is_nan = (score != score) & is_inside
         # The first NaN, else the first of the largest.
         first_nan = tl.min(tl.where(is_nan, column[None, :], nobody), 1)
@@ -82,4 +81,4 @@ def winners(
 @triton.jit
 def places_of_winners(row, winner, sizes, strides, LAY: tl.constexpr):
     """The offset of one entry of each row."""
-    return starts(row, sizes, strides, LAY.batch_dims) + steps(winner, sizes[2], strides, LAY.row_dims, False)
+    return starts(row, sizes, strides, LAY.batch_dims) + steps(winner, sizes[2], strides, LAY.row_dims, BY_STRIDES)

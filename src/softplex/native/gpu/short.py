@@ -18,7 +18,6 @@ from softplex.native.gpu.maps import (
     weighed_alone,
 )
 from softplex.native.gpu.rows import (
-    PLAIN,
     block_of_rows,
     cooled,
     entries,
@@ -163,8 +162,7 @@ def backward_rows(
     """The cotangents of the scores from the weights, which tell all: bad rows are NaN, what is dead is absent."""
     row, column = block_of_rows(LAY)
     absent: tl.constexpr = float("-inf") if TASK.map == LOG_SOFTMAX else 0.0
-    is_unit: tl.constexpr = LAY.lie == PLAIN
-    p = entries(weights, row, column, rows, n, sizes, x_strides, absent, is_unit, LAY).to(tl.float32)
+    p = entries(weights, row, column, rows, n, sizes, x_strides, absent, LAY.x, LAY).to(tl.float32)
     is_live = p != absent
     g = operands(operand, is_live, row, column, rows, n, sizes, operand_strides, LAY)
     warmth = warmth_of(temperature, row, row < rows, coolness, TASK)
@@ -178,7 +176,10 @@ def backward_rows(
 
 @triton.jit(do_not_specialize=("size",))
 def multiply(x, factor, size, VECTOR: tl.constexpr, WIDTH: tl.constexpr):
-    """A tensor's memory times a number, which is 1 more often than not; its size is a multiple of VECTOR."""
+    """A tensor's memory times a number, which is 1 more often than not; its size is a multiple of VECTOR.
+
+    It is of this library's own making, so that Triton sees by itself where it begins.
+    """
     times = tl.load(factor)
     if times != 1.0:
         place = tl.program_id(0).to(tl.int64) * WIDTH + tl.arange(0, WIDTH)

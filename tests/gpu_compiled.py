@@ -209,7 +209,7 @@ def alike(dtype):
     yield [(padded, 1), (padded[4], 0), (padded[5], 0), (padded.contiguous(), 1), (padded.contiguous()[2], 0)]
     yield [(deep, 0), (deep[:, 3], 0), (deep[:, ::2], 0), (deep[:, :33], 0), (deep.view(104, 2, 32), 0)]
     yield [(middle, 1), (middle[0], 0), (middle[0, :, 0], 0), (middle[::2, :, 1:3], 1)]
-    many = torch.zeros(3, 3, 3, 3, 104, 64, dtype=dtype)[:2, :2, :2, :2]  # more axes than a kernel knows
+    many = torch.zeros(3, 3, 3, 3, 104, 64, dtype=dtype)[:2, :2, :2, :2]  # that no stride joins
     yield [(many, -2), (many[0, 0, 0], -2), (many[0, 0, 0, 0, :, :1], 0)]
     windows, blocks = torch.zeros(1000, dtype=dtype).as_strided((6, 4, 26), (10, 26, 1)), torch.zeros(5, 4, 26)
     yield [(windows, (1, 2)), (windows[0], (0, 1)), (blocks.to(dtype), (1, 2)), (windows[3:4], (1, 2))]

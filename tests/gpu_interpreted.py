@@ -277,7 +277,7 @@ def test_a_row_in_parts_has_its_bits_in_any_batch(map_, task, small_parts):
 
 
 def layouts(x):
-    """The same numbers, lying differently: with strides, offsets, more axes than a kernel knows."""
+    """The same numbers, lying differently: transposed, with gaps, and further in memory."""
     yield x.T.contiguous().T
     wide = torch.full((x.shape[0], 2 * x.shape[1] + 1), torch.nan)
     wide[:, 1::2] = x
@@ -352,12 +352,30 @@ def test_signs_that_memory_does_not_hold():
     same(lambda weight: sx.cross_entropy(x, y, weight=weight), weight)
 
 
-def test_more_axes_than_kernels_know():
+def test_axes_that_no_stride_joins(gpu):
+    """Any number of them, without a copy: only results are made."""
     x = torch.randn(2, 3, 2, 3, 2, 3, 2)[:, ::2, :, ::2, :, ::2]
     for axes in ((6,), (1, 3, 5), (0, 2, 4, 6), None):
         with sx.kernels("none"):
-            wanted = sx.sparsemax(x, axes)
+            wanted, winner = sx.sparsemax(x, axes), sx.maxout.winner(x, axis=axes)
+        read = []
+        gpu.setattr(launch, "Lying", Noted(launch.Lying, read))
         torch.testing.assert_close(sx.sparsemax(x, axes), wanted, rtol=1e-6, atol=1e-7)
+        assert torch.equal(sx.maxout.winner(x, axis=axes), winner)
+        assert read == [x.data_ptr()] * 2
+        gpu.setattr(launch, "Lying", launch.Lying.lying)
+
+
+class Noted:
+    """How tensors lie, the scores' addresses being noted."""
+
+    def __init__(self, lying, read):
+        self.lying, self.read = lying, read
+
+    def of(self, call, given):
+        found = self.lying.of(call, given)
+        self.read.append(found.tensors["x"].data_ptr())
+        return found
 
 
 # -- ways back --------------------------------------------------------------------------------------------------------
@@ -462,9 +480,11 @@ def test_losses_go_back(reduction):
             torch.testing.assert_close(found, right.float(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("longest", [widths.LONGEST, 4])
 @pytest.mark.parametrize("loss", [sx.cross_entropy, sx.sparsemax.loss, sx.entmax15.loss], ids=["softmax", "2", "1.5"])
-def test_the_gradient_comes_with_the_loss(loss, gpu):
+def test_the_gradient_comes_with_the_loss(loss, longest, small_parts, gpu):
     """One look at the scores; whoever goes back twice, or follows the way back, gets the same."""
+    gpu.setattr(widths, "LONGEST", longest)
     taken, found = Counter(), launch.losses_and_gradient
     gpu.setattr(launch, "losses_and_gradient", lambda *call: taken.update(["call"]) or found(*call))
     x = torch.randn(5, 9, requires_grad=True)

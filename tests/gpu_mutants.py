@@ -138,8 +138,8 @@ def residual_of_rounded_weights(run, given):
 
 @mutant("short_rows", sx.sparsemax, "value")
 def strides_of_a_plain_result(run, given):
-    n = given["n"]
-    run(**{**given, "result_strides": (n, n, n, 1, 1)})
+    lay = given["LAY"]
+    run(**{**given, "result_strides": (given["n"],) * lay.batch_dims + (1,) * lay.row_dims})
 
 
 @mutant("survey", sx.softmax, "value")

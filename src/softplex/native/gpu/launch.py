@@ -80,7 +80,7 @@ def computed(call: Call, asked: Asked, operands: Sequence[Tensor]) -> list[Tenso
 def losses_and_gradient(call: Call, asked: Asked, operands: Sequence[Tensor], scale: Tensor) -> list[Tensor] | None:
     """The gradient of the rows' losses times `scale`, the losses and their weights, the scores being read once."""
     solver, targets = solver_of(asked.formula, call), asked.targets
-    if solver is None or call.dtype not in TYPES or call.x.numel() == 0 or call.length > widths.LONGEST:
+    if solver is None or call.dtype not in TYPES or call.x.numel() == 0:
         return None
     if not targets.is_index or targets.smoothing != 0.0:
         return None
@@ -152,7 +152,7 @@ def launched(work: Work) -> list[Tensor] | None:
     call = work.call
     x = (call.x if call.x.dtype == call.dtype else call.x.to(call.dtype)).detach()
     where = None if call.where is None else call.where.expand(x.shape).view(torch.uint8)
-    if call.length > widths.LONGEST and work.method in (SUPPORT_SIZE, LOSS_AND_RESIDUAL):
+    if call.length > widths.LONGEST and work.method == SUPPORT_SIZE:
         return None
     entries = None if work.method in (LOSS, SUPPORT_SIZE) else room_like(x)
     figures: list[Tensor] = []
@@ -251,9 +251,6 @@ def room(shape: Sequence[int], dtype: torch.dtype, like: Tensor) -> Tensor:
     return like.new_empty(shape, dtype=dtype)
 
 
-NOWHERE = (0,) * 5
-
-
 class Lying(NamedTuple):
     """The tensors of the shape of x, how they lie, and what follows from it for a launch."""
 
@@ -264,27 +261,20 @@ class Lying(NamedTuple):
 
     @classmethod
     def of(cls, call: Call, given: dict[str, Tensor | None]) -> Lying:
-        """What is there of the tensors, copied if memory lacks their signs or they take more axes than kernels know."""
+        """What is there of the tensors, copied if memory lacks their signs."""
         tensors = {name: tensor.resolve_neg() for name, tensor in given.items() if tensor is not None}
-        lie, places = lie_of(tensors["x"], call.axes), places_of(list(tensors.values()), call.axes)
-        if places is None:
-            order = call.order
-            back = sorted(range(len(order)), key=order.__getitem__)
-            tensors = {name: one.permute(order).contiguous().permute(back) for name, one in tensors.items()}
-            places = places_of(list(tensors.values()), call.axes)
-            assert places is not None
-        return cls(tensors, places, lie)
+        return cls(tensors, places_of(list(tensors.values()), call.axes), lie_of(tensors["x"], call.axes))
 
     def strides(self, name: str) -> tuple[int, ...]:
-        """Those of one tensor."""
+        """Those of one tensor; of one that is not there any."""
         names = list(self.tensors)
-        return self.places.strides[names.index(name)] if name in names else NOWHERE
+        return self.places.strides[names.index(name if name in names else "x")]
 
     def access(self, name: str, vector: int) -> int:
         """How the entries of a tensor are reached: all at once where every row begins at a whole vector."""
         if name not in self.tensors or self.lie != PLAIN or len(self.places.row) > 1:
             return BY_STRIDES
-        *starts, step, _ = self.strides(name)
+        step, *starts = self.strides(name)[::-1]
         if self.places.n > 1 and step != 1:
             return BY_STRIDES
         tensor = self.tensors[name]

@@ -54,7 +54,17 @@ from softplex.native.gpu.rows import (
     tops,
     warmth_of,
 )
-from softplex.native.gpu.short import JVP, LOSS, NUMBERS, RESIDUAL, VALUE, VJP, centred, less
+from softplex.native.gpu.short import (
+    JVP,
+    LOSS,
+    LOSS_AND_RESIDUAL,
+    NUMBERS,
+    RESIDUAL,
+    VALUE,
+    VJP,
+    centred,
+    less,
+)
 
 TOP: tl.constexpr = tl.constexpr(0)
 FIRST: tl.constexpr = tl.constexpr(1)
@@ -179,7 +189,7 @@ def survey(
             if TASK.map != LOG_SOFTMAX or TASK.method == JVP:
                 g = exponential(high, low, TASK.is_precise) * g
             tl.store(partial + place(THIRD, row, part, rows, parts), total(g, TASK.is_precise))
-        elif TASK.method == RESIDUAL:
+        elif TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL:
             y = tl.load(classes + row)
             power = tl.where(column[None, :] == y[:, None], 0.0, power)
             tl.store(partial + place(THIRD, row, part, rows, parts), total(power, TASK.is_precise) * LOWERED)
@@ -225,7 +235,7 @@ def exponentials_of_parts(
         scale = tl.where(is_live, tl.exp(below), 0.0)
         ties += tl.sum(tl.where(is_top, first, 0.0), 0)
         depth += tl.sum(tl.where(is_live, tl.where(is_top, rest, (first + rest) * scale), 0.0), 0)
-        if TASK.method == VJP or TASK.method == JVP or TASK.method == RESIDUAL:
+        if TASK.method != VALUE and TASK.method != LOSS:
             third = number_of_parts(partial, THIRD, this, many, rows, parts)
             if TASK.map == LOG_SOFTMAX and TASK.method == VJP:
                 more += tl.sum(third, 0)
@@ -329,12 +339,11 @@ def own_gap(
     LAY: tl.constexpr,
 ):
     """The gap of the target, one entry of a row; -inf where it is masked or none."""
-    at = starts(row, sizes, x_strides, LAY.batch_dims) + steps(y, sizes[2], x_strides, LAY.row_dims, BY_STRIDES)
+    at = starts(row, sizes, x_strides, LAY) + steps(y, sizes, x_strides, BY_STRIDES, LAY)
     z = signed(tl.load(x + at, mask=is_class, other=0.0).to(tl.float64), TASK)
     is_there = is_class & (z > float("-inf"))
     if TASK.has_where:
-        at = starts(row, sizes, where_strides, LAY.batch_dims)
-        at += steps(y, sizes[2], where_strides, LAY.row_dims, BY_STRIDES)
+        at = starts(row, sizes, where_strides, LAY) + steps(y, sizes, where_strides, BY_STRIDES, LAY)
         is_there = is_there & (tl.load(where + at, mask=is_class, other=0) != 0)
     gap = sink_gaps(tl.where(is_there, z, top), top, warmth, coolness, TASK)
     return tl.where(is_there, gap, float("-inf"))
@@ -378,7 +387,10 @@ def merge(
     a = joined(a_high, a_low)
     peak, warm = only(top), alone(warmth, coolness, TASK)
     y = tl.zeros([1], tl.int64)
-    if TASK.method == RESIDUAL or TASK.method == LOSS:
+    has_residual: tl.constexpr = TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL
+    has_loss: tl.constexpr = TASK.method == LOSS or TASK.method == LOSS_AND_RESIDUAL
+    conjugate = tl.zeros([1], tl.float64)
+    if has_residual or has_loss:
         y = tl.load(classes + row)
 
     if TASK.map <= LOG_SOFTMAX:
@@ -391,7 +403,7 @@ def merge(
             depth += tl.where(is_sink, 0.0, sink_p)
         depth = tl.where(ties > 1.0, ties - 1.0, 0.0) + depth
         v = 1.0 + depth
-        if TASK.has_sink and TASK.method == RESIDUAL:
+        if TASK.has_sink and has_residual:
             more += sink_p
         if TASK.map == SOFTMAX or TASK.method == JVP:
             more = more / v
@@ -418,25 +430,34 @@ def merge(
             rounds += 1
         sink_p, sink_slope = weighed_alone(gap, v, a, TASK)
         more = tl.zeros([1], tl.float64)
-        if TASK.method != VALUE:
-            is_product: tl.constexpr = TASK.method == VJP or TASK.method == JVP
-            sums: tl.constexpr = PRODUCTS if is_product else OTHERS if TASK.method == RESIDUAL else CONJUGATE
+        if TASK.method == VJP or TASK.method == JVP:
             more, mass = near_sums(
                 x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
-                operand_strides, where_strides, sums, TASK, LAY,
+                operand_strides, where_strides, PRODUCTS, TASK, LAY,
             )  # fmt: skip
-            if is_product:
-                if TASK.has_sink:
-                    mass += sink_slope
-                more = more / tl.where(mass > 0.0, mass, 1.0)
-            elif TASK.has_sink:
-                more += sink_conjugate(gap, sink_p, v, a, TASK) if TASK.method == LOSS else sink_p
+            if TASK.has_sink:
+                mass += sink_slope
+            more = more / tl.where(mass > 0.0, mass, 1.0)
+        if has_residual:
+            more, mass = near_sums(
+                x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
+                operand_strides, where_strides, OTHERS, TASK, LAY,
+            )  # fmt: skip
+            if TASK.has_sink:
+                more += sink_p
+        if has_loss:
+            conjugate, mass = near_sums(
+                x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
+                operand_strides, where_strides, CONJUGATE, TASK, LAY,
+            )  # fmt: skip
+            if TASK.has_sink:
+                conjugate += sink_conjugate(gap, sink_p, v, a, TASK)
 
     tl.store(state + row, largest if not TASK.has_sink else tl.where(s > largest, s, largest))
     tl.store(state + rows + row, v)
     tl.store(state + 2 * rows + row, more)
-    if TASK.method == LOSS:
-        loss = log1p_of_rows(depth) if TASK.map == SOFTMAX else more / (a + 1.0)
+    if has_loss:
+        loss = log1p_of_rows(depth) if TASK.map == SOFTMAX else conjugate / (a + 1.0)
         y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, TASK)
         loss -= own_gap(x, where, row, y, is_class, top, warmth, coolness, sizes, x_strides, where_strides, TASK, LAY)
         tl.store(figures + row, settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, TASK))
@@ -485,7 +506,7 @@ def write(
         if TASK.map == LOG_SOFTMAX:
             p = less(high, low, log1p_of_rows(more))
         found = settled(p, is_live, is_open, is_bad, is_empty, absent, TASK)
-    elif TASK.method == RESIDUAL:
+    elif TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL:
         y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, TASK)
         found = settled_residuals(
             tl.where(column[None, :] == y[:, None], -more.to(tl.float32)[:, None], p), scale, share, row, is_row,

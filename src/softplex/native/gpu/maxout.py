@@ -81,4 +81,4 @@ def winners(
 @triton.jit
 def places_of_winners(row, winner, sizes, strides, LAY: tl.constexpr):
     """The offset of one entry of each row."""
-    return starts(row, sizes, strides, LAY.batch_dims) + steps(winner, sizes[2], strides, LAY.row_dims, BY_STRIDES)
+    return starts(row, sizes, strides, LAY) + steps(winner, sizes, strides, BY_STRIDES, LAY)

@@ -1,4 +1,4 @@
-"""How the entries of a call lie in memory: axes merged into three of rows and two within. Nothing is computed."""
+"""How the entries of a call lie in memory: as few axes of rows, and within them, as strides allow. Nothing is computed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
-
-BATCH_AXES, ROW_AXES = 3, 2
 
 Merged = tuple[int, tuple[int, ...]]
 """The size of an axis, and its stride in each tensor."""
@@ -20,7 +18,7 @@ class Places(NamedTuple):
     batch: tuple[int, ...]
     row: tuple[int, ...]
     strides: tuple[tuple[int, ...], ...]
-    """For each tensor three of the rows, the innermost last, and two within a row."""
+    """For each tensor those of the batch, the innermost first, and those within a row likewise."""
 
     @property
     def rows(self) -> int:
@@ -33,32 +31,22 @@ class Places(NamedTuple):
         return math.prod(self.row)
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
-        """What the number of a row and of a column are divided by; 0 where none is: Triton compiles for numbers."""
-        outer, inner = {1: (0, 0), 2: (self.batch[-1], 0)}.get(len(self.batch), self.batch[-2:])
-        return outer, inner, self.row[-1] if len(self.row) == ROW_AXES else 0
+    def sizes(self) -> tuple[int, ...]:
+        """What the number of a row, and then of a column, are divided by on the way outwards; 0 where nothing is."""
+        return (*self.batch[:0:-1], *self.row[:0:-1]) or (0,)
 
 
-def places_of(tensors: Sequence[Tensor], axes: tuple[int, ...]) -> Places | None:
-    """How tensors of one shape lie; None where that takes more axes than kernels know."""
+def places_of(tensors: Sequence[Tensor], axes: tuple[int, ...]) -> Places:
+    """How tensors of one shape lie."""
     shape = tuple(tensors[0].shape)
     strides = [tensor.stride() for tensor in tensors]
     batch = merged(shape, strides, [axis for axis in range(len(shape)) if axis not in axes])
     row = merged(shape, strides, list(axes))
-    if len(batch) > BATCH_AXES or len(row) > ROW_AXES:
-        return None
     return Places(
         tuple(size for size, _ in batch),
         tuple(size for size, _ in row),
-        tuple(strides_of(place, batch, row) for place in range(len(tensors))),
+        tuple(tuple(step[place] for _, step in (*batch[::-1], *row[::-1])) for place in range(len(tensors))),
     )
-
-
-def strides_of(place: int, batch: list[Merged], row: list[Merged]) -> tuple[int, ...]:
-    """The strides of one tensor, those that are not there as 0: the innermost of the rows is always the third."""
-    outer = [step[place] for _, step in batch[:-1]]
-    inner = [step[place] for _, step in row]
-    return (*outer, *[0] * (BATCH_AXES - 1 - len(outer)), batch[-1][1][place], *inner, *[0] * (ROW_AXES - len(inner)))
 
 
 def merged(shape: Sequence[int], strides: Sequence[Sequence[int]], axes: Sequence[int]) -> list[Merged]:

@@ -25,29 +25,28 @@ AT_ONCE: tl.constexpr = tl.constexpr(compiled.AT_ONCE)
 
 
 @triton.jit
-def starts(row, sizes, strides, DIMS: tl.constexpr):
-    """The offset of each row, whose number falls into up to three batch axes."""
-    if DIMS == 1:
-        start = row * strides[2]
-    elif DIMS == 2:
-        start = (row // sizes[0]) * strides[0] + (row % sizes[0]) * strides[2]
-    else:
-        outer = row // sizes[1]
-        start = (outer // sizes[0]) * strides[0] + (outer % sizes[0]) * strides[1] + (row % sizes[1]) * strides[2]
-    return start
+def starts(row, sizes, strides, LAY: tl.constexpr):
+    """The offset of each row, whose number falls into the axes of the batch."""
+    start, rest = row * 0, row
+    for axis in tl.static_range(LAY.batch_dims - 1):
+        start += (rest % sizes[axis]) * strides[axis]
+        rest = rest // sizes[axis]
+    return start + rest * strides[LAY.batch_dims - 1]
 
 
 @triton.jit
-def steps(column, size, strides, DIMS: tl.constexpr, ACCESS: tl.constexpr):
-    """The offset of each entry within its row, which has one axis or two."""
+def steps(column, sizes, strides, ACCESS: tl.constexpr, LAY: tl.constexpr):
+    """The offset of each entry within its row."""
     if ACCESS != BY_STRIDES:
-        place = column
-    elif DIMS == 1:
-        place = column.to(tl.int64) * strides[3]
+        step = column
     else:
-        wide = column.to(tl.int64)
-        place = (wide // size) * strides[3] + (wide % size) * strides[4]
-    return place
+        rest = column.to(tl.int64)
+        step = rest * 0
+        for axis in tl.static_range(LAY.row_dims - 1):
+            step += (rest % sizes[LAY.batch_dims - 1 + axis]) * strides[LAY.batch_dims + axis]
+            rest = rest // sizes[LAY.batch_dims - 1 + axis]
+        step += rest * strides[LAY.batch_dims + LAY.row_dims - 1]
+    return step
 
 
 @triton.jit
@@ -58,8 +57,7 @@ def pointers(x, row, column, sizes, strides, ACCESS: tl.constexpr, LAY: tl.const
     safe as long as Triton takes such hints for its own analysis, and loads no more at once than the mask says in one
     (seen in 3.6 and 3.9; the tests look at every access that comes out): `inside` says whole vectors for AT_ONCE alone.
     """
-    start = starts(row, sizes, strides, LAY.batch_dims)
-    places = start[:, None] + steps(column, sizes[2], strides, LAY.row_dims, ACCESS)[None, :]
+    places = starts(row, sizes, strides, LAY)[:, None] + steps(column, sizes, strides, ACCESS, LAY)[None, :]
     rows: tl.constexpr = LAY.rows if LAY.lie == SIDE_BY_SIDE else 1
     vector: tl.constexpr = LAY.vector
     size: tl.constexpr = vector * (x.dtype.element_ty.primitive_bitwidth // 8)

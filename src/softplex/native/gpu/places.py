@@ -1,4 +1,4 @@
-"""How the entries of a call lie in memory: as few axes of rows, and within them, as strides allow. Nothing is computed."""
+"""How the entries of a call lie in memory: in as few axes, of rows and within them, as strides allow."""
 
 from __future__ import annotations
 

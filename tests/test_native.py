@@ -797,6 +797,82 @@ def test_bfloat16_may_come_as_bits():
     assert cpu.short_cut(0, False, False, 1.5)("value", x.view("u2"), None, -1, None, {}) is None
 
 
+def lost(cut, x, y, mask=None, axis=-1, ignored=None, result=None, scale=1.0, threads=2, **options):
+    """What the short cut of losses says."""
+    places = [*place_of(x), *place_of(mask), y.shape, *place_of(y), ignored, *place_of(result)]
+    scale = place_of(scale)[0] if isinstance(scale, np.ndarray) else scale
+    return cut(TYPES[x.dtype.name], axis, threads, options, x.shape, *places, scale)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.sparsemax, sx.entmax15], ids=lambda each: each.name)
+def test_losses_of_tensors_get_the_bits_of_arrays(map_, dtype):
+    rng = np.random.default_rng(11)
+    sx.softmax(np.zeros(2, dtype=numpy_dtype(dtype)))
+    cut = calls.loss_cut(map_.formula)
+    for shape, axis in [((5,), 0), ((40, 17), -1), ((33, 70), 0), ((3, 300, 4), 1)]:
+        x, mask = (3 * rng.normal(size=shape)).astype(numpy_dtype(dtype)), rng.random(shape) > 0.2
+        y = rng.integers(0, shape[axis], size=np.delete(shape, axis))
+        scale, ignored = rng.normal(size=y.shape), int(y.reshape(-1)[-1])
+        sign = -1.0 if map_ is sx.softmin else 1.0
+        for given, skipped in (({}, None), ({"where": mask, "temperature": 0.7, "sink": 0.5}, ignored)):
+            wanted = map_.loss(x, y, axis, reduction="none", ignore_index=skipped, **given)
+            residual = map_.residual(x, y, axis, **given).astype("f8")
+            counts = np.ones(y.shape, bool) if skipped is None else y != skipped
+            told = {key: value for key, value in given.items() if key != "where"}
+            for placed in views(x):
+                how = {"axis": axis, "mask": given.get("where"), "ignored": skipped}
+                losses, counted = lost(cut, placed, y, **how, **told)
+                assert counted == counts.sum() and losses.dtype == np.float64
+                assert_bits(losses.astype(x.dtype), np.asarray(wanted).reshape(-1), (shape, given))
+                result = np.full_like(placed, 7)
+                for times in (2.0, scale):
+                    assert lost(cut, placed, y, **how, result=result, scale=times, **told) is True
+                    factor = np.where(counts, times, 0.0) * sign / given.get("temperature", 1.0)
+                    right = residual * np.expand_dims(factor, axis)
+                    off = np.abs(result.astype("f8") - right)
+                    assert (off <= 2e-7 + 2 * float(eps_of(x.dtype)) * np.abs(right)).all(), (shape, given)
+
+
+def eps_of(dtype):
+    """The distance from 1 to the next number, of NumPy's own dtypes and of bfloat16."""
+    return 2.0**-7 if dtype.name == "bfloat16" else np.finfo(dtype).eps
+
+
+def test_odd_losses_are_declined():
+    x, y, result = np.random.default_rng(3).normal(size=(2, 3)), np.array([0, 2]), np.full((2, 3), 7.0)
+    cut = calls.loss_cut(sx.sparsemax.formula)
+    names = ("type", "axis", "threads", "options", "shape", "x", "x_strides", "mask", "mask_strides", "y_shape", "y")
+    names += ("y_strides", "ignored", "result", "result_strides", "scale")
+    fitting = (0, -1, 1, {}, x.shape, *place_of(x), 0, None, y.shape, *place_of(y), None, *place_of(result), 1.0)
+
+    def declines(**changed):
+        answer = cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True)))
+        return answer is None and np.all(result == 7.0)
+
+    assert all(declines(type=kind) for kind in (-1, 4, 1 << 80, None, 0.0, "0"))
+    assert all(declines(axis=axis) for axis in (2, -3, None, 1.0))
+    assert all(declines(threads=number) for number in (0, -1, 1 << 80, None))
+    assert all(declines(options=given) for given in (None, {"alpha": 1.5}, {"unknown": 1}, {"temperature": 0.0}))
+    assert all(declines(shape=shape) for shape in ((), (2, 0), (6,), [2, 3], None))
+    assert all(declines(x=address) for address in (0, None, "0"))
+    assert all(declines(y=address) for address in (0, None, "0", 1.5))
+    assert all(declines(y_shape=shape) for shape in ((), (3,), (2, 1), [2], None, (2.0,)))
+    assert all(declines(y_strides=strides) for strides in ((), (1, 1), [1], None, (1.0,)))
+    assert all(declines(ignored=ignored) for ignored in (1.0, True, "0", 1 << 80))
+    assert all(declines(scale=scale) for scale in (None, "1", 0, 1 << 80))
+    for wrong in ([0, 3], [-1, 0], [2**62, 0]):
+        assert declines(y=place_of(kept := np.array(wrong))[0]), kept
+    with sx.kernels("none"):
+        assert declines()
+    assert calls.loss_cut(sx.log_softmax.formula) is None
+    assert cpu.loss_cut(LOG_SOFTMAX, False, False, 1.5)(*fitting) is None
+    assert cut(*fitting) is True and not np.any(result == 7.0)
+    for arguments in ((), fitting[:-1], (*fitting, None)):
+        with pytest.raises(TypeError, match="lose takes"):
+            cut(*arguments)
+
+
 def test_odd_tensors_are_declined():
     x, result = np.random.default_rng(3).normal(size=(2, 3)), np.full((2, 3), 7.0)
     cut = cpu.tensor_cut(0, False, False, 1.5)

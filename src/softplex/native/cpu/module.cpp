@@ -195,24 +195,30 @@ Index product(const Index* sizes, int count) {
     return total;
 }
 
-// Whether every index names an entry of its row. The axes of the call may be merged.
-bool are_indices_in_range(const Call& call) {
-    const Index length = product(call.shape + call.batch_axes, call.row_axes);
+// Whether take(row, index) holds for every index, row after row.
+template <class Take>
+bool take_each(const Call& call, const Array& indices, Take take) {
     const Index rows = product(call.shape, call.batch_axes);
     Index position[MAX_AXES] = {};
-    const char* at = call.index.data;
+    const char* at = indices.data;
     for (Index row = 0; row < rows; ++row) {
         Index index = 0;
         std::memcpy(&index, at, sizeof index);
-        if (index < 0 || index >= length) return false;
+        if (!take(row, index)) return false;
         for (int axis = call.batch_axes - 1; axis >= 0; --axis) {
-            at += call.index.strides[axis];
+            at += indices.strides[axis];
             if (++position[axis] < call.shape[axis]) break;
-            at -= call.index.strides[axis] * call.shape[axis];
+            at -= indices.strides[axis] * call.shape[axis];
             position[axis] = 0;
         }
     }
     return true;
+}
+
+// Whether every index names an entry of its row. The axes of the call may be merged.
+bool are_indices_in_range(const Call& call) {
+    const Index length = product(call.shape + call.batch_axes, call.row_axes);
+    return take_each(call, call.index, [&](Index, Index index) { return index >= 0 && index < length; });
 }
 
 void raise_unless_done(Outcome outcome) {
@@ -574,8 +580,23 @@ bool read_tensor(Array& array, const Call& call, int axis, Index bytes, PyObject
     return true;
 }
 
+Index bytes_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
+
+// The map, the type and the threads of a call on tensors.
+bool read_kernel(Call& call, const ShortCut& known, PyObject* given_type, PyObject* threads) {
+    int type = 0;
+    if (!read_count(given_type, static_cast<Index>(Type::bfloat16), type) ||
+        !read_count(threads, std::numeric_limits<int>::max(), call.threads) || call.threads < 1) {
+        return false;
+    }
+    call.map = known.map;
+    call.negated = known.negated;
+    call.type = static_cast<Type>(type);
+    return true;
+}
+
 bool read_tensors(Call& call, int axis, PyObject* const* arguments) {
-    const Index bytes = call.type == Type::float64 ? 8 : call.type == Type::float32 ? 4 : 2;
+    const Index bytes = bytes_of(call.type);
     return read_tensor(call.x, call, axis, bytes, arguments + X) &&
            read_tensor(call.operand, call, axis, bytes, arguments + OPERAND) &&
            read_tensor(call.mask, call, axis, 1, arguments + MASK) &&
@@ -584,16 +605,10 @@ bool read_tensors(Call& call, int axis, PyObject* const* arguments) {
 }
 
 bool read_tensor_call(Call& call, const ShortCut& known, PyObject* const* arguments) {
-    int type = 0, axis = 0;
-    if (only_formulas || !read_any_method(arguments[METHOD], call.method) ||
-        !read_count(arguments[TYPE], static_cast<Index>(Type::bfloat16), type) ||
-        !read_count(arguments[THREADS], std::numeric_limits<int>::max(), call.threads) || call.threads < 1) {
-        return false;
-    }
-    call.map = known.map;
-    call.negated = known.negated;
-    call.type = static_cast<Type>(type);
-    return read_options(call, nullptr, known, arguments[OPTIONS]) &&
+    int axis = 0;
+    return !only_formulas && read_any_method(arguments[METHOD], call.method) &&
+           read_kernel(call, known, arguments[TYPE], arguments[THREADS]) &&
+           read_options(call, nullptr, known, arguments[OPTIONS]) &&
            read_tensor_shape(call, arguments[SHAPE], arguments[AXIS], axis) && read_tensors(call, axis, arguments) &&
            is_known_from_weights(call);
 }
@@ -632,7 +647,7 @@ enum LossPlace {
     LOSS_RESULT = 13, SCALE = 15, LOSS_PLACES = 16
 };
 
-// The classes of a call, those that are ignored as 0 and noted; a negative index is what is never met.
+// The classes of a call, those that are ignored as 0 and noted.
 struct Classes {
     std::vector<Index> index;
     std::vector<char> is_counted;  // empty: all are
@@ -660,29 +675,17 @@ bool read_classes(Classes& classes, const Call& call, PyObject* const* given, Py
     if (may_skip && !(PyLong_CheckExact(ignored) && read_integer(ignored, skipped))) return false;
     const Index rows = product(call.shape, axes), length = call.shape[axes];
     classes.index.resize(static_cast<std::size_t>(rows));
-    Index position[MAX_AXES] = {};
-    const char* at = y.data;
-    for (Index row = 0; row < rows; ++row) {
-        Index index = 0;
-        std::memcpy(&index, at, sizeof index);
+    return take_each(call, y, [&](Index row, Index index) {
+        const auto place = static_cast<std::size_t>(row);
         if (may_skip && index == skipped) {
             if (classes.is_counted.empty()) classes.is_counted.assign(static_cast<std::size_t>(rows), 1);
-            classes.is_counted[static_cast<std::size_t>(row)] = 0;
-            index = 0;
-        } else if (index < 0 || index >= length) {
-            return false;
-        } else {
-            ++classes.counted;
+            classes.is_counted[place] = 0;
+            return true;
         }
-        classes.index[static_cast<std::size_t>(row)] = index;
-        for (int axis = axes - 1; axis >= 0; --axis) {
-            at += y.strides[axis];
-            if (++position[axis] < call.shape[axis]) break;
-            at -= y.strides[axis] * call.shape[axis];
-            position[axis] = 0;
-        }
-    }
-    return true;
+        classes.index[place] = index;
+        ++classes.counted;
+        return index >= 0 && index < length;
+    });
 }
 
 // Points `array` at one number of 8 bytes a row, row after row.
@@ -718,16 +721,12 @@ bool read_scale(Call& call, std::vector<double>& scales, const Classes& classes,
 }
 
 bool read_loss_call(Call& call, Classes& classes, const ShortCut& known, PyObject* const* arguments) {
-    int type = 0, axis = 0;
+    int axis = 0;
     if (only_formulas || !has_method(known.map, Method::loss_of_index) ||
-        !read_count(arguments[LOSS_TYPE], static_cast<Index>(Type::bfloat16), type) ||
-        !read_count(arguments[LOSS_THREADS], std::numeric_limits<int>::max(), call.threads) || call.threads < 1) {
+        !read_kernel(call, known, arguments[LOSS_TYPE], arguments[LOSS_THREADS])) {
         return false;
     }
-    call.map = known.map;
-    call.negated = known.negated;
-    call.type = static_cast<Type>(type);
-    const Index bytes = call.type == Type::float64 ? 8 : call.type == Type::float32 ? 4 : 2;
+    const Index bytes = bytes_of(call.type);
     return read_options(call, nullptr, known, arguments[LOSS_OPTIONS]) &&
            read_tensor_shape(call, arguments[LOSS_SHAPE], arguments[LOSS_AXIS], axis) &&
            read_tensor(call.x, call, axis, bytes, arguments + LOSS_X) && call.x.data != nullptr &&

@@ -430,21 +430,17 @@ def merge(
             rounds += 1
         sink_p, sink_slope = weighed_alone(gap, v, a, TASK)
         more = tl.zeros([1], tl.float64)
-        if TASK.method == VJP or TASK.method == JVP:
+        if TASK.method != VALUE and TASK.method != LOSS:
+            sums: tl.constexpr = OTHERS if has_residual else PRODUCTS
             more, mass = near_sums(
                 x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
-                operand_strides, where_strides, PRODUCTS, TASK, LAY,
+                operand_strides, where_strides, sums, TASK, LAY,
             )  # fmt: skip
-            if TASK.has_sink:
-                mass += sink_slope
-            more = more / tl.where(mass > 0.0, mass, 1.0)
-        if has_residual:
-            more, mass = near_sums(
-                x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
-                operand_strides, where_strides, OTHERS, TASK, LAY,
-            )  # fmt: skip
-            if TASK.has_sink:
-                more += sink_p
+            if has_residual:
+                more += sink_p if TASK.has_sink else 0.0
+            else:
+                mass += sink_slope if TASK.has_sink else 0.0
+                more = more / tl.where(mass > 0.0, mass, 1.0)
         if has_loss:
             conjugate, mass = near_sums(
                 x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,

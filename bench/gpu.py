@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -470,8 +471,45 @@ def checked_graphs(record: Record) -> None:
             graph, found = captured(call)
             x.copy_(torch.randn_like(x))
             graph.replay()
-            is_same = all(torch.equal(one, other) for one, other in zip(found, call(), strict=True))
-            add_layout(record, map_, f"a graph, n={n}", 0.0 if is_same else float("inf"))
+            add_layout(record, map_, f"a graph, n={n}", apart(found, call()))
+
+
+def checked_waiting(record: Record, device: str = "cuda") -> None:
+    """Rows in parts, whose programs wait for each other, do without, are few, or share the GPU with others'."""
+    from softplex.native.gpu import launch, widths
+
+    ways = {
+        "nobody waits": (widths, "PATIENCE", 0),
+        "three programs a row": (launch, "multiprocessors", lambda _: 3),
+    }
+    for n in (40_001, 300_000):
+        for map_ in maps_with_kernels():
+            x, g = torch.randn(2, 4, n, device=device).unbind()
+            call = everything_of(map_, x, g)
+            wanted = call()
+            for way, patch in ways.items():
+                with mock.patch.object(*patch):
+                    add_layout(record, map_, f"{way}, n={n}", apart(wanted, call()))
+            if device == "cuda":
+                add_layout(record, map_, f"two streams, n={n}", max(apart(wanted, each) for each in at_once(call)))
+
+
+def at_once(call: Callable[[], Any]) -> list[Any]:
+    """The results of a call that two streams are given many of."""
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    torch.cuda.synchronize()
+    found = []
+    for _ in range(10):
+        for stream in streams:
+            with torch.cuda.stream(stream):
+                found.append(call())
+    torch.cuda.synchronize()
+    return found
+
+
+def apart(some: list[torch.Tensor], others: list[torch.Tensor]) -> float:
+    """0 for the same bits, else infinity."""
+    return 0.0 if all(torch.equal(one, other) for one, other in zip(some, others, strict=True)) else float("inf")
 
 
 def everything_of(map_: Any, x: torch.Tensor, g: torch.Tensor) -> Callable[[], list[torch.Tensor]]:
@@ -564,9 +602,9 @@ def run(record: Record) -> None:
         if not record.is_late(20.0):
             timed(record, case, bandwidth)
     for dtype in (torch.float32, torch.float16, torch.bfloat16):
-        for n in (1, 2, 33, 127, 1024, 5000, 16_384, 16_385, 300_001):
+        for n in (1, 2, 33, 127, 1024, 5000, 16_384, 16_385, 300_001, 3_000_000):
             tried(record, checked, n, dtype)
-    for check in (checked_layouts, checked_batches, checked_graphs):
+    for check in (checked_layouts, checked_batches, checked_graphs, checked_waiting):
         tried(record, check)
     for case in cases[first:]:
         if not record.is_late(20.0):

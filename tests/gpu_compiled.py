@@ -133,9 +133,7 @@ def test_a_cotangent_that_is_one_number_leaves_the_loads_of_the_weights_wide(n):
         sx.softmax(rows(n, torch.bfloat16).requires_grad_()).sum().backward()
         sx.softmax.vjp(rows(n, torch.bfloat16), torch.ones(3, 1, dtype=torch.bfloat16).expand(3, n))
     assert_sound(found)
-    readers = [kernel for kernel in found if kernel.name != "merge"]
-    assert readers
-    assert all(kernel.wide_loads() > 0 for kernel in readers), found
+    assert all(kernel.wide_loads() > 0 for kernel in found), found
 
 
 def mask(*shape):
@@ -149,6 +147,9 @@ def off(x):
 
 OUTER = (50_001, 8000, 1000, 1)
 """Strides of which the outermost alone is no multiple of four."""
+
+READINGS = 3
+"""Where the code of a part reads it: first, with all others if they are late, and again then."""
 
 ACCESSES = {
     "plain": (lambda x, n: sx.softmax(x), 8, 8),
@@ -178,11 +179,12 @@ def test_no_more_is_taken_at_once_than_lies_together(case, n):
     call, loads, stores = ACCESSES[case]
     with compiling((90,)) as found:
         call(torch.zeros(4, n), n)
-    assert_wide([kernel for kernel in found if kernel.name != "merge"][-1], loads, stores)
+    readings = READINGS if n > widths.LONGEST else 1
+    assert_wide(found[-1], readings * loads, stores)
     if case.startswith("mask"):
         # Scores are loaded in vectors, so that four bytes alone are four entries of a mask.
         singles = found[0].accesses("ld").count((4, False))
-        assert singles == (8 if case == "mask" else 0), found[0].accesses("ld")
+        assert singles == (readings * 8 if case == "mask" else 0), found[0].accesses("ld")
 
 
 def assert_wide(kernel, loads, stores):
@@ -253,7 +255,8 @@ def test_what_goes_back_is_loaded_sixteen_bytes_at_once():
                 held = widths.PART if n > widths.LONGEST or kernel.name == "multiply" else 1024
                 streams = 1 if kernel.name == "multiply" else 2
                 threads = 32 * (8 if held == widths.PART else 1)
-                assert kernel.wide_loads() == streams * held // (threads * entries), kernel.name
+                readings = READINGS if "long" in kernel.name else 1
+                assert kernel.wide_loads() == readings * streams * held // (threads * entries), kernel.name
 
 
 def test_neither_widths_nor_batches_are_compiled_for():

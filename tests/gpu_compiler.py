@@ -20,7 +20,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
-OPTIONS = ("num_warps", "num_stages", "enable_fp_fusion")
+OPTIONS = ("num_warps", "maxnreg", "num_stages", "enable_fp_fusion")
 TOOLS = Path(nvidia.__file__).parent / "bin"
 
 

@@ -5,6 +5,7 @@ test_gpu_kernels.py runs this file, in a process that has not yet imported Trito
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 
@@ -15,8 +16,8 @@ import torch
 import gpu_interpreter
 import softplex as sx
 import tolerances
-from gpu_interpreter import as_array, as_tensor, on_gpu, taken_for_a_gpu, tl
-from gpu_mutants import MUTANTS, WrongKernel
+from gpu_interpreter import AtOnce, as_array, as_tensor, on_gpu, taken_for_a_gpu, tl
+from gpu_mutants import MUTANTS, WrongKernel, WrongStep
 from native_bounds import Judge
 from native_samples import BY_ROW, CALLS, LOSSES, drawn, drawn_maxout
 from softplex.backends.torch import solving
@@ -42,9 +43,14 @@ def gpu():
 
 @pytest.fixture
 def small_parts(gpu):
-    """Rows of more than four entries are long, and cut into parts of sixteen that are looked at by fours."""
+    """Rows of more than four entries are long, and cut into parts of sixteen that are looked at by fours.
+
+    Three programs at most share a row. The interpreter runs one after the other: there is nobody to wait for.
+    """
     gpu.setattr(widths, "LONGEST", 4)
     gpu.setattr(widths, "PART", 16)
+    gpu.setattr(widths, "PATIENCE", 2)
+    gpu.setattr(launch, "multiprocessors", lambda device: 3)
     gpu.setattr(long, "BLOCK", tl.constexpr(4))
 
 
@@ -271,6 +277,84 @@ def test_a_row_has_its_bits_in_any_batch(map_, task):
 @pytest.mark.parametrize(("map_", "task"), [each for each in IN_PARTS if each.values[1] == "value"])
 def test_a_row_in_parts_has_its_bits_in_any_batch(map_, task, small_parts):
     assert_rows_alone(map_, task, FEW, **OF_PARTS)
+
+
+# -- programs that share a row ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared(small_parts, gpu):
+    """All results and all that programs tell each other is shared among processes."""
+    for name in ("room", "room_like"):
+        make = getattr(launch, name)
+        gpu.setattr(launch, name, lambda *given, make=make: make(*given).share_memory_())
+
+
+@pytest.fixture
+def reads(gpu):
+    """How often each process has read a part: the first number is the parent's."""
+    counts, true = torch.zeros(2, dtype=torch.int64).share_memory_(), {}
+    parent = os.getpid()
+
+    def counted(name):
+        def read(*given):
+            counts[int(os.getpid() != parent)] += 1
+            return true[name](*given)
+
+        return read
+
+    for name in ("part_of", "weights_of"):
+        true[name] = getattr(long, name)
+        gpu.setattr(long, name, counted(name))
+    return counts
+
+
+def shared_calls(map_, rows, n):
+    """Everything that rows in parts are asked for, with and without a sink."""
+    rng = torch.Generator().manual_seed(n)
+    x, g = torch.randn(rows, n, generator=rng) * 2, torch.randn(rows, n, generator=rng)
+    y, sink = torch.arange(rows) * 7, torch.zeros(rows, 1)
+    yield lambda: map_(x)
+    yield lambda: map_.jvp(x, g, sink=sink)
+    yield lambda: way_back(map_, x.clone().requires_grad_(), g)
+    if map_.formula.kind == "simplex":
+        yield lambda: torch.cat([each.reshape(-1) for each in loss_and_gradient(map_, x, y)])
+        yield lambda: map_.residual(x, y)
+
+
+def way_back(map_, x, g):
+    return torch.autograd.grad(map_(x), x, g)[0]
+
+
+def loss_and_gradient(map_, x, y):
+    x = x.clone().requires_grad_()
+    loss = map_.loss(x, y, reduction="none")
+    return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
+
+
+@pytest.mark.parametrize("map_", [sx.softmax, sx.log_softmin, sx.sparsemax], ids=str)
+def test_programs_at_once_read_a_row_once_and_have_the_bits_of_one_after_the_other(map_, shared, reads, gpu):
+    """Of the latter only the last finds what it waits for: the others work it out."""
+    calls = list(shared_calls(map_, 2, 40))
+    wanted = [call() for call in calls]
+    gpu.setattr(widths, "PATIENCE", 1 << 40)
+    for name in ("long_rows", "backward_long_rows"):
+        gpu.setattr(long, name, AtOnce(getattr(long, name)))
+    for call, one in zip(calls, wanted, strict=True):
+        reads.zero_()
+        assert call().numpy().tobytes() == one.numpy().tobytes()
+        assert reads[0] == 0
+        assert reads[1] % 6 == 0
+        assert 0 < reads[1] <= 12, "two kernels of six programs at most: nobody reads another's part"
+
+
+@pytest.mark.parametrize("map_", [sx.log_softmax, sx.entmax15], ids=str)
+def test_bits_do_not_follow_from_how_many_programs_share_a_row(map_, small_parts, gpu):
+    found = []
+    for many in (100, 3, 1):
+        gpu.setattr(launch, "multiprocessors", lambda device, many=many: many)
+        found.append([call().numpy().tobytes() for call in shared_calls(map_, 1, 56)])
+    assert all(each == found[0] for each in found)
 
 
 # -- layouts ----------------------------------------------------------------------------------------------------------
@@ -665,7 +749,8 @@ def test_the_comparison_sees_a_wrong_kernel(mutant, gpu, request):
     place = short if mutant.kernel == "short_rows" else long
     if place is long:
         request.getfixturevalue("small_parts")
-    gpu.setattr(place, mutant.kernel, WrongKernel(getattr(place, mutant.kernel), mutant.run))
+    wrong = WrongKernel if mutant.kernel.endswith("_rows") else WrongStep
+    gpu.setattr(place, mutant.kernel, wrong(getattr(place, mutant.kernel), mutant.run))
     how = OF_PARTS if place is long else {}
     with pytest.raises(AssertionError):
         all_judged(samples(mutant.map, mutant.task, 4 * MANY, **how))

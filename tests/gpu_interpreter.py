@@ -67,6 +67,33 @@ def poisoned(make):
     return made
 
 
+class AtOnce:
+    """A kernel whose programs run at once, a process each, on memory that they share."""
+
+    def __init__(self, true):
+        self._true = true
+
+    def __getitem__(self, grid):
+        def launch(*given, **named):
+            children = [self._started(program, given, named) for program in range(grid[0])]
+            codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+            assert not any(codes), codes
+
+        return launch
+
+    def _started(self, program, given, named):
+        child = os.fork()
+        if child:
+            return child
+        try:
+            builder = interpreter.interpreter_builder
+            builder.set_grid_idx = lambda *_: setattr(builder, "grid_idx", (program, 0, 0))
+            self._true[(1,)](*given, **named)
+            os._exit(0)
+        finally:
+            os._exit(1)
+
+
 def as_tensor(array):
     """A tensor over an array's memory where torch can have one, else over a copy."""
     if not isinstance(array, np.ndarray):
@@ -103,4 +130,4 @@ def result(sample):
     return as_array(on_gpu(sample).result())
 
 
-__all__ = ["launch", "sx", "taken_for_a_gpu"]
+__all__ = ["AtOnce", "launch", "sx", "taken_for_a_gpu"]

@@ -1,6 +1,7 @@
 """Wrong kernels of GPUs, each with a mistake that a kernel can have, and the map and task that must show it.
 
-Each is the true launch with an argument, a switch or the result spoiled; it is given them by name.
+Each is the true launch with an argument, a switch or the result spoiled, and is given them by name; or a step of the
+true kernel, spoiled likewise.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import triton.language as tl
 
 import softplex as sx
 
@@ -28,9 +30,19 @@ class WrongKernel:
         return launch
 
 
+class WrongStep:
+    """A function that kernels call, but for what it makes of its arguments."""
+
+    def __init__(self, true, spoiled):
+        self._true, self._spoiled = true, spoiled
+
+    def __call__(self, *given):
+        return self._spoiled(self._true, *given)
+
+
 @dataclass(frozen=True)
 class Mutant:
-    """A mistake in a kernel of a module, and the map and the task that show it."""
+    """A mistake in a kernel of a module, or in a step of one, and the map and the task that show it."""
 
     name: str
     kernel: str
@@ -142,26 +154,40 @@ def strides_of_a_plain_result(run, given):
     run(**{**given, "result_strides": (given["n"],) * lay.batch_dims + (1,) * lay.row_dims})
 
 
-@mutant("survey", sx.softmax, "value")
-def a_part_left_out(run, given):
-    run(**given)
-    kinds = given["partial"].reshape(4, -1, given["parts"])
-    kinds[1:3, :, -1] = 0
-
-
-@mutant("survey", sx.sparsemax, "value")
-def a_top_too_low(run, given):
-    run(**given)
-    kinds = given["partial"].reshape(4, -1, given["parts"])
-    kinds[0, :, -1] -= 0.5
-
-
-@mutant("merge", sx.softmax, "vjp")
-def no_mean(run, given):
-    run(**given)
-    given["state"].reshape(3, -1)[2] = 0
-
-
-@mutant("write", sx.entmax15, "value")
+@mutant("long_rows", sx.entmax15, "value")
 def a_part_not_written(run, given):
     run(**{**given, "n": min(given["n"], 20)})
+
+
+@mutant("arrived", sx.softmax, "value")
+def nobody_waits(true, arrivals, programs, patience):
+    return true(arrivals, programs, patience) * 0 + programs
+
+
+@mutant("numbers_of_parts", sx.softmax, "value")
+def a_part_left_out(true, telling, kind, many, other):
+    found = true(telling, kind, many, other)
+    return found if kind == 0 else tl.where(many == telling[3] - 1, other, found)
+
+
+@mutant("numbers_of_parts", sx.log_softmax, "value")
+def a_top_too_low(true, telling, kind, many, other):
+    found = true(telling, kind, many, other)
+    return tl.where(many == telling[3] - 1, found - 0.5, found) if kind == 0 else found
+
+
+@mutant("exponentials_of_parts", sx.softmax, "vjp")
+def no_mean(true, *given):
+    ties, depth, more = true(*given)
+    return ties, depth, more * 0.0
+
+
+@mutant("near_sums", sx.entmax15, "value")
+def a_round_told_in_the_next_one_s_place(true, held, telling, part, kind, *more):
+    return true(held, telling, part, kind + 2, *more)
+
+
+@mutant("last_sums", sx.sparsemax, "jvp")
+def centred_by_nothing(true, *given):
+    first, second = true(*given)
+    return first * 0.0, second

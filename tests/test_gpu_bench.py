@@ -93,6 +93,19 @@ def test_rows_of_batches_that_lie_otherwise_are_compared(bench, monkeypatch):
     assert bench.what_is_bad(record.found)
 
 
+def test_programs_that_wait_or_do_not_are_compared(bench, monkeypatch):
+    """On the CPU, where nobody waits; and not where waiting makes a difference."""
+    from softplex.native.gpu import widths
+
+    record = bench.Record(None)
+    bench.checked_waiting(record, "cpu")
+    assert len(record.found["layouts"]) == 2 * 2 * len(bench.maps_with_kernels())
+    assert not bench.what_is_bad(record.found)
+    monkeypatch.setattr(bench, "everything_of", lambda *_: lambda: [torch.tensor(widths.PATIENCE)])
+    bench.checked_waiting(record, "cpu")
+    assert len(bench.what_is_bad(record.found)) == 2 * len(bench.maps_with_kernels())
+
+
 def test_what_is_off_is_seen(bench):
     wanted = torch.tensor([[0.25, 0.75, 0.0]], dtype=torch.float64)
     size = wanted.amax(1, keepdim=True).expand_as(wanted)

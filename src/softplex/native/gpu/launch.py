@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -160,8 +161,7 @@ def launched(work: Work) -> list[Tensor] | None:
         figures = [room(call.batch, torch.float64, x) for _ in range(2)]
     elif work.method == SUPPORT_SIZE:
         figures = [room(call.batch, torch.int64, x)]
-    run = launch_short if call.length <= widths.LONGEST else launch_long
-    found = run(work, x, where, entries, figures)
+    found = launch(work, x, where, entries, figures)
     return figures if found is None else [found, *figures]
 
 
@@ -193,11 +193,9 @@ def backward(call: Call, formula: Any, p: Tensor, g: Tensor) -> Tensor | None:
         if call.length <= widths.LONGEST:
             short.backward_rows[lying.grid](*tensors, **arguments, **lying.options())
         else:
-            partial = room((2 * lying.places.rows * lying.parts,), torch.float64, p)
-            for is_last in (False, True):
-                long.backward_parts[(lying.places.rows * lying.parts,)](
-                    *tensors, partial, parts=lying.parts, IS_LAST=is_last, **arguments, **lying.part_options()
-                )
+            long.backward_long_rows[(lying.places.rows * lying.programs,)](
+                *tensors, **lying.meeting(2, 1), **arguments, **lying.part_options(is_light=True)
+            )
     return lying.tensors["result"]
 
 
@@ -237,7 +235,7 @@ def solved(call: Call, formula: Any) -> tuple[Tensor, Tensor | None] | None:
     entries = room(call.x.shape, call.x.dtype, call.x)
     sinks = None if call.sink is None else room(call.batch, torch.float64, call.x)
     work = Work(call, solver, VALUE)
-    found = launch_short(work, call.x.detach(), None, entries, [] if sinks is None else [sinks], is_lenient=True)
+    found = launch(work, call.x.detach(), None, entries, [] if sinks is None else [sinks], is_lenient=True)
     return None if found is None else (found, sinks)
 
 
@@ -291,13 +289,31 @@ class Lying(NamedTuple):
         """Into how many a long row is cut."""
         return -(-self.places.n // widths.PART)
 
+    @property
+    def programs(self) -> int:
+        """How many share a long row: so few that all of them are there at once, with as many parts each."""
+        return -(-self.parts // -(-self.parts // multiprocessors(self.tensors["x"].device)))
+
+    def meeting(self, numbers: int, turns: int) -> dict[str, Any]:
+        """Where the programs of a long row leave their numbers and meet, so often."""
+        x, rows = self.tensors["x"], self.places.rows
+        return {
+            "partial": room((numbers * rows * self.parts,), torch.float64, x),
+            "arrivals": room((turns * rows,), torch.int32, x).zero_(),
+            "parts": self.parts,
+            "programs": self.programs,
+            "patience": widths.PATIENCE,
+            "IS_HELD": self.programs == self.parts,
+        }
+
     def options(self) -> dict[str, Any]:
         """What a kernel of whole rows is compiled for."""
         return self.options_of(block_for(self.places.n, self.lie))
 
-    def part_options(self) -> dict[str, Any]:
-        """What a kernel of parts is compiled for."""
-        return self.options_of(Block(1, widths.PART, block_for(widths.PART).warps))
+    def part_options(self, is_light: bool) -> dict[str, Any]:
+        """What a kernel of parts is compiled for: two of its programs share a multiprocessor if they need not much."""
+        options = self.options_of(Block(1, widths.PART, block_for(widths.PART).warps))
+        return {**options, "maxnreg": widths.REGISTERS} if is_light and torch.version.hip is None else options
 
     def options_of(self, block: Block) -> dict[str, Any]:
         """What a kernel is compiled for."""
@@ -317,6 +333,14 @@ class Lying(NamedTuple):
         return {"LAY": lay, "num_warps": block.warps, "enable_fp_fusion": False}
 
 
+@cache
+def multiprocessors(device: torch.device) -> int:
+    """How many programs a device runs at once at least."""
+    if device.type != "cuda":
+        return widths.MULTIPROCESSORS
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
 def lie_of(x: Tensor, axes: tuple[int, ...]) -> int:
     """How the scores of a row lie: nothing of the batch or of other tensors, for a row has its bits alone."""
     row = merged(x.shape, [x.stride()], list(axes))
@@ -332,58 +356,7 @@ def vector_of(x: Tensor, n: int, lie: int) -> int:
     return vector if lie == PLAIN and n % vector == 0 else 1
 
 
-def launch_long(
-    work: Work, x: Tensor, where: Tensor | None, entries: Tensor | None, figures: list[Tensor]
-) -> Tensor | None:
-    """Run the kernels of rows in parts; the entries' results."""
-    call, solver = work.call, work.solver
-    operand = None if work.operand is None else work.operand.detach()
-    lying = Lying.of(call, {"x": x, "operand": operand, "where": where, "result": entries})
-    heat = temperature_of(call, lying.places)
-    high, low = parts(solver.a)
-    rows = lying.places.rows
-    partial = room((4 * rows * lying.parts,), torch.float64, x)
-    state = room((3 * rows,), torch.float64, x)
-    tensors = [lying.tensors.get(name) for name in ("x", "operand", "where")]
-    everywhere = {
-        "temperature": heat.numbers,
-        "classes": work.classes,
-        "n": lying.places.n,
-        "rows": rows,
-        "parts": lying.parts,
-        "sizes": lying.places.sizes,
-        "x_strides": lying.strides("x"),
-        "operand_strides": lying.strides("operand"),
-        "where_strides": lying.strides("where"),
-        "coolness": heat.coolness,
-        "a_high": high,
-        "a_low": low,
-        "TASK": work.task(heat.kind),
-        **lying.part_options(),
-    }
-    later = {"class_weights": work.class_weights, "ignored": work.ignored}
-    sink = None if call.sink is None else row_numbers(call, call.sink, torch.float64)
-    scale = None if work.scale is None else row_numbers(call, work.scale, torch.float64)
-    two = [*figures, None, None][:2]
-    with on_device(x):
-        long.survey[(rows * lying.parts,)](*tensors, partial, **everywhere)
-        long.merge[(rows,)](
-            *tensors, partial, state, figures=two[0], more_figures=two[1], sink=sink, **everywhere, **later
-        )
-        if entries is not None:
-            long.write[(rows * lying.parts,)](
-                *tensors,
-                lying.tensors["result"],
-                state,
-                scale=scale,
-                result_strides=lying.strides("result"),
-                **everywhere,
-                **later,
-            )
-    return lying.tensors.get("result")
-
-
-def launch_short(
+def launch(
     work: Work,
     x: Tensor,
     where: Tensor | None,
@@ -391,40 +364,42 @@ def launch_short(
     figures: list[Tensor],
     is_lenient: bool = False,
 ) -> Tensor | None:
-    """Run the kernel of rows that fit on the chip; the entries' results."""
+    """Run the kernel of rows that one program holds, or that of longer ones; the entries' results."""
     call, solver = work.call, work.solver
     operand = None if work.operand is None else work.operand.detach()
     lying = Lying.of(call, {"x": x, "operand": operand, "where": where, "result": entries})
     heat = temperature_of(call, lying.places)
-    sink = None if call.sink is None else row_numbers(call, call.sink, torch.float64)
     high, low = parts(solver.a)
+    arguments = {
+        **{name: lying.tensors.get(name) for name in ("x", "operand", "where", "result")},
+        "figures": figures[0] if figures else None,
+        "more_figures": figures[1] if len(figures) > 1 else None,
+        "temperature": heat.numbers,
+        "sink": None if call.sink is None else row_numbers(call, call.sink, torch.float64),
+        "classes": work.classes,
+        "class_weights": work.class_weights,
+        "scale": None if work.scale is None else row_numbers(call, work.scale, torch.float64),
+        "n": lying.places.n,
+        "rows": lying.places.rows,
+        "sizes": lying.places.sizes,
+        **{f"{name}_strides": lying.strides(name) for name in ("x", "operand", "where", "result")},
+        "coolness": heat.coolness,
+        "a_high": high,
+        "a_low": low,
+        "ignored": work.ignored,
+        "TASK": work.task(heat.kind, is_lenient),
+    }
     with on_device(x):
-        short.short_rows[lying.grid](
-            lying.tensors["x"],
-            lying.tensors.get("operand"),
-            lying.tensors.get("where"),
-            lying.tensors.get("result"),
-            figures[0] if figures else None,
-            figures[1] if len(figures) > 1 else None,
-            heat.numbers,
-            sink,
-            work.classes,
-            work.class_weights,
-            None if work.scale is None else row_numbers(call, work.scale, torch.float64),
-            lying.places.n,
-            lying.places.rows,
-            lying.places.sizes,
-            lying.strides("x"),
-            lying.strides("operand"),
-            lying.strides("where"),
-            lying.strides("result"),
-            heat.coolness,
-            high,
-            low,
-            work.ignored,
-            TASK=work.task(heat.kind, is_lenient),
-            **lying.options(),
-        )
+        if call.length <= widths.LONGEST:
+            short.short_rows[lying.grid](**arguments, **lying.options())
+        else:
+            is_dense = solver.number in (SOFTMAX, LOG_SOFTMAX)
+            turns = 1 if is_dense else 1 + long.OTHER_TURNS
+            numbers = long.SURVEYED.value + 2 * (turns - 1)
+            grid = (lying.places.rows * lying.programs,)
+            is_light = is_dense and work.method == VALUE and call.sink is None and heat.kind < 2
+            options = lying.part_options(is_light)
+            long.long_rows[grid](**arguments, **lying.meeting(numbers, turns), **options)
     return lying.tensors.get("result")
 
 

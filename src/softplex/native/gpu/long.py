@@ -1,8 +1,12 @@
 """Rows too long for one program: cut into parts by their width alone, so that a row's bits depend on nothing else.
 
-Three kernels. `survey` looks at every part and leaves a few numbers of it; `merge`, one program a row, makes the row's
-top and number v of them (for sparse maps it reads again the few parts that can hold weight) and all other sums; `write`
-reads the scores once more and stores. Between them stand only a few float64 a part: no atomics, no waiting.
+One kernel. The programs of a row hold a part each and go through rounds: every part leaves a few float64 in memory and
+arrives, and when all have, each program takes the same sums of what all left. The first round finds the top, and for
+softmax its sums; Newton's steps of sparse maps are a round each, and derivatives and losses take one more. Then each
+program stores its part: scores are read once, and rows whose parts outnumber the GPU's multiprocessors once a round.
+
+No program depends on another's being there: who has waited long enough works out the missing numbers itself, from the
+scores, and they are the same.
 """
 
 from __future__ import annotations
@@ -38,7 +42,6 @@ from softplex.native.gpu.rows import (
     gaps,
     multiplied,
     operands,
-    part_of_row,
     put,
     scores,
     settled,
@@ -66,20 +69,27 @@ from softplex.native.gpu.short import (
     less,
 )
 
+SURVEY: tl.constexpr = tl.constexpr(0)
+MASS: tl.constexpr = tl.constexpr(1)
+LAST: tl.constexpr = tl.constexpr(2)
+"""What a round is about."""
+
 TOP: tl.constexpr = tl.constexpr(0)
 FIRST: tl.constexpr = tl.constexpr(1)
 SECOND: tl.constexpr = tl.constexpr(2)
 THIRD: tl.constexpr = tl.constexpr(3)
-"""What is left of a part: its top; then for softmax ties, rest and one sum more, for sparse maps its own v."""
+SURVEYED: tl.constexpr = tl.constexpr(4)
+"""What a survey leaves: the part's top; then for softmax ties, rest and one sum more, for sparse maps its own v."""
 
-MASS: tl.constexpr = tl.constexpr(0)
-PRODUCTS: tl.constexpr = tl.constexpr(1)
-CONJUGATE: tl.constexpr = tl.constexpr(2)
-OTHERS: tl.constexpr = tl.constexpr(3)
-"""Which sums are taken over the parts that can hold weight."""
+OTHER_TURNS = ROUNDS.value + 1
+NUMBERS_OF_A_PART = SURVEYED.value + 2 * OTHER_TURNS
+"""All other rounds leave two numbers."""
 
-BLOCK: tl.constexpr = tl.constexpr(1024)
-"""Parts that `merge` looks at together."""
+BLOCK: tl.constexpr = tl.constexpr(256)
+"""Parts whose numbers are looked at together."""
+
+
+# -- what programs tell each other ------------------------------------------------------------------------------------
 
 
 @triton.jit
@@ -95,6 +105,171 @@ def only(value):
 
 
 @triton.jit
+def told_in(turn):
+    """Where the two numbers of a round after the survey stand."""
+    return SURVEYED + 2 * (turn - 1)
+
+
+@triton.jit
+def tell(telling, part, kind, value):
+    """Leave a number of a part."""
+    partial, row, rows, parts = telling
+    tl.store(partial + place(kind, row, part, rows, parts), value)
+
+
+@triton.jit
+def arrived(arrivals, programs, patience):
+    """Arrive where the row's programs meet, and wait until all have, or for so many looks; how many have."""
+    # Only then has every thread left its numbers; the counter's order makes them seen by who counts on.
+    tl.debug_barrier()
+    seen = tl.atomic_add(arrivals, 1) + 1
+    while (seen < programs) & (patience > 0):
+        seen = tl.atomic_add(arrivals, 0)
+        patience -= 1
+    return seen
+
+
+@triton.jit
+def numbers_of_parts(telling, kind, many, OTHER: tl.constexpr):
+    """A number that parts left, from the memory that all programs share; `OTHER` beyond the last part."""
+    partial, row, rows, parts = telling
+    places = partial + place(kind, only(row), many, rows, parts)
+    return tl.load(places, mask=many < parts, other=OTHER, cache_modifier=".cg")
+
+
+@triton.jit
+def sum_of_parts(telling, kind):
+    """One number summed over all parts."""
+    _partial, _row, _rows, parts = telling
+    found = tl.zeros([1], tl.float64)
+    start = 0
+    while start < parts:
+        found += tl.sum(numbers_of_parts(telling, kind, start + tl.arange(0, BLOCK), 0.0), 0)
+        start += BLOCK
+    return found
+
+
+@triton.jit
+def columns(part, LAY: tl.constexpr):
+    """Those of a part."""
+    return part.to(tl.int64) * LAY.width + tl.arange(0, LAY.width)
+
+
+# -- what a part tells ------------------------------------------------------------------------------------------------
+
+
+@triton.jit
+def part_of(reading, part, TASK: tl.constexpr, LAY: tl.constexpr):
+    """Columns, signed scores, which are unmasked, and the tangents or cotangents if there are any."""
+    x, operand, where, row, rows, n, sizes, x_strides, operand_strides, where_strides = reading
+    column = columns(part, LAY)
+    z, is_open = scores(x, where, row, column, rows, n, sizes, x_strides, where_strides, TASK, LAY)
+    g = z
+    if TASK.method == VJP or TASK.method == JVP:
+        g = operands(operand, z > float("-inf"), row, column, rows, n, sizes, operand_strides, LAY)
+    return column, z, is_open, g
+
+
+@triton.jit
+def survey(held, telling, part, y, warmth, coolness, a, TASK: tl.constexpr):
+    """What a part tells about itself, all relative to its own top."""
+    column, z, _is_open, g = held
+    largest = tl.max(z, 1)
+    tell(telling, part, TOP, largest.to(tl.float64))
+    top, is_bad, is_empty = tops(largest, largest, warmth, False, TASK)
+    high, low = gaps(z, top, warmth, coolness, False, TASK)
+    if TASK.map <= LOG_SOFTMAX:
+        power = raised(high, low, TASK.is_precise)
+        is_top = high == 0.0
+        tell(telling, part, FIRST, tl.sum(is_top.to(tl.int32), 1).to(tl.float64))
+        tell(telling, part, SECOND, total(tl.where(is_top, 0.0, power), TASK.is_precise) * LOWERED)
+        if TASK.method == VJP or TASK.method == JVP:
+            if TASK.map != LOG_SOFTMAX or TASK.method == JVP:
+                g = exponential(high, low, TASK.is_precise) * g
+            tell(telling, part, THIRD, total(g, TASK.is_precise))
+        elif TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL:
+            power = tl.where(column[None, :] == y[:, None], 0.0, power)
+            tell(telling, part, THIRD, total(power, TASK.is_precise) * LOWERED)
+    else:
+        v = roughly(high, top, is_bad | is_empty, a, False, TASK)
+        tell(telling, part, FIRST, v.to(tl.float64))
+
+
+@triton.jit
+def near_sums(held, telling, part, kind, top, v, y, warmth, coolness, a, ABOUT: tl.constexpr, TASK: tl.constexpr):
+    """Two sums over a part's entries, for a number v of their row."""
+    column, z, _is_open, g = held
+    high, low = gaps(z, top, warmth, coolness, TASK.has_sink, TASK)
+    second = tl.zeros([1], tl.float64)
+    if ABOUT == MASS:
+        if TASK.is_precise:
+            p, rate = precise_terms(high, low, v[:, None], a, TASK)
+        else:
+            p, rate = terms(high, v.to(tl.float32)[:, None], a, TASK)
+        first, second = total(p, TASK.is_precise), total(rate, TASK.is_precise)
+    else:
+        p, slope = weighed(high, low, v[:, None], a, TASK)
+        if TASK.method == VJP or TASK.method == JVP:
+            first, second = total(slope * g, TASK.is_precise), total(slope, TASK.is_precise)
+        else:
+            first = total(tl.where(column[None, :] == y[:, None], 0.0, p), TASK.is_precise)
+            if TASK.method != RESIDUAL:
+                second = total(own_conjugate(high, p, v, a, TASK), TASK.is_precise)
+    tell(telling, part, kind, first)
+    tell(telling, part, kind + 1, second)
+
+
+@triton.jit
+def tell_all(held, telling, part, kind, known, ABOUT: tl.constexpr, TASK: tl.constexpr):
+    """What a part has to tell in a round."""
+    top, v, y, warmth, coolness, a = known
+    if ABOUT == SURVEY:
+        survey(held, telling, part, y, warmth, coolness, a, TASK)
+    else:
+        near_sums(held, telling, part, kind, top, v, y, warmth, coolness, a, ABOUT, TASK)
+
+
+@triton.jit
+def told(
+    held,
+    reading,
+    telling,
+    meeting,
+    known,
+    turn,
+    patience,
+    ABOUT: tl.constexpr,
+    IS_HELD: tl.constexpr,
+    TASK: tl.constexpr,
+    LAY: tl.constexpr,
+):
+    """One round, after which the numbers of all parts are there: what is held, and the patience left for the next."""
+    arrivals, this, rows, mine, programs, parts = meeting
+    kind = told_in(turn)
+    if IS_HELD:
+        tell_all(held, telling, mine, kind, known, ABOUT, TASK)
+    else:
+        part = mine
+        while part < parts:
+            tell_all(part_of(reading, part, TASK, LAY), telling, part, kind, known, ABOUT, TASK)
+            part += programs
+    if arrived(arrivals + turn * rows + this, programs, patience) < programs:
+        patience = patience * 0
+        part = mine * 0
+        while part < parts:
+            tell_all(part_of(reading, part, TASK, LAY), telling, part, kind, known, ABOUT, TASK)
+            part += 1
+        tl.debug_barrier()
+        # Read again: two parts at once would take more registers, which every program would have to have.
+        if IS_HELD:
+            held = part_of(reading, mine, TASK, LAY)
+    return held, patience
+
+
+# -- what follows for a row -------------------------------------------------------------------------------------------
+
+
+@triton.jit
 def alone(warmth, coolness, TASK: tl.constexpr):
     """A single row's temperature as a number."""
     if TASK.temperature == WIDE_TEMPERATURE:
@@ -105,23 +280,51 @@ def alone(warmth, coolness, TASK: tl.constexpr):
 
 
 @triton.jit
-def number_of_parts(partial, kind, this, many, rows, parts):
-    """A number that parts left; 0 beyond the last part."""
-    return tl.load(partial + place(kind, this, many, rows, parts), mask=many < parts, other=0.0)
+def tallest(telling):
+    """The largest score of a row."""
+    _partial, _row, _rows, parts = telling
+    largest = tl.full([1], float("-inf"), tl.float64)
+    start = 0
+    while start < parts:
+        tall = numbers_of_parts(telling, TOP, start + tl.arange(0, BLOCK), float("-inf"))
+        largest = tl.maximum(largest, tl.max(tall, 0))
+        start += BLOCK
+    return largest
 
 
 @triton.jit
-def tops_of_parts(partial, this, many, rows, parts):
-    """The tops of parts, -inf beyond the last."""
-    return tl.load(partial + place(TOP, this, many, rows, parts), mask=many < parts, other=float("-inf"))
-
-
-@triton.jit
-def gaps_of_parts(partial, this, many, rows, parts, peak, warm, coolness, TASK: tl.constexpr):
+def gaps_of_parts(telling, many, peak, warm, coolness, TASK: tl.constexpr):
     """How far the tops of parts lie below the row's, and which parts have one."""
-    tall = tops_of_parts(partial, this, many, rows, parts)
+    tall = numbers_of_parts(telling, TOP, many, float("-inf"))
     is_live = (tall > float("-inf")) & (tall < float("inf"))
     return sink_gaps(tl.where(is_live, tall, peak), peak, warm, coolness, TASK), is_live
+
+
+@triton.jit
+def exponentials_of_parts(telling, peak, warm, coolness, TASK: tl.constexpr):
+    """softmax's sums: how many tops, what all others sum to, and what a derivative or a residual sums."""
+    _partial, _row, _rows, parts = telling
+    ties = tl.zeros([1], tl.float64)
+    depth = tl.zeros([1], tl.float64)
+    more = tl.zeros([1], tl.float64)
+    start = 0
+    while start < parts:
+        many = start + tl.arange(0, BLOCK)
+        below, is_live = gaps_of_parts(telling, many, peak, warm, coolness, TASK)
+        first = numbers_of_parts(telling, FIRST, many, 0.0)
+        rest = numbers_of_parts(telling, SECOND, many, 0.0)
+        is_top = is_live & (below == 0.0)
+        scale = tl.where(is_live, tl.exp(below), 0.0)
+        ties += tl.sum(tl.where(is_top, first, 0.0), 0)
+        depth += tl.sum(tl.where(is_live, tl.where(is_top, rest, (first + rest) * scale), 0.0), 0)
+        if TASK.method != VALUE and TASK.method != LOSS:
+            third = numbers_of_parts(telling, THIRD, many, 0.0)
+            if TASK.map == LOG_SOFTMAX and TASK.method == VJP:
+                more += tl.sum(third, 0)
+            else:
+                more += tl.sum(tl.where(is_live, third * scale, 0.0), 0)
+        start += BLOCK
+    return ties, depth, more
 
 
 @triton.jit
@@ -148,112 +351,16 @@ def from_reach(distance, a, TASK: tl.constexpr):
     return tl.where(v < 1.0, v, 1.0)
 
 
-@triton.jit(do_not_specialize=(*NUMBERS, "parts"))
-def survey(
-    x,
-    operand,
-    where,
-    partial,
-    temperature,
-    classes,
-    n,
-    rows,
-    parts,
-    sizes,
-    x_strides,
-    operand_strides,
-    where_strides,
-    coolness,
-    a_high,
-    a_low,
-    TASK: tl.constexpr,
-    LAY: tl.constexpr,
-):
-    """What a part tells about itself, all relative to its own top."""
-    row, column, part = part_of_row(parts, LAY)
-    z, _ = scores(x, where, row, column, rows, n, sizes, x_strides, where_strides, TASK, LAY)
-    warmth = warmth_of(temperature, row, row < rows, coolness, TASK)
-    largest = tl.max(z, 1)
-    tl.store(partial + place(TOP, row, part, rows, parts), largest.to(tl.float64))
-    top, is_bad, is_empty = tops(largest, largest, warmth, False, TASK)
-    high, low = gaps(z, top, warmth, coolness, False, TASK)
-    if TASK.map <= LOG_SOFTMAX:
-        power = raised(high, low, TASK.is_precise)
-        is_top = high == 0.0
-        ties = tl.sum(is_top.to(tl.int32), 1).to(tl.float64)
-        tl.store(partial + place(FIRST, row, part, rows, parts), ties)
-        rest = total(tl.where(is_top, 0.0, power), TASK.is_precise) * LOWERED
-        tl.store(partial + place(SECOND, row, part, rows, parts), rest)
-        if TASK.method == VJP or TASK.method == JVP:
-            g = operands(operand, z > float("-inf"), row, column, rows, n, sizes, operand_strides, LAY)
-            if TASK.map != LOG_SOFTMAX or TASK.method == JVP:
-                g = exponential(high, low, TASK.is_precise) * g
-            tl.store(partial + place(THIRD, row, part, rows, parts), total(g, TASK.is_precise))
-        elif TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL:
-            y = tl.load(classes + row)
-            power = tl.where(column[None, :] == y[:, None], 0.0, power)
-            tl.store(partial + place(THIRD, row, part, rows, parts), total(power, TASK.is_precise) * LOWERED)
-    else:
-        v = roughly(high, top, is_bad | is_empty, joined(a_high, a_low), False, TASK)
-        tl.store(partial + place(FIRST, row, part, rows, parts), v.to(tl.float64))
-
-
 @triton.jit
-def tallest(partial, this, rows, parts):
-    """The largest score of a row."""
-    largest = tl.full([1], float("-inf"), tl.float64)
-    start = this * 0
-    while start < parts:
-        many = start + tl.arange(0, BLOCK)
-        largest = tl.maximum(largest, tl.max(tops_of_parts(partial, this, many, rows, parts), 0))
-        start += BLOCK
-    return largest
-
-
-@triton.jit
-def exponentials_of_parts(
-    partial,
-    this,
-    peak,
-    warm,
-    coolness,
-    rows,
-    parts,
-    TASK: tl.constexpr,
-):
-    """softmax's sums: how many tops, what all others sum to, and what a derivative or a residual sums."""
-    ties = tl.zeros([1], tl.float64)
-    depth = tl.zeros([1], tl.float64)
-    more = tl.zeros([1], tl.float64)
-    start = this * 0
-    while start < parts:
-        many = start + tl.arange(0, BLOCK)
-        below, is_live = gaps_of_parts(partial, this, many, rows, parts, peak, warm, coolness, TASK)
-        first = number_of_parts(partial, FIRST, this, many, rows, parts)
-        rest = number_of_parts(partial, SECOND, this, many, rows, parts)
-        is_top = is_live & (below == 0.0)
-        scale = tl.where(is_live, tl.exp(below), 0.0)
-        ties += tl.sum(tl.where(is_top, first, 0.0), 0)
-        depth += tl.sum(tl.where(is_live, tl.where(is_top, rest, (first + rest) * scale), 0.0), 0)
-        if TASK.method != VALUE and TASK.method != LOSS:
-            third = number_of_parts(partial, THIRD, this, many, rows, parts)
-            if TASK.map == LOG_SOFTMAX and TASK.method == VJP:
-                more += tl.sum(third, 0)
-            else:
-                more += tl.sum(tl.where(is_live, third * scale, 0.0), 0)
-        start += BLOCK
-    return ties, depth, more
-
-
-@triton.jit
-def reach_of_parts(partial, this, peak, warm, coolness, steepness, rows, parts, TASK: tl.constexpr):
+def reach_of_parts(telling, peak, warm, coolness, steepness, TASK: tl.constexpr):
     """How far below the top weights end at most: what weighs nothing in its part weighs nothing in the row."""
+    _partial, _row, _rows, parts = telling
     least = tl.full([1], float("inf"), tl.float64)
-    start = this * 0
+    start = 0
     while start < parts:
         many = start + tl.arange(0, BLOCK)
-        below, is_live = gaps_of_parts(partial, this, many, rows, parts, peak, warm, coolness, TASK)
-        first = number_of_parts(partial, FIRST, this, many, rows, parts)
+        below, is_live = gaps_of_parts(telling, many, peak, warm, coolness, TASK)
+        first = numbers_of_parts(telling, FIRST, many, 0.0)
         distance = tl.where(is_live, reach(first, steepness, TASK) - below, float("inf"))
         least = tl.minimum(least, tl.min(distance, 0))
         start += BLOCK
@@ -261,65 +368,70 @@ def reach_of_parts(partial, this, peak, warm, coolness, steepness, rows, parts, 
 
 
 @triton.jit
-def near_sums(
-    x,
-    operand,
-    where,
-    partial,
-    row,
-    top,
-    v,
-    y,
-    warmth,
-    coolness,
-    a,
-    n,
-    rows,
-    parts,
-    sizes,
-    x_strides,
-    operand_strides,
-    where_strides,
-    SUMS: tl.constexpr,
+def exponential_solution(telling, gap, top, warmth, coolness, TASK: tl.constexpr):
+    """softmax's number v, how far it is above 1, and one sum more."""
+    ties, depth, more = exponentials_of_parts(telling, only(top), alone(warmth, coolness, TASK), coolness, TASK)
+    if TASK.has_sink:
+        is_sink = gap == 0.0
+        ties += is_sink.to(tl.float64)
+        depth += tl.where(is_sink, 0.0, tl.exp(gap))
+        if TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL:
+            more += tl.exp(gap)
+    depth = tl.where(ties > 1.0, ties - 1.0, 0.0) + depth
+    v = 1.0 + depth
+    if TASK.map == SOFTMAX or TASK.method == JVP:
+        more = more / v
+    return v, depth, more
+
+
+@triton.jit
+def newton_solution(
+    held,
+    reading,
+    telling,
+    meeting,
+    known,
+    gap,
+    is_void,
+    patience,
+    IS_HELD: tl.constexpr,
     TASK: tl.constexpr,
     LAY: tl.constexpr,
 ):
-    """Two sums over the entries of a row that weigh something: only parts whose top does are read."""
-    first = tl.zeros([1], tl.float64)
-    second = tl.zeros([1], tl.float64)
-    # What meets a vector of parts is a number, not a row of one: rows are held by all threads, and so would it be.
-    floor, peak, this = -only(reach(v, a, TASK)), only(top), only(row)
-    warm = alone(warmth, coolness, TASK)
-    start = this * 0
-    while start < parts:
-        many = start + tl.arange(0, BLOCK)
-        below, is_live = gaps_of_parts(partial, this, many, rows, parts, peak, warm, coolness, TASK)
-        is_near = is_live & (below >= floor)
-        part = tl.min(tl.where(is_near, many, parts), 0)
-        while part < parts:
-            column = part * LAY.width + tl.arange(0, LAY.width)
-            z, _ = scores(x, where, row, column, rows, n, sizes, x_strides, where_strides, TASK, LAY)
-            high, low = gaps(z, top, warmth, coolness, TASK.has_sink, TASK)
-            if SUMS == MASS:
-                if TASK.is_precise:
-                    one, other = precise_terms(high, low, v[:, None], a, TASK)
-                else:
-                    one, other = terms(high, v.to(tl.float32)[:, None], a, TASK)
-                first += total(one, TASK.is_precise)
-                second += total(other, TASK.is_precise)
-            else:
-                p, slope = weighed(high, low, v[:, None], a, TASK)
-                if SUMS == PRODUCTS:
-                    g = operands(operand, z > float("-inf"), row, column, rows, n, sizes, operand_strides, LAY)
-                    first += total(slope * g, TASK.is_precise)
-                    second += total(slope, TASK.is_precise)
-                elif SUMS == CONJUGATE:
-                    first += total(own_conjugate(high, p, v, a, TASK), TASK.is_precise)
-                else:
-                    first += total(tl.where(column[None, :] == y[:, None], 0.0, p), TASK.is_precise)
-            part = tl.min(tl.where(is_near & (many > part), many, parts), 0)
-        start += BLOCK
-    return first, second
+    """The number v of a sparse map, a round a step; what is held, the patience and the turn that are left."""
+    top, _v, y, warmth, coolness, a = known
+    # Above the solution, or at it but for rounding: Newton's steps are from above.
+    most = reach_of_parts(telling, only(top), alone(warmth, coolness, TASK), coolness, only(a), TASK)
+    v = tl.where(is_void, 1.0, from_reach(most, a, TASK))
+    is_done = is_void
+    turn = 1
+    while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (turn <= ROUNDS):
+        known = (top, v, y, warmth, coolness, a)
+        held, patience = told(held, reading, telling, meeting, known, turn, patience, MASS, IS_HELD, TASK, LAY)
+        mass, rate = sum_of_parts(telling, told_in(turn)), sum_of_parts(telling, told_in(turn) + 1)
+        if TASK.has_sink:
+            p, slope = precise_sink_terms(gap, v, a, TASK)
+            mass, rate = mass + p, rate + slope
+        step = (mass - 1.0) / tl.where(rate > 0.0, rate, 1.0)
+        v = tl.where(is_done, v, v - step)
+        near: tl.constexpr = NEARER if TASK.is_precise and TASK.map != ENTMAX else 2.0**-22
+        is_done = is_done | (tl.abs(step) <= near * v)
+        turn += 1
+    return held, patience, turn, v
+
+
+@triton.jit
+def last_sums(telling, turn, gap, v, a, TASK: tl.constexpr):
+    """What cotangents are centred by; or what all entries but the target's weigh, and Omega* of the row."""
+    first, second = sum_of_parts(telling, told_in(turn)), sum_of_parts(telling, told_in(turn) + 1)
+    p, slope = weighed_alone(gap, v, a, TASK)
+    if TASK.method == VJP or TASK.method == JVP:
+        mass = second + slope if TASK.has_sink else second
+        first = first / tl.where(mass > 0.0, mass, 1.0)
+    elif TASK.has_sink:
+        first += p
+        second += sink_conjugate(gap, p, v, a, TASK)
+    return first, second / (a + 1.0)
 
 
 @triton.jit
@@ -349,131 +461,62 @@ def own_gap(
     return tl.where(is_there, gap, float("-inf"))
 
 
-@triton.jit(do_not_specialize=(*NUMBERS, "parts"))
-def merge(
+@triton.jit
+def put_losses(
+    figures,
+    more_figures,
+    conjugate,
+    is_first,
+    x,
+    where,
+    row,
+    n,
+    classes,
+    class_weights,
+    ignored,
+    top,
+    is_bad,
+    is_empty,
+    warmth,
+    coolness,
+    sizes,
+    x_strides,
+    where_strides,
+    TASK: tl.constexpr,
+    LAY: tl.constexpr,
+):
+    """A row's loss and its share, which the first of its programs stores."""
+    if is_first:
+        y, share, is_class, is_ignored = targets(classes, class_weights, row, row >= 0, n, ignored, TASK)
+        own = own_gap(x, where, row, y, is_class, top, warmth, coolness, sizes, x_strides, where_strides, TASK, LAY)
+        loss = settled_losses(conjugate - own, share, is_class, is_ignored, is_bad, is_empty, TASK)
+        tl.store(figures + row, loss)
+        tl.store(more_figures + row, share)
+
+
+# -- kernels ----------------------------------------------------------------------------------------------------------
+
+
+@triton.jit(do_not_specialize=(*NUMBERS, "parts", "programs", "patience"))
+def long_rows(
     x,
     operand,
     where,
+    result,
     partial,
-    state,
+    arrivals,
     figures,
     more_figures,
     temperature,
     sink,
     classes,
     class_weights,
-    n,
-    rows,
-    parts,
-    sizes,
-    x_strides,
-    operand_strides,
-    where_strides,
-    coolness,
-    a_high,
-    a_low,
-    ignored,
-    TASK: tl.constexpr,
-    LAY: tl.constexpr,
-):
-    """The numbers of a row: its top, v and one sum more; or its loss."""
-    row = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
-    this, is_row = only(row), row < rows
-    warmth = warmth_of(temperature, row, is_row, coolness, TASK)
-    s = sink_of(sink, row, is_row, TASK)
-    largest = tallest(partial, this, rows, parts)
-    top, is_bad, is_empty = tops(largest, s, warmth, TASK.has_sink, TASK)
-    gap = sink_gaps(s, top, warmth, coolness, TASK)
-    a = joined(a_high, a_low)
-    peak, warm = only(top), alone(warmth, coolness, TASK)
-    y = tl.zeros([1], tl.int64)
-    has_residual: tl.constexpr = TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL
-    has_loss: tl.constexpr = TASK.method == LOSS or TASK.method == LOSS_AND_RESIDUAL
-    conjugate = tl.zeros([1], tl.float64)
-    if has_residual or has_loss:
-        y = tl.load(classes + row)
-
-    if TASK.map <= LOG_SOFTMAX:
-        ties, depth, more = exponentials_of_parts(partial, this, peak, warm, coolness, rows, parts, TASK)
-        sink_p = tl.zeros([1], tl.float64)
-        if TASK.has_sink:
-            is_sink = gap == 0.0
-            ties += is_sink.to(tl.float64)
-            sink_p = tl.exp(gap)
-            depth += tl.where(is_sink, 0.0, sink_p)
-        depth = tl.where(ties > 1.0, ties - 1.0, 0.0) + depth
-        v = 1.0 + depth
-        if TASK.has_sink and has_residual:
-            more += sink_p
-        if TASK.map == SOFTMAX or TASK.method == JVP:
-            more = more / v
-        if TASK.method == VALUE:
-            more = depth
-    else:
-        is_done = is_bad | is_empty
-        # Above the solution, or at it but for rounding: Newton's steps are from above.
-        most = reach_of_parts(partial, this, peak, warm, coolness, only(a), rows, parts, TASK)
-        v = tl.where(is_done, 1.0, from_reach(most, a, TASK))
-        rounds = 0
-        while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (rounds < ROUNDS):
-            found, rate = near_sums(
-                x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
-                operand_strides, where_strides, MASS, TASK, LAY,
-            )  # fmt: skip
-            if TASK.has_sink:
-                p, slope = precise_sink_terms(gap, v, a, TASK)
-                found, rate = found + p, rate + slope
-            step = (found - 1.0) / tl.where(rate > 0.0, rate, 1.0)
-            v = tl.where(is_done, v, v - step)
-            near: tl.constexpr = NEARER if TASK.is_precise and TASK.map != ENTMAX else 2.0**-22
-            is_done = is_done | (tl.abs(step) <= near * v)
-            rounds += 1
-        sink_p, sink_slope = weighed_alone(gap, v, a, TASK)
-        more = tl.zeros([1], tl.float64)
-        if TASK.method != VALUE and TASK.method != LOSS:
-            sums: tl.constexpr = OTHERS if has_residual else PRODUCTS
-            more, mass = near_sums(
-                x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
-                operand_strides, where_strides, sums, TASK, LAY,
-            )  # fmt: skip
-            if has_residual:
-                more += sink_p if TASK.has_sink else 0.0
-            else:
-                mass += sink_slope if TASK.has_sink else 0.0
-                more = more / tl.where(mass > 0.0, mass, 1.0)
-        if has_loss:
-            conjugate, mass = near_sums(
-                x, operand, where, partial, row, top, v, y, warmth, coolness, a, n, rows, parts, sizes, x_strides,
-                operand_strides, where_strides, CONJUGATE, TASK, LAY,
-            )  # fmt: skip
-            if TASK.has_sink:
-                conjugate += sink_conjugate(gap, sink_p, v, a, TASK)
-
-    tl.store(state + row, largest if not TASK.has_sink else tl.where(s > largest, s, largest))
-    tl.store(state + rows + row, v)
-    tl.store(state + 2 * rows + row, more)
-    if has_loss:
-        loss = log1p_of_rows(depth) if TASK.map == SOFTMAX else conjugate / (a + 1.0)
-        y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, TASK)
-        loss -= own_gap(x, where, row, y, is_class, top, warmth, coolness, sizes, x_strides, where_strides, TASK, LAY)
-        tl.store(figures + row, settled_losses(loss, share, is_class, is_ignored, is_bad, is_empty, TASK))
-        tl.store(more_figures + row, share)
-
-
-@triton.jit(do_not_specialize=(*NUMBERS, "parts"))
-def write(
-    x,
-    operand,
-    where,
-    result,
-    state,
-    temperature,
-    classes,
-    class_weights,
     scale,
     n,
     rows,
     parts,
+    programs,
+    patience,
     sizes,
     x_strides,
     operand_strides,
@@ -483,61 +526,128 @@ def write(
     a_high,
     a_low,
     ignored,
+    IS_HELD: tl.constexpr,
     TASK: tl.constexpr,
     LAY: tl.constexpr,
 ):
-    """The results of a part, its row being solved."""
-    row, column, _ = part_of_row(parts, LAY)
-    is_row = row < rows
-    z, is_open = scores(x, where, row, column, rows, n, sizes, x_strides, where_strides, TASK, LAY)
-    is_live = z > float("-inf")
+    """Everything that is asked of long rows; a program's parts are held throughout where there is one for each."""
+    program = tl.program_id(0).to(tl.int64)
+    row, mine = program // programs + tl.arange(0, 1), program % programs
+    this, is_row = program // programs, row < rows
+    has_residual: tl.constexpr = TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL
+    has_loss: tl.constexpr = TASK.method == LOSS or TASK.method == LOSS_AND_RESIDUAL
+    y = tl.zeros([1], tl.int64)
+    if has_residual or has_loss:
+        y = tl.load(classes + row)
     warmth = warmth_of(temperature, row, is_row, coolness, TASK)
-    largest, v, more = tl.load(state + row), tl.load(state + rows + row), tl.load(state + 2 * rows + row)
-    top, is_bad, is_empty = tops(largest, largest, warmth, False, TASK)
-    high, low = gaps(z, top, warmth, coolness, TASK.has_sink, TASK)
+    s = sink_of(sink, row, is_row, TASK)
     a = joined(a_high, a_low)
+    nothing = tl.zeros([1], tl.float64)
+    reading = (x, operand, where, row, rows, n, sizes, x_strides, operand_strides, where_strides)
+    telling = (partial, row, rows, parts)
+    meeting = (arrivals, this, rows, mine, programs, parts)
+    held = part_of(reading, mine, TASK, LAY)
+
+    known = (nothing, nothing, y, warmth, coolness, a)
+    held, patience = told(held, reading, telling, meeting, known, 0, patience, SURVEY, IS_HELD, TASK, LAY)
+    largest = tallest(telling)
+    top, is_bad, is_empty = tops(largest, s, warmth, TASK.has_sink, TASK)
+    gap = sink_gaps(s, top, warmth, coolness, TASK)
+    if TASK.map <= LOG_SOFTMAX:
+        v, depth, more = exponential_solution(telling, gap, top, warmth, coolness, TASK)
+        conjugate = log1p_of_rows(depth)
+    else:
+        is_void = is_bad | is_empty
+        known = (top, nothing, y, warmth, coolness, a)
+        held, patience, turn, v = newton_solution(
+            held, reading, telling, meeting, known, gap, is_void, patience, IS_HELD, TASK, LAY
+        )  # fmt: skip
+        depth, more, conjugate = nothing, nothing, nothing
+        if TASK.method != VALUE:
+            known = (top, v, y, warmth, coolness, a)
+            held, patience = told(held, reading, telling, meeting, known, turn, patience, LAST, IS_HELD, TASK, LAY)
+            more, conjugate = last_sums(telling, turn, gap, v, a, TASK)
+
+    if has_loss:
+        put_losses(
+            figures, more_figures, conjugate, mine == 0, x, where, row, n, classes, class_weights, ignored, top, is_bad,
+            is_empty, warmth, coolness, sizes, x_strides, where_strides, TASK, LAY,
+        )  # fmt: skip
+    if TASK.method != LOSS:
+        solution = (top, v, more, depth, is_bad, is_empty, warmth, coolness, a)
+        writing = (result, row, rows, n, sizes, result_strides, classes, class_weights, scale, ignored)
+        if IS_HELD:
+            write(held, writing, solution, TASK, LAY)
+        else:
+            part = mine
+            while part < parts:
+                write(part_of(reading, part, TASK, LAY), writing, solution, TASK, LAY)
+                part += programs
+
+
+@triton.jit
+def write(held, writing, solution, TASK: tl.constexpr, LAY: tl.constexpr):
+    """The results of a part, its row being solved."""
+    column, z, is_open, g = held
+    result, row, rows, n, sizes, result_strides, classes, class_weights, scale, ignored = writing
+    top, v, more, depth, is_bad, is_empty, warmth, coolness, a = solution
+    is_live, is_row = z > float("-inf"), row < rows
+    high, low = gaps(z, top, warmth, coolness, TASK.has_sink, TASK)
     p, slope = weighed(high, low, v[:, None], a, TASK)
     if TASK.method == VALUE:
         absent: tl.constexpr = float("-inf") if TASK.map == LOG_SOFTMAX else 0.0
         if TASK.map == LOG_SOFTMAX:
-            p = less(high, low, log1p_of_rows(more))
+            p = less(high, low, log1p_of_rows(depth))
         found = settled(p, is_live, is_open, is_bad, is_empty, absent, TASK)
-    elif TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL:
+    elif TASK.method == VJP or TASK.method == JVP:
+        outer = cooled(signs(v, TASK), warmth, coolness, TASK) * factor(v, a, TASK)
+        found = multiplied(centred(p, slope, g, more, TASK.method, TASK), outer, TASK)
+        found = settled(found, is_live, is_open, is_bad, is_empty, 0.0, TASK)
+    else:
         y, share, is_class, is_ignored = targets(classes, class_weights, row, is_row, n, ignored, TASK)
         found = settled_residuals(
             tl.where(column[None, :] == y[:, None], -more.to(tl.float32)[:, None], p), scale, share, row, is_row,
             is_class, is_ignored, is_live, is_open, is_bad, is_empty, warmth, coolness, TASK,
         )  # fmt: skip
-    else:
-        g = operands(operand, is_live, row, column, rows, n, sizes, operand_strides, LAY)
-        outer = cooled(signs(v, TASK), warmth, coolness, TASK) * factor(v, a, TASK)
-        found = multiplied(centred(p, slope, g, more, TASK.method, TASK), outer, TASK)
-        found = settled(found, is_live, is_open, is_bad, is_empty, 0.0, TASK)
     put(result, row, column, rows, n, sizes, result_strides, found, LAY)
 
 
 @triton.jit
-def sum_of_parts(partial, kind, this, rows, parts):
-    """One number of all parts."""
-    found = tl.zeros([1], tl.float64)
-    start = this * 0
-    while start < parts:
-        many = start + tl.arange(0, BLOCK)
-        found += tl.sum(number_of_parts(partial, kind, this, many, rows, parts), 0)
-        start += BLOCK
-    return found
+def weights_of(reading, part, a, TASK: tl.constexpr, LAY: tl.constexpr):
+    """Columns, weights, their slopes and cotangents of a part."""
+    weights, operand, row, rows, n, sizes, x_strides, operand_strides = reading
+    absent: tl.constexpr = float("-inf") if TASK.map == LOG_SOFTMAX else 0.0
+    column = columns(part, LAY)
+    p = entries(weights, row, column, rows, n, sizes, x_strides, absent, LAY.x, LAY).to(tl.float32)
+    g = operands(operand, p != absent, row, column, rows, n, sizes, operand_strides, LAY)
+    return column, p, slopes_of(p, a, TASK), g
 
 
-@triton.jit(do_not_specialize=(*NUMBERS, "parts"))
-def backward_parts(
+@triton.jit
+def tell_products(held, telling, part, TASK: tl.constexpr):
+    """The sums of a part that cotangents are centred by."""
+    _column, _p, slope, g = held
+    if TASK.map == LOG_SOFTMAX:
+        tell(telling, part, TOP, total(g, TASK.is_precise))
+    else:
+        tell(telling, part, TOP, total(slope * g, TASK.is_precise))
+    if TASK.map > LOG_SOFTMAX:
+        tell(telling, part, FIRST, total(slope, TASK.is_precise))
+
+
+@triton.jit(do_not_specialize=(*NUMBERS, "parts", "programs", "patience"))
+def backward_long_rows(
     weights,
     operand,
     result,
     partial,
+    arrivals,
     temperature,
     n,
     rows,
     parts,
+    programs,
+    patience,
     sizes,
     x_strides,
     operand_strides,
@@ -545,32 +655,55 @@ def backward_parts(
     coolness,
     a_high,
     a_low,
-    IS_LAST: tl.constexpr,
+    IS_HELD: tl.constexpr,
     TASK: tl.constexpr,
     LAY: tl.constexpr,
 ):
-    """The way back from the weights: first the sums of a part, and last, from those of all parts, its cotangents."""
-    row, column, part = part_of_row(parts, LAY)
-    absent: tl.constexpr = float("-inf") if TASK.map == LOG_SOFTMAX else 0.0
-    p = entries(weights, row, column, rows, n, sizes, x_strides, absent, LAY.x, LAY).to(tl.float32)
-    is_live = p != absent
-    g = operands(operand, is_live, row, column, rows, n, sizes, operand_strides, LAY)
-    slope = slopes_of(p, joined(a_high, a_low), TASK)
-    if IS_LAST:
-        this = only(row)
-        more = sum_of_parts(partial, TOP, this, rows, parts)
-        if TASK.map > LOG_SOFTMAX:
-            mass = sum_of_parts(partial, FIRST, this, rows, parts)
-            more = more / tl.where(mass > 0.0, mass, 1.0)
-        warmth = warmth_of(temperature, row, row < rows, coolness, TASK)
-        outer = cooled(signs(more, TASK), warmth, coolness, TASK)
-        moved = multiplied(centred(slope, slope, g, more, VJP, TASK), outer, TASK)
-        moved = tl.where(p == p, tl.where(is_live, moved, 0.0), float("nan"))
-        put(result, row, column, rows, n, sizes, result_strides, moved, LAY)
+    """The way back from the weights, in one round."""
+    program = tl.program_id(0).to(tl.int64)
+    row, mine = program // programs + tl.arange(0, 1), program % programs
+    a = joined(a_high, a_low)
+    reading = (weights, operand, row, rows, n, sizes, x_strides, operand_strides)
+    telling = (partial, row, rows, parts)
+    held = weights_of(reading, mine, a, TASK, LAY)
+    if IS_HELD:
+        tell_products(held, telling, mine, TASK)
     else:
-        own = g
-        if TASK.map != LOG_SOFTMAX:
-            own = slope * g
-        tl.store(partial + place(TOP, row, part, rows, parts), total(own, TASK.is_precise))
-        if TASK.map > LOG_SOFTMAX:
-            tl.store(partial + place(FIRST, row, part, rows, parts), total(slope, TASK.is_precise))
+        part = mine
+        while part < parts:
+            tell_products(weights_of(reading, part, a, TASK, LAY), telling, part, TASK)
+            part += programs
+    if arrived(arrivals + program // programs, programs, patience) < programs:
+        part = mine * 0
+        while part < parts:
+            tell_products(weights_of(reading, part, a, TASK, LAY), telling, part, TASK)
+            part += 1
+        tl.debug_barrier()
+        if IS_HELD:
+            held = weights_of(reading, mine, a, TASK, LAY)
+
+    more = sum_of_parts(telling, TOP)
+    if TASK.map > LOG_SOFTMAX:
+        mass = sum_of_parts(telling, FIRST)
+        more = more / tl.where(mass > 0.0, mass, 1.0)
+    warmth = warmth_of(temperature, row, row < rows, coolness, TASK)
+    outer = cooled(signs(more, TASK), warmth, coolness, TASK)
+    writing = (result, row, rows, n, sizes, result_strides)
+    if IS_HELD:
+        write_back(held, writing, more, outer, TASK, LAY)
+    else:
+        part = mine
+        while part < parts:
+            write_back(weights_of(reading, part, a, TASK, LAY), writing, more, outer, TASK, LAY)
+            part += programs
+
+
+@triton.jit
+def write_back(held, writing, more, outer, TASK: tl.constexpr, LAY: tl.constexpr):
+    """The cotangents of the scores of a part."""
+    column, p, slope, g = held
+    result, row, rows, n, sizes, result_strides = writing
+    absent: tl.constexpr = float("-inf") if TASK.map == LOG_SOFTMAX else 0.0
+    moved = multiplied(centred(slope, slope, g, more, VJP, TASK), outer, TASK)
+    moved = tl.where(p == p, tl.where(p != absent, moved, 0.0), float("nan"))
+    put(result, row, column, rows, n, sizes, result_strides, moved, LAY)

@@ -103,14 +103,6 @@ def block_of_rows(LAY: tl.constexpr):
     return row, tl.arange(0, LAY.width)
 
 
-@triton.jit
-def part_of_row(parts, LAY: tl.constexpr):
-    """The same of one part of one row, and the part's number."""
-    program = tl.program_id(0).to(tl.int64)
-    row, part = program // parts + tl.arange(0, 1), program % parts
-    return row, part * LAY.width + tl.arange(0, LAY.width), part
-
-
 # -- scores -----------------------------------------------------------------------------------------------------------
 
 

@@ -15,6 +15,15 @@ LONGEST = 16_384
 PART = 8192
 """How a longer row is cut."""
 
+MULTIPROCESSORS = 128
+"""Those of a device that does not tell."""
+
+PATIENCE = 1000
+"""How often a program looks for the others of its row, a microsecond or so each time, before it does without them."""
+
+REGISTERS = 128
+"""Those of a thread, where two programs of 256 threads are to share a multiprocessor: one loads while one waits."""
+
 TILE = 1024
 """Entries that one warp holds; rows shorter than that share it."""
 

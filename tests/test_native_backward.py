@@ -266,23 +266,6 @@ def test_what_weights_do_not_tell_is_refused(changed):
         cpu.run(**{**given, **changed})
 
 
-def test_tensors_have_it_by_address():
-    given = drawn(0, "softmax", "float32", (33,), 9)
-    result = np.empty_like(given.p)
-    places = [each.__array_interface__["data"][0] for each in (given.p, given.g, result)]
-    arrays = (places[0], (33, 1), places[1], (33, 1))
-    options = {} if np.ndim(given.temperature) else {"temperature": given.temperature}
-    wanted = computed(replace(given, temperature=options.get("temperature", 1.0)))
-    cut = cpu.tensor_cut(0, given.negated, False, 1.5)
-    assert cut("backward", 1, -1, 1, options, (9, 33), *arrays, 0, None, places[2], (33, 1)) is True
-    assert same_bits(result, wanted)
-    mask = np.ones((9, 33), bool)
-    masked = (mask.__array_interface__["data"][0], (33, 1))
-    assert cut("backward", 1, -1, 1, options, (9, 33), *arrays, *masked, places[2], (33, 1)) is False
-    sparse = cpu.tensor_cut(2, False, False, 1.5)
-    assert sparse("backward", 1, -1, 1, {"sink": 0.0}, (9, 33), *arrays, 0, None, places[2], (33, 1)) is False
-
-
 @pytest.mark.parametrize("mutant", native_mutants.BACKWARD, ids=lambda each: each.name)
 def test_the_comparison_sees_a_wrong_kernel(mutant):
     run = native_mutants.WrongKernel(cpu, mutant.run).run

@@ -47,25 +47,25 @@ def short_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _Shor
     gives the result, or None for anything but plain arrays of one shape, one axis, and numbers that are allowed.
     """
 
-def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _TensorCut:
-    """What computes the commonest calls of a map on arrays that are known by their addresses.
+def know_tensors(type: object) -> bool:
+    """Whether tensors of a class can be looked at from now on: it has DLPack's exchange interface for C, version 1."""
 
-    Called as cut(method, type, axis, threads, options, shape, x, x_strides, operand, operand_strides, mask,
-    mask_strides, result, result_strides): the number of the type, at least one thread, a dict of the other keywords
-    (`where` not among them), and each array by its address (0: none) and its strides in elements (None: none). True
-    when the result was computed; False, and nothing done, for what short cuts do not know, for no entries and for a
-    wrong axis. Whether addresses, strides and shape belong together is not checked, nor whether the result overlaps
-    what is read.
+def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _TensorCut:
+    """What computes the commonest calls of a map on tensors of the class that is known.
+
+    Called as cut(method, axis, threads, options, x, operand, mask, result): at least one thread, a dict of the other
+    keywords (`where` not among them), and tensors of one shape on the CPU, None where absent. True when the result was
+    computed; False, and nothing done, for what short cuts do not know, for no entries, a wrong axis, and tensors that
+    do not fit. Whether the result overlaps what is read is not checked, nor whether signs are kept aside from memory.
     """
 
 def loss_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _LossCut:
-    """What computes the commonest losses against class indices of int64, on arrays known by their addresses.
+    """What computes the commonest losses against class indices of int64, of tensors of the class that is known.
 
-    Called as lose(type, axis, threads, options, shape, x, x_strides, mask, mask_strides, y_shape, y, y_strides,
-    ignored, result, result_strides, scale). Without a result (0, None) it gives the losses of the rows, 0 where
-    ignored, and how many rows count. With one, the gradient of the rows' losses times `scale`, a float or the address
-    of a dense float64 a row, is written to it: True. None, and nothing done, for what it does not know and for a class
-    out of range.
+    Called as lose(axis, threads, options, x, mask, y, ignored, result, scale). Without a result (None) it gives the
+    losses of the rows, 0 where ignored, and how many rows count. With one, the gradient of the rows' losses times
+    `scale`, a float or a tensor of one float64 a row, is written to it: True. None, and nothing done, for what it does
+    not know and for a class out of range.
     """
 
 def xla_handler() -> object:

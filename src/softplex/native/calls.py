@@ -42,8 +42,13 @@ def short_cut(formula: Formula) -> Any:
     return cpu.short_cut(kernel.number, kernel.negated, "alpha" in free, {**free, **kernel.fixed}.get("alpha", UNUSED))
 
 
+def know_tensors(kind: type) -> bool:
+    """Whether kernels can look at tensors of a class."""
+    return cpu is not None and cpu.know_tensors(kind)
+
+
 def tensor_cut(formula: Formula) -> tuple[Any, bool] | None:
-    """What computes commonest calls from addresses, and whether weights tell the way back beside a sink."""
+    """What computes commonest calls on tensors, and whether weights tell the way back beside a sink."""
     kernel = None if cpu is None else kernel_of(formula)
     if cpu is None or kernel is None:
         return None
@@ -54,7 +59,7 @@ def tensor_cut(formula: Formula) -> tuple[Any, bool] | None:
 
 
 def loss_cut(formula: Formula) -> Any:
-    """What computes commonest losses from addresses; None without a kernel, and for maps that have no losses."""
+    """What computes commonest losses of tensors; None without a kernel, and for maps that have no losses."""
     kernel = None if cpu is None else kernel_of(formula)
     if cpu is None or kernel is None or kernel.number in (MAXOUT, LOG_SOFTMAX):
         return None

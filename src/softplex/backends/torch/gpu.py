@@ -179,7 +179,7 @@ def back_from_weights(work: Work, p: Tensor, g: Tensor, is_free: bool) -> Tensor
             return found
     options = {**call.hyper, "temperature": call.temperature, "sink": call.sink}
     cut = quick.Cut(None, True, formula)
-    return quick.by_formula((cut, 0, call.axes[0], options), p, g)
+    return quick.by_formula((cut, call.axes[0], options), p, g)
 
 
 def taken_back(work: Work, cotangents: tuple[Tensor, ...], wanted: tuple[bool, ...]) -> list[Tensor | None] | None:

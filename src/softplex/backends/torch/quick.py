@@ -1,4 +1,4 @@
-"""The commonest calls on plain tensors: the kernel is given addresses, autograd a node that keeps the weights alone.
+"""The commonest calls on plain tensors: the kernel looks at them itself, autograd gets a node that keeps the weights.
 
 Whatever this does not know for certain it declines, and the call goes on as any other. No formula lives here.
 """
@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, empty_like, get_num_threads, is_grad_enabled, strided
+from torch import Tensor, empty_like, get_num_threads, is_grad_enabled
 
 from softplex.backends.torch.modes import is_batched, is_plain, is_transformed
 from softplex.backends.torch.unseen import unseen
 from softplex.core.arrays import Terms, each
 from softplex.core.rows import Rows
-from softplex.native.calls import tensor_cut
+from softplex.native.calls import know_tensors, tensor_cut
 
 LARGE = 1 << 25
 """Bytes from which memory comes fresh from the system, and its pages cost more than what is computed."""
 
 INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
 
-NUMBERS = {torch.float64: 0, torch.float32: 1, torch.float16: 2, torch.bfloat16: 3}
+CAN_LOOK = know_tensors(Tensor)
+"""Else nothing is computed here."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,14 @@ class Cut:
     formula: Any
 
 
-Known = tuple[Cut, int, int, dict[str, Any]]
-"""A map's kernel, the number of a dtype, the axis and the other options."""
+Known = tuple[Cut, int, dict[str, Any]]
+"""A map's kernel, the axis and the other options."""
 
 
 def cut_of(owner: Any) -> Cut | None:
     """The kernel of a map, found once and kept beside the map."""
     formula = getattr(owner, "formula", None)
-    found = None if formula is None else tensor_cut(formula)
+    found = None if formula is None or not CAN_LOOK else tensor_cut(formula)
     cut = None if found is None else Cut(*found, formula)
     object.__setattr__(owner, "_cut", cut)
     return cut
@@ -51,8 +52,7 @@ def cut_of(owner: Any) -> Cut | None:
 
 def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -> Tensor | None:
     """The weights by the kernel, or None. Spelled out, for it is what a small call's time goes into."""
-    number = NUMBERS.get(x.dtype)
-    if number is None or not x.is_cpu or is_transformed() or x.layout is not strided or x.is_neg():
+    if not x.is_cpu or is_transformed() or x.is_neg():
         return None
     try:
         cut = owner._cut
@@ -73,11 +73,11 @@ def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -
     if x.requires_grad and is_grad_enabled():
         if options.get("sink") is not None and not cut.keeps_sinks:
             return None
-        found: Tensor | None = followed(x, (cut, number, axis, options), where)
+        found: Tensor | None = followed(x, (cut, axis, options), where)
         return found
     try:
-        return computed("value", (cut, number, axis, options), x, None, where)
-    except RuntimeError:  # a tensor without memory of its own, as nested ones: the usual road says so
+        return computed("value", (cut, axis, options), x, None, where)
+    except RuntimeError:  # no memory like that of x, as of nested tensors: the usual road says so
         return None
 
 
@@ -95,25 +95,9 @@ def spread(where: Any, x: Tensor) -> Tensor | None:
 
 def computed(method: str, known: Known, x: Tensor, g: Tensor | None, where: Tensor | None) -> Tensor | None:
     """The kernel's result, or None where it declines."""
-    cut, number, axis, options = known
+    cut, axis, options = known
     result = empty_like(x) if x.nbytes < LARGE else room_like(x)
-    is_done = cut.run(
-        method,
-        number,
-        axis,
-        get_num_threads(),
-        options,
-        x.shape,
-        x.data_ptr(),
-        x.stride(),
-        0 if g is None else g.data_ptr(),
-        None if g is None else g.stride(),
-        0 if where is None else where.data_ptr(),
-        None if where is None else where.stride(),
-        result.data_ptr(),
-        result.stride(),
-    )
-    return result if is_done else None
+    return result if cut.run(method, axis, get_num_threads(), options, x, g, where, result) else None
 
 
 def room_like(x: Tensor) -> Tensor:
@@ -154,7 +138,7 @@ def by_formula(known: Known, p: Tensor, g: Tensor) -> Tensor:
     """g^T J from the weights, in operations that can be differentiated."""
     from softplex.backends.torch.backend import backend_on
 
-    cut, _, axis, options = known
+    cut, axis, options = known
     backend = backend_on(p.device, False)
     xp, names = backend.xp, [parameter.name for parameter in cut.formula.parameters]
     hyper = {parameter.name: parameter.default for parameter in cut.formula.parameters}

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, empty_like, get_num_threads, is_grad_enabled, strided
+from torch import Tensor, empty_like, get_num_threads, is_grad_enabled
 
 from softplex.backends.torch.modes import is_batched, is_plain, is_transformed
-from softplex.backends.torch.quick import LARGE, NUMBERS, room_like, spread
+from softplex.backends.torch.quick import CAN_LOOK, LARGE, room_like, spread
 from softplex.backends.torch.unseen import unseen
 from softplex.core.formula import Formula
 from softplex.core.targets import REDUCTIONS
@@ -35,7 +35,6 @@ class Known(NamedTuple):
     """A call but for its tensors: what the kernel is told, and who is asked where it declines."""
 
     cut: Any
-    number: int
     axis: Any
     options: dict[str, Any]
     ignored: int | None
@@ -46,7 +45,7 @@ class Known(NamedTuple):
 
 def cut_of(owner: Any, formula: Formula) -> Any:
     """The kernel of a loss, found once and kept beside its owner."""
-    found = loss_cut(formula)
+    found = loss_cut(formula) if CAN_LOOK else None
     object.__setattr__(owner, "_loss_cut", found)
     return found
 
@@ -55,8 +54,7 @@ def loss(
     name: str, method: Method, owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]
 ) -> Tensor | None:
     """The loss by the kernel, or None. Spelled out, for it is what a small call's time goes into."""
-    number = NUMBERS.get(x.dtype)
-    if number is None or not x.is_cpu or is_transformed() or x.layout is not strided or x.is_neg():
+    if not x.is_cpu or is_transformed() or x.is_neg():
         return None
     if not args or len(args) > 2 or (x.dtype in NARROW and torch.is_autocast_enabled("cpu")):
         return None
@@ -82,7 +80,7 @@ def loss(
 
     # Tensors of the call are torch's to keep: what else remembered them would outlive checkpoints.
     plainly = partial(method, owner), args[1:], {key: value for key, value in given.items() if key != "where"}
-    known = Known(cut, number, axis, options, ignored, reduction, plainly)
+    known = Known(cut, axis, options, ignored, reduction, plainly)
     try:
         if x.requires_grad and is_grad_enabled():
             followed: Tensor | None = answered(x, y, masked, known)
@@ -95,32 +93,13 @@ def loss(
 
 def losses_of(known: Known, x: Tensor, y: Tensor, where: Tensor | None) -> tuple[Any, int] | None:
     """The rows' losses, an array of float64, and how many rows count."""
-    found: tuple[Any, int] | None = told(known, x, y, where, 0, None, 1.0)
+    found: tuple[Any, int] | None = told(known, x, y, where, None, 1.0)
     return found
 
 
-def told(
-    known: Known, x: Tensor, y: Tensor, where: Tensor | None, result: int, strides: Any, scale: float | int
-) -> Any:  # fmt: skip
+def told(known: Known, x: Tensor, y: Tensor, where: Tensor | None, result: Tensor | None, scale: float | Tensor) -> Any:
     """What the kernel says."""
-    return known.cut(
-        known.number,
-        known.axis,
-        get_num_threads(),
-        known.options,
-        x.shape,
-        x.data_ptr(),
-        x.stride(),
-        0 if where is None else where.data_ptr(),
-        None if where is None else where.stride(),
-        y.shape,
-        y.data_ptr(),
-        y.stride(),
-        known.ignored,
-        result,
-        strides,
-        scale,
-    )
+    return known.cut(known.axis, get_num_threads(), known.options, x, where, y, known.ignored, result, scale)
 
 
 def reduced(known: Known, x: Tensor, y: Tensor, losses: Any, counted: int) -> Tensor:
@@ -164,14 +143,13 @@ answered = super(torch.autograd.Function, Loss).apply
 
 def gradient(known: Known, counted: int, x: Tensor, y: Tensor, where: Tensor | None, g: Tensor) -> Tensor | None:
     """The gradient of the loss times its cotangent, or None where the kernel declines."""
-    scale: float | int
+    scale: float | Tensor
     if known.reduction == "none":
-        wide = g.to(torch.float64).contiguous()
-        scale = wide.data_ptr()
+        scale = g.to(torch.float64)
     else:
         scale = float(g) / (counted if known.reduction == "mean" and counted else 1)
     result = empty_like(x) if x.nbytes < LARGE else room_like(x)
-    return result if told(known, x, y, where, result.data_ptr(), result.stride(), scale) else None
+    return result if told(known, x, y, where, result, scale) else None
 
 
 def by_usual_road(known: Known, x: Tensor, y: Tensor, where: Tensor | None, g: Tensor) -> Tensor:

@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <cstring>
@@ -17,6 +18,7 @@
 #include "axes.h"
 #include "call.h"
 #include "dispatch.h"
+#include "exchange.h"
 #include "layout.h"
 #include "settings.h"
 #include "xla.h"
@@ -195,20 +197,20 @@ Index product(const Index* sizes, int count) {
     return total;
 }
 
-// Whether take(row, index) holds for every index, row after row.
-template <class Take>
-bool take_each(const Call& call, const Array& indices, Take take) {
+// Whether take(row, number) holds for every number of 8 bytes, one a row, row after row.
+template <class Number, class Take>
+bool take_each(const Call& call, const Array& numbers, Take take) {
     const Index rows = product(call.shape, call.batch_axes);
     Index position[MAX_AXES] = {};
-    const char* at = indices.data;
+    const char* at = numbers.data;
     for (Index row = 0; row < rows; ++row) {
-        Index index = 0;
-        std::memcpy(&index, at, sizeof index);
-        if (!take(row, index)) return false;
+        Number number{};
+        std::memcpy(&number, at, sizeof number);
+        if (!take(row, number)) return false;
         for (int axis = call.batch_axes - 1; axis >= 0; --axis) {
-            at += indices.strides[axis];
+            at += numbers.strides[axis];
             if (++position[axis] < call.shape[axis]) break;
-            at -= indices.strides[axis] * call.shape[axis];
+            at -= numbers.strides[axis] * call.shape[axis];
             position[axis] = 0;
         }
     }
@@ -218,7 +220,7 @@ bool take_each(const Call& call, const Array& indices, Take take) {
 // Whether every index names an entry of its row. The axes of the call may be merged.
 bool are_indices_in_range(const Call& call) {
     const Index length = product(call.shape + call.batch_axes, call.row_axes);
-    return take_each(call, call.index, [&](Index, Index index) { return index >= 0 && index < length; });
+    return take_each<Index>(call, call.index, [&](Index, Index index) { return index >= 0 && index < length; });
 }
 
 void raise_unless_done(Outcome outcome) {
@@ -509,11 +511,8 @@ nb::object short_cut(int map, bool negated, bool takes_alpha, double alpha) {
 }
 
 // --- The short cut for tensors ------------------------------------------------------------------------------------------
-// The same for arrays that are no ndarrays: each is an address and its strides, counted in elements, and those who call
-// answer for both.
-
-// What `cut` takes, in this order.
-enum Place { METHOD, TYPE, AXIS, THREADS, OPTIONS, SHAPE, X, OPERAND = 8, MASK = 10, RESULT = 12, PLACES = 14 };
+// The same for tensors, of which no library is known here: each tells about itself by the table of its class. Those who
+// call answer for the result's memory, that it is theirs and apart from what is read.
 
 bool is_same_name(PyObject* object, PyObject* name) {
     return object == name || (PyUnicode_CheckExact(object) && PyUnicode_Compare(object, name) == 0);
@@ -535,88 +534,108 @@ bool read_integer(PyObject* object, Index& number) {
     return overflow == 0;
 }
 
-bool read_count(PyObject* object, Index last, int& number) {
+bool read_threads(PyObject* object, int& threads) {
     Index given = 0;
-    if (!read_integer(object, given) || given < 0) return false;
-    number = static_cast<int>(given < last ? given : last);
-    return given <= last || last == std::numeric_limits<int>::max();
-}
-
-// The place in a call of an axis of the tensor: the normalised one comes last.
-int place_of(int from, int axis, int axes) { return from == axis ? axes - 1 : from < axis ? from : from - 1; }
-
-// Shape and axis; false for what has no entries.
-bool read_tensor_shape(Call& call, PyObject* shape, PyObject* object, int& axis) {
-    if (!PyTuple_Check(shape)) return false;
-    const Py_ssize_t axes = PyTuple_GET_SIZE(shape);
-    if (axes > MAX_AXES || !read_axis(object, static_cast<int>(axes), axis)) return false;
-    call.batch_axes = static_cast<int>(axes) - 1;
-    for (int from = 0; from < axes; ++from) {
-        Index& size = call.shape[place_of(from, axis, static_cast<int>(axes))];
-        if (!read_integer(PyTuple_GET_ITEM(shape, from), size) || size <= 0) return false;
-    }
+    if (!read_integer(object, given) || given < 1) return false;
+    threads = static_cast<int>(std::min<Index>(given, std::numeric_limits<int>::max()));
     return true;
 }
 
-bool read_address(PyObject* object, char*& data) {
-    if (!PyLong_Check(object)) return false;
-    data = static_cast<char*>(PyLong_AsVoidPtr(object));
-    if (data != nullptr || !PyErr_Occurred()) return true;
-    PyErr_Clear();
+constexpr struct {
+    Type type;
+    nb::dlpack::dtype_code code;
+    int bits;
+} TENSOR_TYPES[] = {{Type::float32, nb::dlpack::dtype_code::Float, 32},
+                    {Type::bfloat16, nb::dlpack::dtype_code::Bfloat, 16},
+                    {Type::float16, nb::dlpack::dtype_code::Float, 16},
+                    {Type::float64, nb::dlpack::dtype_code::Float, 64}};
+
+bool read_tensor_type(const Tensor& tensor, Type& type) {
+    for (const auto& each : TENSOR_TYPES) {
+        type = each.type;
+        if (is_of(tensor, each.code, each.bits)) return true;
+    }
     return false;
 }
 
-// An address and strides in elements of some bytes; the strides of what is absent are not read.
-bool read_tensor(Array& array, const Call& call, int axis, Index bytes, PyObject* const* given) {
-    if (!read_address(given[0], array.data)) return false;
-    if (array.data == nullptr) return true;
-    const int axes = call.batch_axes + 1;
-    if (!PyTuple_Check(given[1]) || PyTuple_GET_SIZE(given[1]) != axes) return false;
-    for (int from = 0; from < axes; ++from) {
-        Index& stride = array.strides[place_of(from, axis, axes)];
-        if (!read_integer(PyTuple_GET_ITEM(given[1], from), stride)) return false;
-        stride *= bytes;
+bool have_one_shape(const Tensor& one, const Tensor& other) {
+    return one.ndim == other.ndim && std::equal(one.shape, one.shape + one.ndim, other.shape);
+}
+
+// Points `array` at a tensor of the shape of x, the normalised axis last.
+void point_along(Array& array, const Tensor& tensor, int axis) {
+    const Index bytes = tensor.dtype.bits / 8;
+    int to = 0;
+    for (int from = 0; from < tensor.ndim; ++from) {
+        if (from != axis) array.strides[to++] = tensor.strides[from] * bytes;
     }
+    array.strides[to] = tensor.strides[axis] * bytes;
+    array.data = first_of(tensor);
+}
+
+// The tensors of a call that is being read.
+struct Seen {
+    Tensor x{};
+    int axis = 0;
+};
+
+// Scores, their type, shape and axis; false for what has no entries.
+bool read_tensor_scores(Call& call, Seen& seen, PyObject* object, PyObject* axis) {
+    if (!look_at(object, seen.x) || !read_tensor_type(seen.x, call.type)) return false;
+    if (seen.x.ndim > MAX_AXES || !read_axis(axis, seen.x.ndim, seen.axis)) return false;
+    for (int from = 0; from < seen.x.ndim; ++from) {
+        if (seen.x.shape[from] <= 0) return false;
+        if (from != seen.axis) call.shape[call.batch_axes++] = seen.x.shape[from];
+    }
+    call.shape[call.batch_axes] = seen.x.shape[seen.axis];
+    point_along(call.x, seen.x, seen.axis);
     return true;
 }
 
-Index bytes_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
+// A tensor of the shape and dtype of the scores, or None.
+bool read_tensor_like(Array& array, const Seen& seen, PyObject* object) {
+    if (object == Py_None) return true;
+    Tensor tensor{};
+    if (!look_at(object, tensor) || !(tensor.dtype == seen.x.dtype) || !have_one_shape(tensor, seen.x)) return false;
+    point_along(array, tensor, seen.axis);
+    return true;
+}
 
-// The map, the type and the threads of a call on tensors.
-bool read_kernel(Call& call, const ShortCut& known, PyObject* given_type, PyObject* threads) {
-    int type = 0;
-    if (!read_count(given_type, static_cast<Index>(Type::bfloat16), type) ||
-        !read_count(threads, std::numeric_limits<int>::max(), call.threads) || call.threads < 1) {
+bool read_tensor_mask(Call& call, const Seen& seen, PyObject* object) {
+    if (object == Py_None) return true;
+    Tensor tensor{};
+    if (!look_at(object, tensor) || !is_of(tensor, nb::dlpack::dtype_code::Bool, 8) || !have_one_shape(tensor, seen.x)) {
         return false;
     }
-    call.map = known.map;
-    call.negated = known.negated;
-    call.type = static_cast<Type>(type);
+    point_along(call.mask, tensor, seen.axis);
     return true;
 }
 
-bool read_tensors(Call& call, int axis, PyObject* const* arguments) {
-    const Index bytes = bytes_of(call.type);
-    return read_tensor(call.x, call, axis, bytes, arguments + X) &&
-           read_tensor(call.operand, call, axis, bytes, arguments + OPERAND) &&
-           read_tensor(call.mask, call, axis, 1, arguments + MASK) &&
-           read_tensor(call.result, call, axis, bytes, arguments + RESULT) && call.x.data != nullptr &&
-           call.result.data != nullptr && (call.operand.data != nullptr) == (call.method != Method::value);
+// The map, the threads, the options and the scores of a call on tensors.
+bool read_tensor_known(Call& call, Seen& seen, const ShortCut& known, PyObject* axis, PyObject* threads,
+                       PyObject* options, PyObject* x) {
+    call.map = known.map;
+    call.negated = known.negated;
+    return !only_formulas && read_threads(threads, call.threads) && read_options(call, nullptr, known, options) &&
+           read_tensor_scores(call, seen, x, axis);
 }
 
-bool read_tensor_call(Call& call, const ShortCut& known, PyObject* const* arguments) {
-    int axis = 0;
-    return !only_formulas && read_any_method(arguments[METHOD], call.method) &&
-           read_kernel(call, known, arguments[TYPE], arguments[THREADS]) &&
-           read_options(call, nullptr, known, arguments[OPTIONS]) &&
-           read_tensor_shape(call, arguments[SHAPE], arguments[AXIS], axis) && read_tensors(call, axis, arguments) &&
-           is_known_from_weights(call);
+// What `cut` takes, in this order.
+enum Place { METHOD, AXIS, THREADS, OPTIONS, X, OPERAND, MASK, RESULT, PLACES };
+
+bool read_tensor_call(Call& call, const ShortCut& known, PyObject* const* given) {
+    Seen seen;
+    return read_any_method(given[METHOD], call.method) &&
+           read_tensor_known(call, seen, known, given[AXIS], given[THREADS], given[OPTIONS], given[X]) &&
+           read_tensor_like(call.operand, seen, given[OPERAND]) && read_tensor_mask(call, seen, given[MASK]) &&
+           read_tensor_like(call.result, seen, given[RESULT]) && call.result.data != nullptr &&
+           (call.operand.data != nullptr) == (call.method != Method::value) && is_known_from_weights(call);
 }
 
-// cut(method, type, axis, threads, options, shape, x, its strides, operand, its, mask, its, result, its) of a map.
+// cut(method, axis, threads, options, x, operand, mask, result) of a map.
 PyObject* cut(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     if (count != PLACES) {
-        PyErr_SetString(PyExc_TypeError, "cut takes method, type, axis, threads, options, shape, and four addresses with strides");
+        PyErr_SetString(PyExc_TypeError, "cut takes method, axis, threads, options, x, operand, mask and result");
         return nullptr;
     }
     const auto* known = static_cast<const ShortCut*>(PyCapsule_GetPointer(self, nullptr));
@@ -631,8 +650,8 @@ PyObject* cut(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
 }
 
 PyMethodDef CUT = {"cut", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&cut)), METH_FASTCALL,
-                   "cut(method, type, axis, threads, options, shape, x, x_strides, operand, operand_strides, mask, "
-                   "mask_strides, result, result_strides): whether the commonest calls on tensors were computed."};
+                   "cut(method, axis, threads, options, x, operand, mask, result): whether the commonest calls on tensors "
+                   "were computed."};
 
 nb::object tensor_cut(int map, bool negated, bool takes_alpha, double alpha) {
     return function_of(CUT, map, negated, takes_alpha, alpha);
@@ -643,8 +662,7 @@ nb::object tensor_cut(int map, bool negated, bool takes_alpha, double alpha) {
 
 // What `lose` takes, in this order.
 enum LossPlace {
-    LOSS_TYPE, LOSS_AXIS, LOSS_THREADS, LOSS_OPTIONS, LOSS_SHAPE, LOSS_X, LOSS_MASK = 7, LOSS_CLASSES = 9, IGNORED = 12,
-    LOSS_RESULT = 13, SCALE = 15, LOSS_PLACES = 16
+    LOSS_AXIS, LOSS_THREADS, LOSS_OPTIONS, LOSS_X, LOSS_MASK, LOSS_CLASSES, IGNORED, LOSS_RESULT, SCALE, LOSS_PLACES
 };
 
 // The classes of a call, those that are ignored as 0 and noted.
@@ -654,28 +672,29 @@ struct Classes {
     Index counted = 0;
 };
 
-// Their shape is that of the scores without the normalised axis; false where one is out of range.
-bool read_classes(Classes& classes, const Call& call, PyObject* const* given, PyObject* ignored) {
-    Array y;
-    const int axes = call.batch_axes;
-    if (!PyTuple_Check(given[0]) || PyTuple_GET_SIZE(given[0]) != axes || !PyTuple_Check(given[2]) ||
-        PyTuple_GET_SIZE(given[2]) != axes || !read_address(given[1], y.data) || y.data == nullptr) {
+// Points `array` at numbers of 8 bytes, whose shape is that of the scores without the normalised axis.
+bool point_along_batch(Array& array, const Call& call, PyObject* object, nb::dlpack::dtype_code code) {
+    Tensor tensor{};
+    if (!look_at(object, tensor) || !is_of(tensor, code, 64) || tensor.ndim != call.batch_axes ||
+        !std::equal(tensor.shape, tensor.shape + tensor.ndim, call.shape)) {
         return false;
     }
-    for (int axis = 0; axis < axes; ++axis) {
-        Index size = 0;
-        if (!read_integer(PyTuple_GET_ITEM(given[0], axis), size) || size != call.shape[axis] ||
-            !read_integer(PyTuple_GET_ITEM(given[2], axis), y.strides[axis])) {
-            return false;
-        }
-        y.strides[axis] *= static_cast<Index>(sizeof(Index));
-    }
+    for (int axis = 0; axis < tensor.ndim; ++axis) array.strides[axis] = tensor.strides[axis] * 8;
+    array.data = first_of(tensor);
+    return true;
+}
+
+// False where one is out of range.
+bool read_classes(Classes& classes, const Call& call, PyObject* given, PyObject* ignored) {
+    Array y;
+    const int axes = call.batch_axes;
+    if (!point_along_batch(y, call, given, nb::dlpack::dtype_code::Int)) return false;
     Index skipped = 0;
     const bool may_skip = ignored != Py_None;
     if (may_skip && !(PyLong_CheckExact(ignored) && read_integer(ignored, skipped))) return false;
     const Index rows = product(call.shape, axes), length = call.shape[axes];
     classes.index.resize(static_cast<std::size_t>(rows));
-    return take_each(call, y, [&](Index row, Index index) {
+    return take_each<Index>(call, y, [&](Index row, Index index) {
         const auto place = static_cast<std::size_t>(row);
         if (may_skip && index == skipped) {
             if (classes.is_counted.empty()) classes.is_counted.assign(static_cast<std::size_t>(rows), 1);
@@ -698,41 +717,40 @@ void point_along_rows(Array& array, const Call& call, const void* data) {
     }
 }
 
-// What residuals are multiplied with: a float, or the address of one float64 a row; with the temperature and the sign of
-// the scores in it, and 0 where a row does not count.
+// What residuals are multiplied with: a float, or a tensor of one float64 a row; with the temperature and the sign of the
+// scores in it, and 0 where a row does not count.
 bool read_scale(Call& call, std::vector<double>& scales, const Classes& classes, PyObject* object) {
     const double sign = call.negated ? -1.0 : 1.0;
-    if (PyFloat_CheckExact(object) && classes.is_counted.empty()) {
-        call.scale.fixed = sign * PyFloat_AsDouble(object) / call.temperature.fixed;
+    const bool is_fixed = PyFloat_CheckExact(object);
+    const double fixed = is_fixed ? PyFloat_AsDouble(object) : 0.0;
+    if (is_fixed && classes.is_counted.empty()) {
+        call.scale.fixed = sign * fixed / call.temperature.fixed;
         return true;
     }
-    char* data = nullptr;
-    if (!PyFloat_CheckExact(object) && (!read_address(object, data) || data == nullptr)) return false;
-    const double fixed = data == nullptr ? PyFloat_AsDouble(object) : 0.0;
-    scales.resize(classes.index.size());
+    scales.assign(classes.index.size(), fixed);
+    if (!is_fixed) {
+        Array numbers;
+        if (!point_along_batch(numbers, call, object, nb::dlpack::dtype_code::Float)) return false;
+        take_each<double>(call, numbers, [&](Index row, double number) {
+            scales[static_cast<std::size_t>(row)] = number;
+            return true;
+        });
+    }
     for (std::size_t row = 0; row < scales.size(); ++row) {
-        double scale = fixed;
-        if (data != nullptr) std::memcpy(&scale, data + row * sizeof scale, sizeof scale);
         const bool counts = classes.is_counted.empty() || classes.is_counted[row] != 0;
-        scales[row] = counts ? sign * scale / call.temperature.fixed : 0.0;
+        scales[row] = counts ? sign * scales[row] / call.temperature.fixed : 0.0;
     }
     point_along_rows(call.scale.rows, call, scales.data());
     return true;
 }
 
-bool read_loss_call(Call& call, Classes& classes, const ShortCut& known, PyObject* const* arguments) {
-    int axis = 0;
-    if (only_formulas || !has_method(known.map, Method::loss_of_index) ||
-        !read_kernel(call, known, arguments[LOSS_TYPE], arguments[LOSS_THREADS])) {
-        return false;
-    }
-    const Index bytes = bytes_of(call.type);
-    return read_options(call, nullptr, known, arguments[LOSS_OPTIONS]) &&
-           read_tensor_shape(call, arguments[LOSS_SHAPE], arguments[LOSS_AXIS], axis) &&
-           read_tensor(call.x, call, axis, bytes, arguments + LOSS_X) && call.x.data != nullptr &&
-           read_tensor(call.mask, call, axis, 1, arguments + LOSS_MASK) &&
-           read_tensor(call.result, call, axis, bytes, arguments + LOSS_RESULT) &&
-           read_classes(classes, call, arguments + LOSS_CLASSES, arguments[IGNORED]);
+bool read_loss_call(Call& call, Classes& classes, const ShortCut& known, PyObject* const* given) {
+    Seen seen;
+    return has_method(known.map, Method::loss_of_index) &&
+           read_tensor_known(call, seen, known, given[LOSS_AXIS], given[LOSS_THREADS], given[LOSS_OPTIONS],
+                             given[LOSS_X]) &&
+           read_tensor_mask(call, seen, given[LOSS_MASK]) && read_tensor_like(call.result, seen, given[LOSS_RESULT]) &&
+           read_classes(classes, call, given[LOSS_CLASSES], given[IGNORED]);
 }
 
 // A new reference to what a loss gives, or null with an exception set.
@@ -766,12 +784,10 @@ PyObject* run_loss(Call& call, const Classes& classes, PyObject* scale) {
     return Py_BuildValue("(NL)", losses, static_cast<long long>(classes.counted));
 }
 
-// lose(type, axis, threads, options, shape, x, its strides, mask, its, shape of classes, classes, their strides, ignored,
-// result, its strides, scale) of a map.
+// lose(axis, threads, options, x, mask, y, ignored, result, scale) of a map.
 PyObject* lose(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     if (count != LOSS_PLACES) {
-        PyErr_SetString(PyExc_TypeError, "lose takes type, axis, threads, options, shape, x, mask and classes with strides, "
-                                         "what is ignored, a result with strides and a scale");
+        PyErr_SetString(PyExc_TypeError, "lose takes axis, threads, options, x, mask, y, ignored, result and scale");
         return nullptr;
     }
     const auto* known = static_cast<const ShortCut*>(PyCapsule_GetPointer(self, nullptr));
@@ -787,9 +803,8 @@ PyObject* lose(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
 }
 
 PyMethodDef LOSE = {"lose", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&lose)), METH_FASTCALL,
-                    "lose(type, axis, threads, options, shape, x, x_strides, mask, mask_strides, y_shape, y, y_strides, "
-                    "ignored, result, result_strides, scale): the losses of the rows and how many count, True once a "
-                    "gradient is written to a result, or None for any other call."};
+                    "lose(axis, threads, options, x, mask, y, ignored, result, scale): the losses of the rows and how many "
+                    "count, True once a gradient is written to a result, or None for any other call."};
 
 nb::object loss_cut(int map, bool negated, bool takes_alpha, double alpha) {
     return function_of(LOSE, map, negated, takes_alpha, alpha);
@@ -857,6 +872,7 @@ NB_MODULE(_cpu, module) {
     module.def("short_cut", &softplex::short_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("tensor_cut", &softplex::tensor_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("loss_cut", &softplex::loss_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
+    module.def("know_tensors", &softplex::know_tensors, "type"_a);
     module.def("streaming_copy", &softplex::streaming_copy, "to"_a, "from_"_a, "threads"_a);
     module.def("set_threads", [](int n) { softplex::thread_count.store(n < 1 ? 1 : n); }, "n"_a);
     module.def("formulas_only", [] { return softplex::only_formulas; });

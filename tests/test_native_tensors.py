@@ -1,0 +1,229 @@
+"""The kernels' short cuts for tensors of torch: held to the bits that arrays get, and to declining what is odd."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import softplex as sx
+from frameworks import numpy_dtype
+from lawbook import same_bits
+from softplex.native import calls, cpu, reason
+
+torch = pytest.importorskip("torch", reason="tensors need the extra torch: pip install 'softplex[torch]'")
+from test_native_backward import computed, drawn  # noqa: E402
+
+if cpu is None:
+    pytest.skip(reason, allow_module_level=True)
+
+LOG_SOFTMAX, MAXOUT = 1, 5
+TYPES = ("float64", "float32", "float16", "bfloat16")
+CUTS = [(0, False, False), (0, True, False), (1, False, False), (2, False, False), (3, False, False), (4, False, True)]
+
+
+@pytest.fixture(autouse=True)
+def known():
+    assert calls.know_tensors(torch.Tensor)
+
+
+def tensor_of(array):
+    """A tensor over an array's memory; None stays None."""
+    if array is None or array.dtype.name != "bfloat16":
+        return None if array is None else torch.from_numpy(array)
+    return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+
+
+def views(array):
+    """The same entries in other places of memory."""
+    yield array
+    yield np.asfortranarray(array)
+    yield np.repeat(array, 3, axis=-1)[..., ::3]
+    yield np.concatenate([array.reshape(-1)[:1], array.reshape(-1)])[1:].reshape(array.shape)
+
+
+def cut_short(cut, method, x, operand=None, mask=None, axis=-1, result=None, threads=1, **options):
+    """Whether a short cut took a call on arrays as tensors."""
+    return cut(method, axis, threads, options, *map(tensor_of, (x, operand, mask, result)))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("numbers", CUTS, ids=str)
+def test_tensors_get_the_bits_of_arrays(numbers, dtype):
+    rng = np.random.default_rng(7)
+    sx.softmax(np.zeros(2, dtype=numpy_dtype(dtype)))  # the first bfloat16 of a process tells the kernels of its dtype
+    quick, cut = cpu.short_cut(*numbers, 1.3), cpu.tensor_cut(*numbers, 1.3)
+    for shape, axis in [((5,), 0), ((40, 17), -1), ((33, 70), 0), ((3, 300, 4), 1), ((2, 3, 4, 600), -1)]:
+        x, g = ((3 * rng.normal(size=shape)).astype(numpy_dtype(dtype)) for _ in range(2))
+        mask = rng.random(shape) > 0.3
+        options = {"temperature": 0.7, "empty": "nan", "dtype": None, **({"alpha": 1.7} if numbers[2] else {})}
+        for method, operand in (("value", None), ("vjp", g), ("jvp", g)):
+            for where, given in ((None, {}), (mask, {}), (mask, options), (None, {"sink": 0.5})):
+                wanted = quick(method, x, operand, axis, None, {**given, "where": where})
+                for placed, laid, threads in zip(views(x), views(g), (1, 2, 3, 1), strict=True):
+                    result = np.empty_like(laid)
+                    arrays = {"operand": None if operand is None else laid, "mask": where, "result": result}
+                    assert cut_short(cut, method, placed, axis=axis, threads=threads, **arrays, **given) is True
+                    assert same_bits(np.ascontiguousarray(result), wanted), (method, shape, given)
+
+
+def test_tensors_may_be_broadcast_and_named_otherwise():
+    x, mask = torch.randn(3, 5, dtype=torch.float64), torch.tensor([True, False, True, True, True])
+    cut, result = cpu.tensor_cut(0, False, False, 1.5), torch.empty(4, 3, 5, dtype=torch.float64)
+    shape = result.shape
+    assert cut("".join(("val", "ue")), -1, 1, {}, x.expand(shape), None, mask.expand(shape), result) is True
+    assert same_bits(result[2].numpy(), sx.softmax(x.numpy(), where=mask.numpy()))
+
+
+def test_the_way_back_from_weights():
+    given = drawn(0, "softmax", "float32", (33,), 9)
+    result = np.empty_like(given.p)
+    options = {} if np.ndim(given.temperature) else {"temperature": given.temperature}
+    wanted = computed(replace(given, temperature=options.get("temperature", 1.0)))
+    arrays = {"operand": np.ascontiguousarray(given.g), "result": result}
+    cut, p = cpu.tensor_cut(0, given.negated, False, 1.5), np.ascontiguousarray(given.p)
+    assert cut_short(cut, "backward", p, **arrays, **options) is True
+    assert same_bits(result, wanted)
+    assert cut_short(cut, "backward", p, mask=np.ones((9, 33), bool), **arrays) is False
+    assert cut_short(cpu.tensor_cut(2, False, False, 1.5), "backward", p, **arrays, sink=0.0) is False
+
+
+ODD_TENSORS = {
+    "none": None,
+    "a number": 0,
+    "an array": np.zeros((2, 3)),
+    "another class": type("Tensor", (), {"__dlpack__": None})(),
+    "another shape": torch.zeros(3, 2, dtype=torch.float64),
+    "fewer axes": torch.zeros(6, dtype=torch.float64),
+    "another dtype": torch.zeros(2, 3),
+    "integers": torch.zeros(2, 3, dtype=torch.int64),
+    "booleans": torch.zeros(2, 3, dtype=torch.bool),
+    "complex": torch.zeros(2, 3, dtype=torch.complex128),
+    "sparse": torch.zeros(2, 3, dtype=torch.float64).to_sparse(),
+    "meta": torch.zeros(2, 3, dtype=torch.float64, device="meta"),
+    "empty": torch.zeros(2, 0, dtype=torch.float64),
+}
+
+
+def test_odd_tensors_are_declined():
+    x, result = torch.randn(2, 3, dtype=torch.float64), torch.full((2, 3), 7.0, dtype=torch.float64)
+    cut = cpu.tensor_cut(0, False, False, 1.5)
+    names = ("method", "axis", "threads", "options", "x", "operand", "mask", "result")
+    fitting = ("value", -1, 1, {}, x, None, None, result)
+
+    def declines(**changed):
+        answer = cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True)))
+        return answer is False and bool(torch.all(result == 7.0))
+
+    assert all(declines(method=method) for method in ("loss", "", None, 0, "vjp", "jvp"))
+    assert all(declines(axis=axis) for axis in (2, -3, 1 << 80, None, 1.0, (1,)))
+    assert all(declines(threads=number) for number in (0, -1, 1 << 80, None, 1.0))
+    assert all(declines(options=given) for given in (None, (), {"where": None}, {"alpha": 1.5}, {"unknown": 1}))
+    assert all(declines(options={"temperature": each}) for each in (0.0, np.nan, np.inf, -1.0, "1", np.ones(2)))
+    assert all(declines(options={"sink": each}) for each in ("0", np.zeros(2)))
+    for name, odd in ODD_TENSORS.items():
+        assert declines(result=odd), name
+        assert declines(x=odd), name
+        assert declines(method="vjp", operand=odd), name
+        assert name in ("none", "booleans") or declines(mask=odd), name
+    assert declines(x=torch.zeros((1,) * 65), result=torch.zeros((1,) * 65))
+    assert declines(x=torch.zeros(()), result=torch.zeros(()))
+    assert declines(operand=x), "values have none"
+    with sx.kernels("none"):
+        assert declines()
+    assert all(cpu.tensor_cut(4, False, True, alpha)(*fitting) is False for alpha in (0.5, np.nan))
+    assert cut(*fitting) is True
+    assert same_bits(result.numpy(), sx.softmax(x.numpy()))
+    for arguments in ((), fitting[:-1], (*fitting, None)):
+        with pytest.raises(TypeError, match="takes"):
+            cut(*arguments)
+    for arguments in ((MAXOUT, False, False, 1.5), (-1, False, False, 1.5), (0, False)):
+        with pytest.raises((TypeError, ValueError)):
+            cpu.tensor_cut(*arguments)
+
+
+class Pretender:
+    __dlpack_c_exchange_api__ = 7
+
+
+@pytest.mark.parametrize("odd", [1, object, np.ndarray, Pretender, torch.zeros(2)], ids=str)
+def test_classes_that_cannot_be_looked_at_are_told(odd):
+    """And those that were known still are."""
+    assert cpu.know_tensors(odd) is False
+    assert cpu.tensor_cut(0, False, False, 1.5)("value", 0, 1, {}, torch.zeros(2), None, None, torch.zeros(2)) is True
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+def lost(cut, x, y, mask=None, axis=-1, ignored=None, result=None, scale=1.0, threads=2, **options):
+    """What the short cut of losses says of arrays as tensors."""
+    scale = scale if isinstance(scale, float) else tensor_of(scale)
+    return cut(axis, threads, options, tensor_of(x), tensor_of(mask), tensor_of(y), ignored, tensor_of(result), scale)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.sparsemax, sx.entmax15], ids=lambda each: each.name)
+def test_losses_of_tensors_get_the_bits_of_arrays(map_, dtype):
+    rng = np.random.default_rng(11)
+    sx.softmax(np.zeros(2, dtype=numpy_dtype(dtype)))
+    cut = calls.loss_cut(map_.formula)
+    for shape, axis in [((5,), 0), ((40, 17), -1), ((33, 70), 0), ((3, 300, 4), 1)]:
+        x, mask = (3 * rng.normal(size=shape)).astype(numpy_dtype(dtype)), rng.random(shape) > 0.2
+        y = np.asarray(rng.integers(0, shape[axis], size=np.delete(shape, axis)))
+        scale, ignored = np.asarray(rng.normal(size=(*y.shape, 2)))[..., 0], int(y.reshape(-1)[-1])
+        sign = -1.0 if map_ is sx.softmin else 1.0
+        for given, skipped in (({}, None), ({"where": mask, "temperature": 0.7, "sink": 0.5}, ignored)):
+            wanted = map_.loss(x, y, axis, reduction="none", ignore_index=skipped, **given)
+            residual = map_.residual(x, y, axis, **given).astype("f8")
+            counts = np.ones(y.shape, bool) if skipped is None else y != skipped
+            told = {key: value for key, value in given.items() if key != "where"}
+            for placed in views(x):
+                how = {"axis": axis, "mask": given.get("where"), "ignored": skipped}
+                losses, counted = lost(cut, placed, y, **how, **told)
+                assert counted == counts.sum() and losses.dtype == np.float64
+                assert same_bits(losses.astype(x.dtype), np.asarray(wanted).reshape(-1)), (shape, given)
+                result = np.full_like(placed, 7)
+                for times in (2.0, scale):
+                    assert lost(cut, placed, y, **how, result=result, scale=times, **told) is True
+                    factor = np.where(counts, times, 0.0) * sign / given.get("temperature", 1.0)
+                    right = residual * np.expand_dims(factor, axis)
+                    off = np.abs(result.astype("f8") - right)
+                    assert (off <= 2e-7 + 2 * float(eps_of(x.dtype)) * np.abs(right)).all(), (shape, given)
+
+
+def eps_of(dtype):
+    """The distance from 1 to the next number, of NumPy's own dtypes and of bfloat16."""
+    return 2.0**-7 if dtype.name == "bfloat16" else np.finfo(dtype).eps
+
+
+def test_odd_losses_are_declined():
+    x, y = torch.randn(2, 3, dtype=torch.float64), torch.tensor([0, 2])
+    result, cut = torch.full((2, 3), 7.0, dtype=torch.float64), calls.loss_cut(sx.sparsemax.formula)
+    names = ("axis", "threads", "options", "x", "mask", "y", "ignored", "result", "scale")
+    fitting = (-1, 1, {}, x, None, y, None, result, 1.0)
+
+    def declines(**changed):
+        answer = cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True)))
+        return answer is None and bool(torch.all(result == 7.0))
+
+    assert all(declines(axis=axis) for axis in (2, -3, None, 1.0))
+    assert all(declines(threads=number) for number in (0, -1, 1 << 80, None))
+    assert all(declines(options=given) for given in (None, {"alpha": 1.5}, {"unknown": 1}, {"temperature": 0.0}))
+    for name, odd in ODD_TENSORS.items():
+        assert declines(x=odd), name
+        assert name == "none" or declines(result=odd), name
+        assert name in ("none", "booleans") or declines(mask=odd), name
+        assert declines(y=odd), name
+        assert declines(scale=odd), name
+    assert all(declines(y=torch.tensor(wrong)) for wrong in ([0, 3], [-1, 0], [2**62, 0], [[0, 1]], [0, 1, 2], 0))
+    assert declines(y=y.to(torch.int32))
+    assert all(declines(ignored=ignored) for ignored in (1.0, True, "0", 1 << 80))
+    assert all(declines(scale=scale) for scale in ("1", 1 << 80, torch.ones(2), torch.ones(3, dtype=torch.float64)))
+    with sx.kernels("none"):
+        assert declines()
+    assert calls.loss_cut(sx.log_softmax.formula) is None
+    assert cpu.loss_cut(LOG_SOFTMAX, False, False, 1.5)(*fitting) is None
+    assert cut(*fitting) is True and not bool(torch.any(result == 7.0))
+    for arguments in ((), fitting[:-1], (*fitting, None)):
+        with pytest.raises(TypeError, match="lose takes"):
+            cut(*arguments)

@@ -152,6 +152,18 @@ def test_classes_that_cannot_be_looked_at_are_told(odd):
     assert cpu.tensor_cut(0, False, False, 1.5)("value", 0, 1, {}, torch.zeros(2), None, None, torch.zeros(2)) is True
 
 
+def test_without_the_interface_calls_go_the_usual_way(monkeypatch):
+    from softplex.backends.torch import quick, quick_losses
+
+    for place in (quick, quick_losses):
+        monkeypatch.setattr(place, "CAN_LOOK", False)
+    map_, x, y = sx.entmax.bind(alpha=1.3), torch.randn(4, 9), torch.arange(4)
+    assert quick.value(map_, x, (), {}) is None
+    assert quick_losses.loss("loss", type(map_).loss, map_, x, (y,), {}) is None
+    assert same_bits(map_(x).numpy(), map_(x.numpy()))
+    assert same_bits(map_.loss(x, y).numpy(), np.asarray(map_.loss(x.numpy(), y.numpy())))
+
+
 # -- losses -----------------------------------------------------------------------------------------------------------
 
 

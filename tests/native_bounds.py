@@ -181,7 +181,7 @@ class Judge:
 
     def reach_of_losses(self):
         """From |x - max x| where p or y use it; and from the top, which counts where y does not sum to one."""
-        if self.task == "cross_entropy":
+        if self.task.startswith("cross_entropy"):
             return self.reach(tolerances.cross_entropy_bound, np.abs(self.wanted))
         used, missing = self.weights[:, :-1] > 0, 0.0
         if self.sample.has_classes:

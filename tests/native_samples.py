@@ -19,8 +19,8 @@ NEGATED = (sx.softmin, sx.log_softmin)
 BASIC = ("value", "vjp", "jvp")
 TASKS = (*BASIC, "residual", "residual of index", "loss", "loss of index", "support_size")
 CALLS = [(map_, task) for map_ in SIMPLEX for task in TASKS] + [(map_, task) for map_ in LOGARITHMS for task in BASIC]
-CALLS += [(sx.log_softmax, "cross_entropy")]
-LOSSES = ("loss", "loss of index", "cross_entropy")
+CALLS += [(sx.log_softmax, "cross_entropy"), (sx.log_softmax, "cross_entropy of rows")]
+LOSSES = ("loss", "loss of index", "cross_entropy", "cross_entropy of rows")
 BY_ROW = ("support_size", *LOSSES)  # a number a row
 
 ALPHAS = (1.0, 1 + 1e-9, 1.3, 1.5, 1.999999, 2.0, 2.000001, 3.0, 50.0, np.inf)
@@ -78,7 +78,7 @@ class Sample:
         called = self.map if self.bound_alpha is None else self.map.bind(alpha=self.bound_alpha)
         if self.task == "value":
             return called(self.x, **given, **self.place())
-        if self.task == "cross_entropy":
+        if self.task.startswith("cross_entropy"):
             return sx.cross_entropy(self.x, self.operand, **given)
         operands = () if self.operand is None else (self.operand,)
         return getattr(called, self.task.removesuffix(" of index"))(self.x, *operands, **given)

@@ -8,7 +8,7 @@ import pytest
 
 import softplex as sx
 from lawbook import same_bits
-from native_samples import CALLS, drawn, drawn_maxout
+from native_samples import CALLS, LOSSES, drawn, drawn_maxout
 from softplex.core.arguments import read
 from softplex.core.call import Asked
 from softplex.core.targets import read_targets
@@ -23,7 +23,7 @@ from softplex.backends.jax import kernels  # noqa: E402
 jax = load_jax()
 
 EACH = [pytest.param(*call, id=f"{call[0].__name__} {call[1]}") for call in CALLS]
-WITH_GRADIENTS = [each for each in EACH if each.values[1] in ("loss", "loss of index", "cross_entropy")]
+WITH_GRADIENTS = [each for each in EACH if each.values[1] in LOSSES]
 SOME = 8
 
 
@@ -55,7 +55,7 @@ def posed(sample):
         targets = read_targets(call, sample.operand, **loss)
     operands = [] if sample.operand is None else [sample.operand]
     operands += [targets.weight] if targets is not None and targets.weight is not None else []
-    return call, Asked(sample.task.removesuffix(" of index"), map_.formula, targets), operands
+    return call, Asked(sample.task.partition(" of ")[0], map_.formula, targets), operands
 
 
 def on_jax(value):

@@ -9,6 +9,8 @@ import reference
 import softplex as sx
 import tolerances
 from frameworks import HAS_KERNELS
+from softplex.backends.numpy import NumpyBackend
+from softplex.native import cpu, reason
 from tolerances import ulp
 
 X = np.random.default_rng(1).normal(size=(6, 5)) * 2
@@ -157,3 +159,77 @@ def test_the_entmax_package_agrees_where_it_is_right():
     np.testing.assert_allclose(
         sx.entmax15_loss(X, y, reduction="none"), entmax.entmax15_loss(x, torch.tensor(y)).numpy(), atol=1e-13
     )
+
+
+# -- cross-entropy against distributions, by the kernels ---------------------------------------------------------------
+
+
+def crossed(rng, shape, axis, dtype):
+    """Scores, distributions that need not sum to 1, classes, and weights of classes."""
+    x = (3 * rng.normal(size=shape)).astype(dtype)
+    y = (rng.random(shape) * (rng.random(shape) < 0.7)).astype(dtype)
+    classes = np.asarray(rng.integers(0, shape[axis], np.delete(shape, axis)))
+    return x, y, classes, rng.random(shape[axis]) + 0.25
+
+
+def crossed_options(rng, shape, weight):
+    """Each way of saying what a target is, under masks, sinks and temperatures."""
+    for given in ({}, {"weight": weight}, {"label_smoothing": 0.2}, {"weight": weight, "label_smoothing": 0.1}):
+        yield given
+        yield {**given, "where": rng.random(shape) < 0.8, "sink": 0.5, "temperature": 0.7}
+
+
+@pytest.mark.skipif(cpu is None, reason=reason)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("shape", "axis"), [((5,), 0), ((7, 40), 1), ((33, 6), 0), ((2, 300, 3), 1), ((3, 70_001), 1)])
+def test_distributions_smoothing_and_weights_are_the_kernels(shape, axis, dtype, monkeypatch):
+    """Within rounding of the formulas in float64, and never by them."""
+    rng = np.random.default_rng(len(shape) + shape[0])
+    x, y, classes, weight = crossed(rng, shape, axis, dtype)
+    x.reshape(-1)[rng.integers(0, x.size, 3)] = -np.inf
+    eps = float(np.finfo(dtype).eps)
+    for target in (y, classes):
+        skipped = {} if target is y else {"ignore_index": int(classes.reshape(-1)[0])}
+        for given in crossed_options(rng, shape, weight):
+            wide = target.astype("f8") if target is y else target
+            with sx.kernels("none"):
+                wanted = sx.cross_entropy(x.astype("f8"), wide, axis, reduction="none", **skipped, **given)
+            with monkeypatch.context() as closed:
+                closed.setattr(NumpyBackend, "_by_formula", by_nobody)
+                found = sx.cross_entropy(x, target, axis, reduction="none", **skipped, **given)
+                sx.cross_entropy(x, target, axis, **skipped, **given)
+            assert found.dtype == x.dtype
+            np.testing.assert_allclose(found, wanted, rtol=6 * eps, atol=np.finfo(dtype).tiny)
+
+
+def by_nobody(*_):
+    raise AssertionError("a formula was asked")
+
+
+@pytest.mark.skipif(cpu is None, reason=reason)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("shape", "axis"), [((5,), 0), ((7, 40), 1), ((33, 6), 0), ((2, 300, 3), 1)])
+def test_their_gradients_are_the_kernels_too(shape, axis, dtype, monkeypatch):
+    torch = pytest.importorskip("torch", reason="gradients are a framework's: pip install 'softplex[torch]'")
+    rng = np.random.default_rng(len(shape))
+    x, y, classes, weight = crossed(rng, shape, axis, dtype)
+    eps = float(np.finfo(dtype).eps)
+
+    def gradient(x, target, given):
+        x = torch.tensor(x, requires_grad=True)
+        given = {key: torch.tensor(value) if isinstance(value, np.ndarray) else value for key, value in given.items()}
+        loss = sx.cross_entropy(x, torch.tensor(target), axis, reduction="sum", **given)
+        return torch.autograd.grad(loss, x)[0].numpy()
+
+    for target in (y, classes):
+        skipped = {} if target is y else {"ignore_index": int(classes.reshape(-1)[0])}
+        for given in crossed_options(rng, shape, weight):
+            wide = target.astype("f8") if target is y else target
+            with sx.kernels("none"):
+                wanted = gradient(x.astype("f8"), wide, {**skipped, **given})
+            with monkeypatch.context() as closed:
+                closed.setattr(NumpyBackend, "_by_formula", by_nobody)
+                found = gradient(x, target, {**skipped, **given})
+            size = np.abs(wanted).max(axis=axis, keepdims=True) + 1.0
+            assert np.all(np.abs(found - wanted) <= 6 * eps * size), given
+            assert np.array_equal(found == 0.0, wanted == 0.0), given

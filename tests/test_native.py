@@ -389,7 +389,7 @@ WRONG = [
     {"method": RESIDUAL_OF_INDEX},
     {"method": LOSS_OF_INDEX, "index": np.zeros(2, int)},
     {"method": LOSS, "operand": np.zeros((2, 3)), "result": np.zeros(2, "f4")},
-    {"map": LOG_SOFTMAX, "method": LOSS, "operand": np.zeros((2, 3)), "result": np.zeros(2)},
+    {"map": LOG_SOFTMAX, "method": LOSS_OF_INDEX, "index": np.zeros(2, int), "result": np.zeros(2)},
     {"method": WINNER, "result": np.zeros(2, int)},
     {"map": MAXOUT},
     {"map": MAXOUT, "method": WINNER, "result": np.zeros(2)},

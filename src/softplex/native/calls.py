@@ -174,13 +174,14 @@ def _maxout(call: Call, kernel: Kernel, method: str, operands: list[NDArray]) ->
 def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:
     """The loss of each row times its weight, and the weight: what core/targets.py makes of a formula."""
     targets = asked.targets
+    is_crossed = asked.method == "cross_entropy"
+    if is_crossed and (kernel.number != LOG_SOFTMAX or not _is_of_index(call, asked)):
+        return _crossed_losses(call, kernel, asked, operands)
     if targets.smoothing != 0.0:
         return _smoothed_losses(call, kernel, asked, operands)
     if not targets.is_index and targets.weight is not None:
         return None
-    if asked.method == "cross_entropy":
-        if kernel.number != LOG_SOFTMAX or not targets.is_index:
-            return None
+    if is_crossed:
         kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)
     y = operands[0]
     if not targets.is_index:
@@ -205,6 +206,59 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -
         return [losses, weights]
     with np.errstate(all="ignore"):
         return [np.asarray(np.where(weights == 0.0, 0.0, losses) * weights), weights]
+
+
+def _is_of_index(call: Call, asked: Asked) -> bool:
+    """Whether a loss is one number of the row's class and others of the row alone."""
+    return asked.targets.is_index and (asked.targets.smoothing == 0.0 or _is_smoothed_evenly(call, asked))
+
+
+def _crossed_losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:
+    """Cross-entropies against distributions, or against indices that smoothing makes distributions of."""
+    targets, y = asked.targets, _crossed_targets(call, kernel, asked, operands)
+    if y is None:
+        return None
+    losses = _numbers(call, kernel, LOSS, np.float64, operand=y)
+    weights = np.ones_like(losses)
+    if not targets.is_index:
+        return [losses, weights]
+    is_counted = _is_counted(targets.ignore_index, operands[0])
+    if targets.weight is not None:
+        weights = targets.weight.astype(np.float64)[np.where(is_counted, operands[0], 0)]
+    return [np.where(is_counted, losses, 0.0), np.where(is_counted, weights, 0.0)]
+
+
+def _is_counted(ignored: int | None, y: NDArray) -> NDArray:
+    """Which class indices are not to be ignored."""
+    return np.ones(y.shape, bool) if ignored is None else np.asarray(y != ignored)
+
+
+def _crossed_targets(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> NDArray | None:
+    """What the logarithms are weighed with: targets, smoothed, times the weights of classes; None for what is left."""
+    targets, y = asked.targets, operands[0]
+    is_bare = targets.smoothing == 0.0 and targets.weight is None
+    if kernel.number != LOG_SOFTMAX or (not targets.is_index and not _is_of(call, y)):
+        return None
+    if is_bare:
+        return y
+    # Of 16 bits too few are left, and a class has one axis.
+    if call.dtype.itemsize < 4 or len(call.axes) != 1:
+        return None
+    axis = call.axes[0]
+    along = tuple(-1 if each == axis else 1 for each in range(call.x.ndim))
+    if targets.is_index:
+        y = np.arange(call.length).reshape(along) == np.expand_dims(y, axis)
+    with np.errstate(all="ignore"):
+        rows = y.astype(call.dtype)
+        if targets.smoothing != 0.0:
+            live = call.x < np.inf if kernel.negated else call.x > -np.inf
+            live = live if call.where is None else live & call.where
+            share = targets.smoothing / np.maximum(np.count_nonzero(live, axis=axis, keepdims=True), 1)
+            rows *= 1.0 - targets.smoothing
+            np.add(rows, share.astype(call.dtype), out=rows, where=live)
+        if targets.weight is not None:
+            rows *= targets.weight.astype(call.dtype).reshape(along)
+    return rows
 
 
 def _is_smoothed_evenly(call: Call, asked: Asked) -> bool:
@@ -257,16 +311,23 @@ def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray])
     """The gradient of the rows' losses: core/derivatives.py's, by residuals."""
     targets, y, scale = asked.targets, operands[0], operands[-1]
     is_log = kernel.number == LOG_SOFTMAX
-    if targets.smoothing != 0.0 and not _is_smoothed_evenly(call, _as_loss(asked, is_log)):
-        return None
-    if not targets.is_index and (targets.weight is not None or is_log):
-        return None
-    if is_log:
-        kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)
     sign = -1.0 if kernel.negated else 1.0
     with np.errstate(all="ignore"):
         scale = sign * scale.astype(np.float64) / _parameter(call, call.temperature)
     result = np.empty(call.x.shape, call.dtype)
+    if is_log and not _is_of_index(call, _as_loss(asked, is_log)):
+        crossed = _crossed_targets(call, kernel, asked, operands)
+        if crossed is None:
+            return None
+        scale = np.where(_is_counted(targets.ignore_index, y), scale, 0.0) if targets.is_index else scale
+        _run(call, kernel, ENTRIES["residual"], _as_scores(call), crossed, None, result, scale)
+        return [result]
+    if targets.smoothing != 0.0 and not _is_smoothed_evenly(call, _as_loss(asked, is_log)):
+        return None
+    if not targets.is_index and targets.weight is not None:
+        return None
+    if is_log:
+        kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)
     if not targets.is_index:
         if not _is_of(call, y):
             return None

@@ -119,7 +119,7 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[jax.Array])
         return None
     working = _wide(call.backend.working)
     if not targets.is_index:
-        if is_crossed or len(operands) > 1 or y.dtype != call.dtype:
+        if len(operands) > 1 or y.dtype != call.dtype:
             return None
         losses = _numbers(call, kernel, LOSS, working, operand=y)
         return [losses, jnp.ones_like(losses)]
@@ -145,9 +145,9 @@ def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[jax.Array
     is_log = kernel.number == LOG_SOFTMAX
     if targets.smoothing != 0.0:
         return None
-    if not targets.is_index and (len(operands) > 2 or is_log or y.dtype != call.dtype):
+    if not targets.is_index and (len(operands) > 2 or y.dtype != call.dtype):
         return None
-    if is_log:
+    if is_log and targets.is_index:
         kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)
     working = _wide(call.backend.working)
     scale = jnp.expand_dims(given.astype(working), call.axes)

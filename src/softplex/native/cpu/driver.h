@@ -227,15 +227,31 @@ INLINE void less_index(const Row<T>& row, Row<T>& weighed, Team& team, double si
     });
 }
 
-// p - y where an entry takes part.
+// What a distribution sums to. Padding may hold anything where an entry takes no part.
 template <class T>
-INLINE void less_distribution(const Row<T>& row, const Row<T>& weighed, Team& team) {
+INLINE double mass_of(const Row<T>& row, Team& team) {
     const auto sign = row.sign();
-    const Vector<T> dead = all(-INFINITE<T>), scale = all(static_cast<T>(row.scale));
+    const Vector<T> dead = all(-INFINITE<T>);
+    const Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
+        Sum<T> mass;
+        each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
+            const Vector<T> y = take<T>(row.operand + i, count, T(0));
+            mass.add(select(unordered(y, y) & (scores(row, sign, i, count) == dead), all(T(0)), y));
+        });
+        return Totals{mass.total(), {}, {}};
+    });
+    return sums.first.value();
+}
+
+// p times a mass, less y, where an entry takes part.
+template <class T>
+INLINE void less_distribution(const Row<T>& row, const Row<T>& weighed, Team& team, double mass) {
+    const auto sign = row.sign();
+    const Vector<T> dead = all(-INFINITE<T>), scale = all(static_cast<T>(row.scale)), whole = all(static_cast<T>(mass));
     team.each_block(row.n, [&](Index begin, Index end) APART {
         write<T>(row, begin, end, [&](Index i, int count) BODY {
             const Vector<T> p = take<T>(weighed.result + i, count, T(0)), y = take<T>(row.operand + i, count, T(0));
-            return select(dead < scores(row, sign, i, count), scaled<T>(p - y, scale), all(T(0)));
+            return select(dead < scores(row, sign, i, count), scaled<T>(p * whole - y, scale), all(T(0)));
         });
     });
 }
@@ -253,11 +269,11 @@ INLINE double quarter_of(const Row<T>& row) {
     return row.temperature > 0x1p100 ? 0.25 : 1.0;
 }
 
-// Omega* + Omega(y) - <x, y>, the scores being less their top; what y lacks of a sum of 1 is put back for that.
+// What y sums to, <y, gaps> and Omega(y), the gaps being the scores less their top.
 template <class T, class Omega>
-INLINE double loss_of_distribution(const Row<T>& row, Team& team, double conjugate, Omega omega_of) {
+INLINE Totals products_with(const Row<T>& row, Team& team, Omega omega_of) {
     const double quarter = quarter_of(row);
-    const Totals sums = team.sum(row.n, [&](Index begin, Index end) APART {
+    return team.sum(row.n, [&](Index begin, Index end) APART {
         Sum<double> mass, inner, omega;
         for (Index i = begin; i < end; i += 8) {
             const int count = static_cast<int>(end - i < 8 ? end - i : 8);
@@ -272,9 +288,17 @@ INLINE double loss_of_distribution(const Row<T>& row, Team& team, double conjuga
         }
         return Totals{mass.total(), inner.total(), omega.total()};
     });
-    const double reached = sums.second.hi;
-    // All of y's weight on an entry that weighs 0 for certain.
-    if (reached == -__builtin_inf() || reached == __builtin_inf()) return -reached;
+}
+
+// Whether all of y's weight is on an entry that weighs 0 for certain.
+INLINE bool is_beyond(const Totals& sums) {
+    return sums.second.hi == -__builtin_inf() || sums.second.hi == __builtin_inf();
+}
+
+// Omega* + Omega(y) - <x, y>; what y lacks of a sum of 1 is put back for the gaps.
+template <class T>
+INLINE double loss_of_distribution(const Row<T>& row, const Totals& sums, double conjugate) {
+    if (is_beyond(sums)) return -sums.second.hi;
     Total missing{1.0, -sums.first.lo};
     missing.add(-sums.first.hi);
     const double inner = sums.second.value();
@@ -283,6 +307,11 @@ INLINE double loss_of_distribution(const Row<T>& row, Team& team, double conjuga
     const double size = __builtin_fabs(conjugate) + __builtin_fabs(inner);
     const double noise = 64.0 * 0x1p-52 * (size > 1.0 ? size : 1.0);
     return loss < 0.0 && loss > -noise ? 0.0 : loss;
+}
+
+// -<y, log p>, of which all terms have one sign.
+INLINE double cross_entropy(const Totals& sums, double conjugate) {
+    return is_beyond(sums) ? -sums.second.hi : sums.first.value() * conjugate - sums.second.value();
 }
 
 template <class T>
@@ -315,8 +344,9 @@ inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* w
         }
         case Method::residual: {
             Row<T> weighed = with_weights_in(row, weights);
-            Maps::value(call.map, weighed, team);
-            less_distribution(row, weighed, team);
+            const bool is_crossed = call.map == Map::log_softmax;
+            Maps::value(is_crossed ? Map::softmax : call.map, weighed, team);
+            less_distribution(row, weighed, team, is_crossed ? mass_of(row, team) : 1.0);
             break;
         }
         case Method::loss_of_index:
@@ -324,8 +354,13 @@ inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* w
             break;
         case Method::loss: {
             const double conjugate = Maps::conjugate(call.map, row, team);
+            if (call.map == Map::log_softmax) {
+                const Totals sums = products_with(row, team, [](const Doubles&) { return all(0.0); });
+                put_number(call, index, cross_entropy(sums, conjugate));
+                break;
+            }
             Maps::with_omega(call.map, row, [&](auto omega) {
-                put_number(call, index, loss_of_distribution(row, team, conjugate, omega));
+                put_number(call, index, loss_of_distribution(row, products_with(row, team, omega), conjugate));
             });
             break;
         }

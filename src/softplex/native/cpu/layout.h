@@ -33,11 +33,13 @@ inline Layout layout_of(Map map, Method method) {
     return {Shape::none, Shape::none, Shape::rows, Element::int64};
 }
 
-// Maxout has values, derivatives and a winner, a log map values and derivatives.
+// Maxout has values, derivatives and a winner; a log map values, derivatives, and the cross-entropy against a distribution
+// with its gradient.
 inline bool has_method(Map map, Method method) {
     const bool is_basic = method == Method::value || method == Method::vjp || method == Method::jvp;
     if (map == Map::maxout) return is_basic || method == Method::winner;
-    if (map == Map::log_softmax) return is_basic || method == Method::backward;
+    const bool is_crossed = method == Method::loss || method == Method::residual;
+    if (map == Map::log_softmax) return is_basic || is_crossed || method == Method::backward;
     return method != Method::winner;
 }
 

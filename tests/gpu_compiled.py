@@ -6,6 +6,7 @@ stay in registers.
 
 from __future__ import annotations
 
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -98,6 +99,39 @@ def test_hopper_in_parts(map_, call):
     with compiling((90,)) as found:
         call(map_, 40_000, torch.float32)
     assert_sound(found)
+
+
+OTHERWISE = {
+    "odd": lambda dtype: forward_and_back(sx.softmax, 40_961, dtype),
+    "across": lambda dtype: sx.softmax(torch.zeros(40_000, 64, dtype=dtype), axis=0),
+    "masked": lambda dtype: sx.softmax(rows(40_000, dtype), where=mask(3, 40_000)),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", OTHERWISE)
+def test_parts_that_are_not_loaded_in_vectors(case, dtype):
+    with compiling((90,)) as found:
+        OTHERWISE[case](dtype)
+    assert_sound(found)
+
+
+@pytest.mark.parametrize("map_", [sx.softmax, sx.sparsemax], ids=str)
+def test_numbers_are_told_before_programs_arrive_and_read_afterwards(map_):
+    """All threads stand still between what they store and the counter, and between that and what they load."""
+    with compiling((90,)) as found:
+        forward_and_back(map_, 40_000, torch.float32)
+    for kernel in found:
+        steps = re.findall(r"bar\.sync|atom\.global\S*|st\.global\S*|ld\.global\S*", kernel.assembly)
+        arrivals = [place for place, step in enumerate(steps) if step.startswith("atom")]
+        assert arrivals
+        for place in arrivals:
+            assert steps[place].startswith("atom.global.gpu.acq_rel.add"), steps[place]
+            assert (steps[place - 1], steps[place + 1]) == ("bar.sync", "bar.sync")
+        numbers = [place for place, step in enumerate(steps) if step.startswith("ld.global.cg")]
+        assert numbers
+        assert min(numbers) > min(arrivals)
+        assert len(numbers) == kernel.accesses("ld").count((8, False)), "and never from a cache that others cannot see"
 
 
 @pytest.mark.parametrize("map_", **EACH_MAP)

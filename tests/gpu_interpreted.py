@@ -16,7 +16,7 @@ import torch
 import gpu_interpreter
 import softplex as sx
 import tolerances
-from gpu_interpreter import AtOnce, as_array, as_tensor, on_gpu, taken_for_a_gpu, tl
+from gpu_interpreter import AtOnce, InAnyOrder, as_array, as_tensor, on_gpu, taken_for_a_gpu, tl
 from gpu_mutants import MUTANTS, WrongKernel, WrongStep
 from native_bounds import Judge
 from native_samples import BY_ROW, CALLS, LOSSES, drawn, drawn_maxout
@@ -37,7 +37,10 @@ BY_NAME = {"argvalues": MAPS, "ids": lambda each: each.name}
 
 @pytest.fixture(autouse=True)
 def gpu():
+    """Programs run one after the other, so that waiting is in vain."""
     with taken_for_a_gpu() as patch:
+        patch.setattr(widths, "PATIENCE", 0)
+        patch.setattr(widths, "PATIENCE_A_PART", 0)
         yield patch
 
 
@@ -45,12 +48,11 @@ def gpu():
 def small_parts(gpu):
     """Rows of more than four entries are long, and cut into parts of sixteen that are looked at by fours.
 
-    Three programs at most share a row. The interpreter runs one after the other: there is nobody to wait for.
+    Two programs at most share a row.
     """
     gpu.setattr(widths, "LONGEST", 4)
     gpu.setattr(widths, "PART", 16)
-    gpu.setattr(widths, "PATIENCE", 2)
-    gpu.setattr(launch, "multiprocessors", lambda device: 3)
+    gpu.setattr(launch, "multiprocessors", lambda device: 2)
     gpu.setattr(long, "BLOCK", tl.constexpr(4))
 
 
@@ -284,7 +286,8 @@ def test_a_row_in_parts_has_its_bits_in_any_batch(map_, task, small_parts):
 
 @pytest.fixture
 def shared(small_parts, gpu):
-    """All results and all that programs tell each other is shared among processes."""
+    """All results and all that programs tell each other is shared among processes; three programs at most share a row."""
+    gpu.setattr(launch, "multiprocessors", lambda device: 3)
     for name in ("room", "room_like"):
         make = getattr(launch, name)
         gpu.setattr(launch, name, lambda *given, make=make: make(*given).share_memory_())
@@ -332,29 +335,105 @@ def loss_and_gradient(map_, x, y):
     return loss.detach(), torch.autograd.grad(loss.sum(), x)[0]
 
 
+def run_by(gpu, runner):
+    """Both kernels of rows in parts run otherwise."""
+    for name in ("long_rows", "backward_long_rows"):
+        gpu.setattr(long, name, runner(getattr(long, name)))
+
+
+def assert_bits_of(calls, wanted):
+    for call, one in zip(calls, wanted, strict=True):
+        assert call().numpy().tobytes() == one.numpy().tobytes()
+
+
 @pytest.mark.parametrize("map_", [sx.softmax, sx.log_softmin, sx.sparsemax], ids=str)
 def test_programs_at_once_read_a_row_once_and_have_the_bits_of_one_after_the_other(map_, shared, reads, gpu):
     """Of the latter only the last finds what it waits for: the others work it out."""
     calls = list(shared_calls(map_, 2, 40))
     wanted = [call() for call in calls]
-    gpu.setattr(widths, "PATIENCE", 1 << 40)
-    for name in ("long_rows", "backward_long_rows"):
-        gpu.setattr(long, name, AtOnce(getattr(long, name)))
+    run_by(gpu, AtOnce)
     for call, one in zip(calls, wanted, strict=True):
         reads.zero_()
-        assert call().numpy().tobytes() == one.numpy().tobytes()
+        assert_bits_of([call], [one])
         assert reads[0] == 0
         assert reads[1] % 6 == 0
         assert 0 < reads[1] <= 12, "two kernels of six programs at most: nobody reads another's part"
 
 
+@pytest.mark.parametrize("n", [40, 90], ids=["a part each", "two parts each"])
+@pytest.mark.parametrize("map_", [sx.softmax, sx.sparsemax], ids=str)
+def test_some_late_and_others_not(map_, n, shared, gpu):
+    calls = list(shared_calls(map_, 1, n))[::3]
+    wanted = [call() for call in calls]
+    run_by(gpu, lambda true: AtOnce(true, patience=(1 << 20, 0, 3)))
+    assert_bits_of(calls, wanted)
+
+
+@pytest.mark.parametrize("n", [40, 90], ids=["a part each", "two parts each"])
+@pytest.mark.parametrize("map_", [sx.log_softmax, sx.sparsemax], ids=str)
+def test_the_last_program_first(map_, n, small_parts, gpu):
+    """What the first ones would tell is missed then."""
+    calls = list(shared_calls(map_, 1, n))[::2]
+    wanted = [call() for call in calls]
+    run_by(gpu, InAnyOrder)
+    assert_bits_of(calls, wanted)
+
+
 @pytest.mark.parametrize("map_", [sx.log_softmax, sx.entmax15], ids=str)
 def test_bits_do_not_follow_from_how_many_programs_share_a_row(map_, small_parts, gpu):
-    found = []
+    found, shares, true = [], [], launch.Lying.meeting
+
+    def noted(lying, *given):
+        meeting = true(lying, *given)
+        shares.append((meeting["programs"], meeting["IS_HELD"]))
+        return meeting
+
+    gpu.setattr(launch.Lying, "meeting", noted)
     for many in (100, 3, 1):
         gpu.setattr(launch, "multiprocessors", lambda device, many=many: many)
+        shares.clear()
         found.append([call().numpy().tobytes() for call in shared_calls(map_, 1, 56)])
+        assert set(shares) == {100: {(4, True)}, 3: {(2, False)}, 1: {(1, False)}}[many]
     assert all(each == found[0] for each in found)
+
+
+def test_the_rounds_that_there_may_be_have_room(small_parts, gpu):
+    """A map that never comes near enough takes all of them, and nothing behind their places is written to."""
+    rooms, make = [], launch.room
+
+    def wide(shape, dtype, like):
+        room = make((int(np.prod(shape)) + 99,), dtype, like)
+        rooms.append(room)
+        return room[:-99].view(shape)
+
+    taken, told = [], long.told
+    gpu.setattr(launch, "room", wide)
+    gpu.setattr(launch, "multiprocessors", lambda device: 1)
+    gpu.setattr(long, "NEARER", tl.constexpr(-1e9))
+    gpu.setattr(long, "told", lambda *given: taken.append(given[5]) or told(*given))
+    x = torch.randn(1, 20, generator=torch.Generator().manual_seed(5))
+    sx.sparsemax.vjp(x, x)
+    assert len(taken) == 1 + long.OTHER_TURNS
+    assert len(rooms) == 2
+    assert all(
+        torch.isnan(room[-99:]).all() if room.is_floating_point() else (room[-99:] == 77).all() for room in rooms
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("alpha", [1.0001, 1.01, 1.05, 1.5, 2.0])
+def test_few_rounds_solve_a_row(alpha, dtype, small_parts, gpu):
+    """Also of many ties, whose mass jumps where v moves by one rounding (64 rounds, were steps back taken)."""
+    taken, told = [], long.told
+    gpu.setattr(launch, "multiprocessors", lambda device: 1)
+    gpu.setattr(widths, "PART", 8192)
+    gpu.setattr(long, "told", lambda *given: taken.append(given[5]) or told(*given))
+    x = torch.full((1, 20_000), 0.013)
+    x[0, 5] = 4.0
+    for row in (x, torch.randn(1, 20_000, generator=torch.Generator().manual_seed(1)) * 2, x * 0.0):
+        taken.clear()
+        sx.entmax(row.to(dtype), alpha=alpha)
+        assert len(taken) <= 8
 
 
 # -- layouts ----------------------------------------------------------------------------------------------------------

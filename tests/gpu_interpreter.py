@@ -9,6 +9,8 @@ import os
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import signal
+import traceback
 import warnings
 from contextlib import contextmanager
 from dataclasses import replace
@@ -68,16 +70,22 @@ def poisoned(make):
 
 
 class AtOnce:
-    """A kernel whose programs run at once, a process each, on memory that they share."""
+    """A kernel whose programs run at once, a process each, on memory that they share; some more patient than others."""
 
-    def __init__(self, true):
-        self._true = true
+    def __init__(self, true, patience=(1 << 20,)):
+        self._true, self._patience = true, patience
 
     def __getitem__(self, grid):
         def launch(*given, **named):
-            children = [self._started(program, given, named) for program in range(grid[0])]
-            codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-            assert not any(codes), codes
+            children = {self._started(program, given, named) for program in range(grid[0])}
+            while children:
+                child, status = os.wait()
+                children.discard(child)
+                if status:
+                    for each in children:
+                        os.kill(each, signal.SIGKILL)
+                        os.waitpid(each, 0)
+                    raise AssertionError(f"a program ended with {os.waitstatus_to_exitcode(status)}")
 
         return launch
 
@@ -86,12 +94,33 @@ class AtOnce:
         if child:
             return child
         try:
-            builder = interpreter.interpreter_builder
-            builder.set_grid_idx = lambda *_: setattr(builder, "grid_idx", (program, 0, 0))
-            self._true[(1,)](*given, **named)
+            run_alone(self._true, program, given, {**named, "patience": self._patience[program % len(self._patience)]})
             os._exit(0)
-        finally:
+        except BaseException:  # noqa: BLE001 - a child that raised would go on with the parent's tests
+            traceback.print_exc()
             os._exit(1)
+
+
+class InAnyOrder:
+    """A kernel whose programs run one after the other, the last first."""
+
+    def __init__(self, true):
+        self._true = true
+
+    def __getitem__(self, grid):
+        def launch(*given, **named):
+            for program in reversed(range(grid[0])):
+                with pytest.MonkeyPatch.context() as patch:
+                    run_alone(self._true, program, given, named, patch.setattr)
+
+        return launch
+
+
+def run_alone(kernel, program, given, named, change=setattr):
+    """One program of a grid."""
+    builder = interpreter.interpreter_builder
+    change(builder, "set_grid_idx", lambda *_: setattr(builder, "grid_idx", (program, 0, 0)))
+    kernel[(1,)](*given, **named)
 
 
 def as_tensor(array):
@@ -130,4 +159,4 @@ def result(sample):
     return as_array(on_gpu(sample).result())
 
 
-__all__ = ["AtOnce", "launch", "sx", "taken_for_a_gpu"]
+__all__ = ["AtOnce", "InAnyOrder", "launch", "sx", "taken_for_a_gpu"]

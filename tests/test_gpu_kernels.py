@@ -25,7 +25,7 @@ def run(tmp_path, name, *arguments, **environment):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-n", "0", HERE / name, *arguments]
     given = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), **environment}
     given.pop("PYTEST_XDIST_WORKER", None)
-    done = subprocess.run(command, capture_output=True, text=True, env=given, cwd=HERE.parent)
+    done = subprocess.run(command, capture_output=True, text=True, env=given, cwd=HERE.parent, timeout=1200)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
 
 

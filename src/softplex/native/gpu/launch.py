@@ -302,7 +302,7 @@ class Lying(NamedTuple):
             "arrivals": room((turns * rows,), torch.int32, x).zero_(),
             "parts": self.parts,
             "programs": self.programs,
-            "patience": widths.PATIENCE,
+            "patience": widths.PATIENCE + widths.PATIENCE_A_PART * self.parts,
             "IS_HELD": self.programs == self.parts,
         }
 
@@ -313,7 +313,11 @@ class Lying(NamedTuple):
     def part_options(self, is_light: bool) -> dict[str, Any]:
         """What a kernel of parts is compiled for: two of its programs share a multiprocessor if they need not much."""
         options = self.options_of(Block(1, widths.PART, block_for(widths.PART).warps))
-        return {**options, "maxnreg": widths.REGISTERS} if is_light and torch.version.hip is None else options
+        is_wide = all(getattr(options["LAY"], name) == AT_ONCE for name in self.tensors)
+        # Where entries are reached one by one, their places take registers, too.
+        if is_light and is_wide and "where" not in self.tensors and torch.version.hip is None:
+            options["maxnreg"] = widths.REGISTERS
+        return options
 
     def options_of(self, block: Block) -> dict[str, Any]:
         """What a kernel is compiled for."""

@@ -3,10 +3,11 @@
 One kernel. The programs of a row hold a part each and go through rounds: every part leaves a few float64 in memory and
 arrives, and when all have, each program takes the same sums of what all left. The first round finds the top, and for
 softmax its sums; Newton's steps of sparse maps are a round each, and derivatives and losses take one more. Then each
-program stores its part: scores are read once, and rows whose parts outnumber the GPU's multiprocessors once a round.
+program stores its part: scores are read once. Where a row has more parts than the GPU has multiprocessors, programs
+hold nothing and take several each: scores are read once a round, and once more to be stored.
 
 No program depends on another's being there: who has waited long enough works out the missing numbers itself, from the
-scores, and they are the same.
+scores, and they are the same. Every round has a place of its own for them, so that nobody is overtaken.
 """
 
 from __future__ import annotations
@@ -82,8 +83,7 @@ SURVEYED: tl.constexpr = tl.constexpr(4)
 """What a survey leaves: the part's top; then for softmax ties, rest and one sum more, for sparse maps its own v."""
 
 OTHER_TURNS = ROUNDS.value + 1
-NUMBERS_OF_A_PART = SURVEYED.value + 2 * OTHER_TURNS
-"""All other rounds leave two numbers."""
+"""Rounds after the survey, which leave two numbers each."""
 
 BLOCK: tl.constexpr = tl.constexpr(256)
 """Parts whose numbers are looked at together."""
@@ -237,14 +237,14 @@ def told(
     meeting,
     known,
     turn,
-    patience,
     ABOUT: tl.constexpr,
     IS_HELD: tl.constexpr,
     TASK: tl.constexpr,
     LAY: tl.constexpr,
 ):
-    """One round, after which the numbers of all parts are there: what is held, and the patience left for the next."""
-    arrivals, this, rows, mine, programs, parts = meeting
+    """One round, after which the numbers of all parts are there; what is held still."""
+    arrivals, mine, programs, patience = meeting
+    _partial, row, rows, parts = telling
     kind = told_in(turn)
     if IS_HELD:
         tell_all(held, telling, mine, kind, known, ABOUT, TASK)
@@ -253,9 +253,8 @@ def told(
         while part < parts:
             tell_all(part_of(reading, part, TASK, LAY), telling, part, kind, known, ABOUT, TASK)
             part += programs
-    if arrived(arrivals + turn * rows + this, programs, patience) < programs:
-        patience = patience * 0
-        part = mine * 0
+    if arrived(arrivals + turn * rows + only(row), programs, patience) < programs:
+        part = mine * 0  # in its type
         while part < parts:
             tell_all(part_of(reading, part, TASK, LAY), telling, part, kind, known, ABOUT, TASK)
             part += 1
@@ -263,7 +262,7 @@ def told(
         # Read again: two parts at once would take more registers, which every program would have to have.
         if IS_HELD:
             held = part_of(reading, mine, TASK, LAY)
-    return held, patience
+    return held
 
 
 # -- what follows for a row -------------------------------------------------------------------------------------------
@@ -393,12 +392,11 @@ def newton_solution(
     known,
     gap,
     is_void,
-    patience,
     IS_HELD: tl.constexpr,
     TASK: tl.constexpr,
     LAY: tl.constexpr,
 ):
-    """The number v of a sparse map, a round a step; what is held, the patience and the turn that are left."""
+    """What is held still, the turn that is next, and the number v of a sparse map, a round a step."""
     top, _v, y, warmth, coolness, a = known
     # Above the solution, or at it but for rounding: Newton's steps are from above.
     most = reach_of_parts(telling, only(top), alone(warmth, coolness, TASK), coolness, only(a), TASK)
@@ -407,7 +405,7 @@ def newton_solution(
     turn = 1
     while (tl.max((is_done == 0).to(tl.int32), 0) > 0) & (turn <= ROUNDS):
         known = (top, v, y, warmth, coolness, a)
-        held, patience = told(held, reading, telling, meeting, known, turn, patience, MASS, IS_HELD, TASK, LAY)
+        held = told(held, reading, telling, meeting, known, turn, MASS, IS_HELD, TASK, LAY)
         mass, rate = sum_of_parts(telling, told_in(turn)), sum_of_parts(telling, told_in(turn) + 1)
         if TASK.has_sink:
             p, slope = precise_sink_terms(gap, v, a, TASK)
@@ -415,9 +413,10 @@ def newton_solution(
         step = (mass - 1.0) / tl.where(rate > 0.0, rate, 1.0)
         v = tl.where(is_done, v, v - step)
         near: tl.constexpr = NEARER if TASK.is_precise and TASK.map != ENTMAX else 2.0**-22
-        is_done = is_done | (tl.abs(step) <= near * v)
+        # From above: a step that is small, or up, is rounding's.
+        is_done = is_done | (step <= near * v)
         turn += 1
-    return held, patience, turn, v
+    return held, turn, v
 
 
 @triton.jit
@@ -533,7 +532,7 @@ def long_rows(
     """Everything that is asked of long rows; a program's parts are held throughout where there is one for each."""
     program = tl.program_id(0).to(tl.int64)
     row, mine = program // programs + tl.arange(0, 1), program % programs
-    this, is_row = program // programs, row < rows
+    is_row = row < rows
     has_residual: tl.constexpr = TASK.method == RESIDUAL or TASK.method == LOSS_AND_RESIDUAL
     has_loss: tl.constexpr = TASK.method == LOSS or TASK.method == LOSS_AND_RESIDUAL
     y = tl.zeros([1], tl.int64)
@@ -545,11 +544,12 @@ def long_rows(
     nothing = tl.zeros([1], tl.float64)
     reading = (x, operand, where, row, rows, n, sizes, x_strides, operand_strides, where_strides)
     telling = (partial, row, rows, parts)
-    meeting = (arrivals, this, rows, mine, programs, parts)
+    meeting = (arrivals, mine, programs, patience)
+    # Nothing is loaded where nothing is held.
     held = part_of(reading, mine, TASK, LAY)
 
     known = (nothing, nothing, y, warmth, coolness, a)
-    held, patience = told(held, reading, telling, meeting, known, 0, patience, SURVEY, IS_HELD, TASK, LAY)
+    held = told(held, reading, telling, meeting, known, 0, SURVEY, IS_HELD, TASK, LAY)
     largest = tallest(telling)
     top, is_bad, is_empty = tops(largest, s, warmth, TASK.has_sink, TASK)
     gap = sink_gaps(s, top, warmth, coolness, TASK)
@@ -559,13 +559,13 @@ def long_rows(
     else:
         is_void = is_bad | is_empty
         known = (top, nothing, y, warmth, coolness, a)
-        held, patience, turn, v = newton_solution(
-            held, reading, telling, meeting, known, gap, is_void, patience, IS_HELD, TASK, LAY
+        held, turn, v = newton_solution(
+            held, reading, telling, meeting, known, gap, is_void, IS_HELD, TASK, LAY
         )  # fmt: skip
         depth, more, conjugate = nothing, nothing, nothing
         if TASK.method != VALUE:
             known = (top, v, y, warmth, coolness, a)
-            held, patience = told(held, reading, telling, meeting, known, turn, patience, LAST, IS_HELD, TASK, LAY)
+            held = told(held, reading, telling, meeting, known, turn, LAST, IS_HELD, TASK, LAY)
             more, conjugate = last_sums(telling, turn, gap, v, a, TASK)
 
     if has_loss:
@@ -673,8 +673,8 @@ def backward_long_rows(
         while part < parts:
             tell_products(weights_of(reading, part, a, TASK, LAY), telling, part, TASK)
             part += programs
-    if arrived(arrivals + program // programs, programs, patience) < programs:
-        part = mine * 0
+    if arrived(arrivals + only(row), programs, patience) < programs:
+        part = mine * 0  # in its type
         while part < parts:
             tell_products(weights_of(reading, part, a, TASK, LAY), telling, part, TASK)
             part += 1

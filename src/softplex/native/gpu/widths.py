@@ -21,6 +21,9 @@ MULTIPROCESSORS = 128
 PATIENCE = 1000
 """How often a program looks for the others of its row, a microsecond or so each time, before it does without them."""
 
+PATIENCE_A_PART = 2
+"""And how often more for each part of the row: so long it would take alone."""
+
 REGISTERS = 128
 """Those of a thread, where two programs of 256 threads are to share a multiprocessor: one loads while one waits."""
 

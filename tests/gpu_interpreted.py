@@ -286,7 +286,7 @@ def test_a_row_in_parts_has_its_bits_in_any_batch(map_, task, small_parts):
 
 @pytest.fixture
 def shared(small_parts, gpu):
-    """All results and all that programs tell each other is shared among processes; three programs at most share a row."""
+    """Results and what programs tell each other are shared among processes, a row among three programs at most."""
     gpu.setattr(launch, "multiprocessors", lambda device: 3)
     for name in ("room", "room_like"):
         make = getattr(launch, name)

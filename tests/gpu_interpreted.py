@@ -428,9 +428,10 @@ def test_few_rounds_solve_a_row(alpha, dtype, small_parts, gpu):
     gpu.setattr(launch, "multiprocessors", lambda device: 1)
     gpu.setattr(widths, "PART", 8192)
     gpu.setattr(long, "told", lambda *given: taken.append(given[5]) or told(*given))
-    x = torch.full((1, 20_000), 0.013)
-    x[0, 5] = 4.0
-    for row in (x, torch.randn(1, 20_000, generator=torch.Generator().manual_seed(1)) * 2, x * 0.0):
+    ties = [torch.full((1, 20_000), 0.013 - gap) for gap in (4.0, 5.0)]
+    for row in ties:
+        row[0, 5] = 0.0
+    for row in (*ties, torch.randn(1, 20_000, generator=torch.Generator().manual_seed(1)) * 2, ties[0] * 0.0):
         taken.clear()
         sx.entmax(row.to(dtype), alpha=alpha)
         assert len(taken) <= 8

@@ -150,7 +150,7 @@ struct Plan {
         if (is_apart) total += row;
         if (widens) total += 3 * pitch * 8;
         const Index listed = n + 64 < LIST_ROOM ? n + 64 : LIST_ROOM;
-        if (lists) total += listed * 8 * (widens || sizeof(T) == 8 ? 2 : 1);
+        if (lists) total += listed * static_cast<Index>(sizeof(T));
         if (is_huge) total += (n / BLOCK + 1) * static_cast<Index>(sizeof(Totals));
         return (total + 63) / 64 * 64;
     }
@@ -161,7 +161,7 @@ template <class T>
 struct Scratch {
     T *x = nullptr, *operand = nullptr, *terms = nullptr, *weights = nullptr;
     double *wide = nullptr, *wide_operand = nullptr, *wide_weights = nullptr;
-    double *list = nullptr, *list_low = nullptr;
+    T* list = nullptr;
     Totals* found = nullptr;
     Seam<T>* seam = nullptr;
 
@@ -177,8 +177,7 @@ struct Scratch {
         }
         if (lists) {
             const Index listed = plan.n + 64 < LIST_ROOM ? plan.n + 64 : LIST_ROOM;
-            list = cut<double>(memory, listed);
-            if (plan.widens || sizeof(T) == 8) list_low = cut<double>(memory, listed);
+            list = cut<T>(memory, listed);
         }
         if (plan.is_huge) found = cut<Totals>(memory, plan.n / BLOCK + 1);
     }
@@ -599,7 +598,6 @@ struct Driver {
         row.seam = scratch.seam;
         row.terms = plan.keeps_terms() ? scratch.terms : plan.streams ? nullptr : row.result;
         row.list = scratch.list;
-        row.list_low = scratch.list_low;
         set_parameters(row, index);
         if (plan.is_backward) return Maps<T>::backward(call.map, row, team);
         if (row.scale == 0.0) return write_zeros(row, team);
@@ -684,8 +682,6 @@ struct Driver {
         wide.result = scratch.wide;
         wide.terms = scratch.wide;
         wide.operand = row.operand != nullptr ? scratch.wide_operand : nullptr;
-        wide.list = scratch.list;
-        wide.list_low = scratch.list_low;
         wide.top = row.top;
         set_parameters(wide, index);
         compute<Maps<double>>(call, index, wide, team, scratch.wide_weights);

@@ -14,6 +14,7 @@ struct Entmax {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
+    static constexpr bool are_sketched = false;
     double a, v = 1.0, b = 1.0;
 
     explicit INLINE Entmax(double alpha) : a(alpha - 1.0) {}
@@ -32,7 +33,6 @@ struct Entmax {
     INLINE Doubles rate(const Doubles& gap, const Doubles& p) const {
         return select(all(0.0) < p, p / (base(gap) * all(b)), all(0.0));
     }
-    static INLINE void begin() {}
     // What a step leaves is the square of what it found, unless weights end almost like lines, where a support can change.
     template <class T>
     APART bool step(double sum, double rates) {
@@ -66,6 +66,7 @@ struct SteepEntmax {
     static constexpr bool has_own_solver = true;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
+    static constexpr bool are_sketched = false;
     static constexpr int ROUNDS = 128;
     double a, v = 0.0, power = 0.0, last = 0.0, last_low = 0.0;
 
@@ -198,6 +199,7 @@ struct Maxima {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
+    static constexpr bool are_sketched = false;
     double v = 1.0;
 
     explicit INLINE Maxima(double) {}
@@ -207,7 +209,6 @@ struct Maxima {
     INLINE Doubles weight(const Doubles& gap) const { return select(gap == all(0.0), all(v), all(0.0)); }
     INLINE Doubles weight(const Pair<Doubles>& gap) const { return weight(gap.hi); }
     INLINE Doubles rate(const Doubles& gap, const Doubles&) const { return select(gap == all(0.0), all(1.0), all(0.0)); }
-    static INLINE void begin() {}
     template <class T>
     INLINE bool step(double, double rates) {
         v = 1.0 / rates;

@@ -10,6 +10,7 @@ struct Entmax15 {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
+    static constexpr bool are_sketched = true;
     double root = 1.0, root_low = 0.0;
 
     explicit INLINE Entmax15(double) {}
@@ -25,7 +26,6 @@ struct Entmax15 {
         return u * u;
     }
     INLINE Doubles rate(const Doubles& gap, const Doubles&) const { return positive(all(root) + halved(gap)); }
-    static INLINE void begin() {}
     // What a step leaves is the square of what it found; for double rows correct() is one more.
     template <class T>
     INLINE bool step(double sum, double rates) {
@@ -33,6 +33,19 @@ struct Entmax15 {
         root += (1.0 - norm) * norm / rates;
         return sum <= 1.0 + (sizeof(T) == 4 ? 0x1p-16 : 0x1p-28);
     }
+    template <class V>
+    static INLINE V sketched_weight(const V& u) {
+        return u * u;
+    }
+    template <class V>
+    static INLINE V sketched_rate(const V& u) {
+        return u;
+    }
+    static INLINE double rise(double sum, double rates, double temperature) {
+        const double norm = __builtin_sqrt(sum);
+        return (norm - 2.0 * temperature) * norm / rates;
+    }
+    INLINE void set_least(double gap) { root = -0.5 * gap; }
     INLINE void correct(double missing, double rates) { root_low = missing / (2.0 * rates); }
 
     static INLINE Doubles slope(const Doubles& p) { return sqrt(p); }

@@ -32,9 +32,8 @@ struct Row {
     T* result = nullptr;
     // Where the exponentials of a row are kept between two passes; none: they are computed twice.
     T* terms = nullptr;
-    // The gaps of a sparse row's candidates, and what rounding took from them.
-    double* list = nullptr;
-    double* list_low = nullptr;
+    // The scores of a sparse row's candidates.
+    T* list = nullptr;
     Index n = 0;
     Index label = 0;
     bool is_negated = false;

@@ -84,7 +84,6 @@ struct ShortRows {
                 store(gaps[r] + v * LANES + 8, wide.high - all(static_cast<double>(tops[r])));
             }
         Pieces pieces[FEW] = {Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0)};
-        for (Pieces& piece : pieces) piece.begin();
         unsigned left = (1u << count) - 1u;
         for (int round = 0; round < Sparse<Pieces, float>::ROUNDS && left != 0; ++round)
             for (int r = 0; r < count; ++r)

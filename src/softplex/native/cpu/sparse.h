@@ -10,9 +10,11 @@
 //   weight(gap)               p, of Doubles for float rows and of pairs for double rows
 //   rate(gap, p)              dp / d unknown, of Doubles
 //   step<T>(sum, its rate)    one of Newton's; true where the next would change nothing that rows of T can show
-//   begin()                   the candidates are complete: what step knows of earlier rounds is void
 //   correct(missing, rates)   the last step, kept beside the unknown, for double rows if it keeps_pairs
 //   least()                   a gap below which the weight is 0 for certain
+//   sketched_weight(u), sketched_rate(u), rise(sum, rates, temperature), set_least(gap)
+//                             the same step for what scores have above a cut, u, in their own type: how far the cut may rise.
+//                             Maps where it says enough are_sketched
 //   slope(p), omega(p)        1 / omega''(p) and omega(p) of the regulariser, of Doubles
 // A map whose unknown is another one has_own_solver: solve(candidates) instead of rate and step. Where a weight is_dear,
 // short rows list their candidates, too, instead of weighing all entries.
@@ -94,34 +96,38 @@ template <class Pieces, class T>
 struct Sparse {
     using V = Vector<T>;
     using Gap = typename Gaps<T>::Gap;
-    static constexpr int GROUPS = Gaps<T>::GROUPS;
+    static constexpr int GROUPS = Gaps<T>::GROUPS, LANES = Lanes<T>::count;
     static constexpr int ROUNDS = 100;
     static constexpr Index SHORT = Pieces::is_dear ? 0 : 64, CHUNK = 1024, CROWD = 128;
     // Entries that one bit of `marks` stands for; a word is a chunk.
     static constexpr Index MARK = CHUNK / 64, CHUNKS = 64;
+
+    // What is walked for sums: the row, or a list of those of its scores that can weigh anything.
+    struct Candidates {
+        const T* x;
+        Index n;
+        typename Row<T>::Whole sign;
+        T fill;
+
+        INLINE V at(Index i, int count) const { return flipped(take<T>(x + i, count, fill), sign); }
+    };
 
     Row<T>& row;
     Team& team;
     Gaps<T> gaps;
     typename Row<T>::Whole sign;
     Pieces pieces;
-    Index listed = 0;
-    // All gaps are in the list, in their order.
-    const bool is_short;
-    // No candidates beside the list.
-    bool is_listed = true;
+    Candidates candidates;
+    bool is_listed = false;
     double sink_weight = 0.0;
     // Where the candidates of a row lie, so that they are written without a branch for each vector.
     const bool is_marked;
     std::uint64_t marks[CHUNKS];
 
     INLINE Sparse(Row<T>& the_row, Team& the_team)
-        : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), is_short(the_row.n <= SHORT),
-          is_marked(!is_short && the_row.n <= CHUNKS * CHUNK && !the_row.streams && !the_team.shares) {
-        if (is_short)
-            list_all();
-        else
-            list_candidates();
+        : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), candidates(all_of(the_row)),
+          is_marked(the_row.n > SHORT && the_row.n <= CHUNKS * CHUNK && !the_row.streams && !the_team.shares) {
+        if (row.n > SHORT) list_candidates();
         solve();
     }
 
@@ -194,32 +200,28 @@ struct Sparse {
             return {even.first.total(), even.second.total(), {}};
         }
     };
-    // body(i, sums) for every eight of the list.
+
     template <class Body>
-    INLINE void each_listed(Halved& sums, Body body) {
-        Index i = 0;
-        for (; i + 8 < listed; i += 16) {
-            body(i, sums.even);
-            body(i + 8, sums.odd);
+    INLINE void add_sixteen(Index i, int count, Body body, Halved& sums) const {
+        Gap gap[2];
+        if constexpr (sizeof(T) == 4) {
+            gaps(candidates.at(i, count), gap);
+        } else {
+            gap[0] = gaps.gap(candidates.at(i, count < 8 ? count : 8));
+            gap[1] = gaps.gap(candidates.at(i + 8, count < 8 ? 0 : count - 8));
         }
-        if (i < listed) body(i, sums.even);
+        body(gap[0], sums.even);
+        body(gap[1], sums.odd);
     }
 
     // The sums of body(gap, sums) over the candidates, sink included.
     template <class Body>
     INLINE Totals over_candidates(Body body) {
-        if (is_listed) {
+        Totals whole = team.sum(candidates.n, [&](Index begin, Index end) APART {
             Halved sums;
-            each_listed(sums, [&](Index i, Totals_of& sum) BODY { body(gap_at(i), sum); });
-            return sums.totals();
-        }
-        Totals whole = team.sum(row.n, [&](Index begin, Index end) APART {
-            Halved sums;
-            each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
-                Gap gap[GROUPS];
-                gaps(scores(row, sign, i, count), gap);
-                for (int j = 0; j < GROUPS; ++j) body(gap[j], j == 0 ? sums.even : sums.odd);
-            });
+            Index i = begin;
+            for (; i + 16 <= end; i += 16) add_sixteen(i, 16, body, sums);
+            if (i < end) add_sixteen(i, static_cast<int>(end - i), body, sums);
             return sums.totals();
         });
         if (row.has_sink) {
@@ -240,24 +242,19 @@ struct Sparse {
     // The largest of body(gap) over the candidates.
     template <class Body>
     INLINE double largest_candidate(Body body) {
-        if (is_listed) {
-            Doubles best = all(-__builtin_inf());
-            for (Index i = 0; i < listed; i += 8) best = larger(body(gap_at(i)), best);
-            return largest_of(best);
-        }
         const auto of_block = [&](Index begin, Index end) APART {
             Doubles best = all(-__builtin_inf());
             each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
                 Gap gap[GROUPS];
-                gaps(scores(row, sign, i, count), gap);
+                gaps(candidates.at(i, count), gap);
                 for (int j = 0; j < GROUPS; ++j) best = larger(body(gap[j]), best);
             });
             return largest_of(best);
         };
         double best = row.has_sink ? first_of(body(gaps.of(row.sink))) : -__builtin_inf();
         const auto join = [&](double other) { best = other > best ? other : best; };
-        if (!team.shares) {
-            team.each_block(row.n, [&](Index begin, Index end) APART { join(of_block(begin, end)); });
+        if (!team.shares || candidates.n <= BLOCK) {
+            team.each_block(candidates.n, [&](Index begin, Index end) APART { join(of_block(begin, end)); });
         } else {
             team.each_block(row.n, [&](Index begin, Index end) APART { team.found[begin / BLOCK].first.hi = of_block(begin, end); });
             for (Index begin = 0; begin < row.n && !team.is_stopped; begin += BLOCK) join(team.found[begin / BLOCK].first.hi);
@@ -268,124 +265,115 @@ struct Sparse {
   private:
     // The gaps of a vector; false if none of them can be supported.
     INLINE bool gaps_at(Index i, int count, const V& lowest, Gap (&gap)[GROUPS]) const {
-        if (is_short) {
-            for (int j = 0; j < GROUPS; ++j) gap[j] = gap_at(i + 8 * j);
-            return true;
-        }
         const V x = scores(row, sign, i, count);
         if (!any(lowest < x)) return false;
         gaps(x, gap);
         return true;
     }
 
-    INLINE Gap gap_at(Index i) const {
-        if constexpr (sizeof(T) == 8)
-            return Gap{load(row.list + i), load(row.list_low + i)};
-        else
-            return load(row.list + i);
-    }
-
     // -- candidates ---------------------------------------------------------------------------------------------------
 
-    INLINE void list_all() {
-        each_vector_once<T>(0, row.n, [&](Index i, int count) BODY {
-            Gap gap[GROUPS];
-            gaps(scores(row, sign, i, count), gap);
-            for (int j = 0; j < GROUPS; ++j) {
-                store(row.list + i + 8 * j, plain(gap[j]));
-                if constexpr (sizeof(T) == 8) store(row.list_low + i + 8 * j, gap[j].lo);
-            }
-        });
-        listed = (row.n + 15) / 16 * 16;
-        if (sizeof(T) == 8 && row.n <= listed - 8) end_list(listed - 8);
-        if (row.has_sink) list_sink();
-        end_list(listed);
+    static INLINE Candidates all_of(const Row<T>& row) {
+        return {row.x, row.n, row.sign(), row.is_negated ? INFINITE<T> : -INFINITE<T>};
     }
+    INLINE void set_listed(Index count) { candidates = {row.list, count, bits_of<typename Row<T>::Whole>(all(T(0))), -INFINITE<T>}; }
 
-    // Where many crowd below the top, a Newton step on those seen so far raises the cut for those to come.
+    // Where many crowd below the top, those seen so far raise the cut for those to come. More than there is room for are not
+    // listed: the row is walked instead.
     APART void list_candidates() {
         V cut = all(score_below(row, -pieces.reach()));
         Index crowd = CROWD;
-        if (row.has_sink) list_sink();
+        set_listed(0);
+        is_listed = true;
         for (Index begin = 0; begin < row.n && is_listed && !team.is_stopped; begin += CHUNK) {
-            list_chunk(cut, begin, begin + CHUNK < row.n ? begin + CHUNK : row.n);
+            const Index end = begin + CHUNK < row.n ? begin + CHUNK : row.n;
+            list_chunk(cut, begin, end);
+            const bool is_full = candidates.n + CHUNK > LIST;
             if constexpr (!Pieces::has_own_solver)
-                if (listed >= crowd && is_listed && begin + CHUNK < row.n) {
-                    const Totals sums = shrink_list();
-                    if (sums.first.value() > 1.0) pieces.template step<T>(sums.first.value(), sums.second.value());
-                    cut = all(score_below(row, pieces.least()));
-                    crowd = 2 * listed + CROWD;
+                if (end < row.n && (candidates.n >= crowd || is_full)) {
+                    cut = all(raised_cut());
+                    drop_below(cut);
+                    crowd = 2 * candidates.n + CROWD;
                 }
+            is_listed = !is_full || candidates.n <= LIST / 2 || end == row.n;
         }
-        end_list(listed);
+        if (!is_listed) candidates = all_of(row);
     }
 
     INLINE void list_chunk(const V& cut, Index begin, Index end) {
-        T near[CHUNK + 2 * Lanes<T>::count];
-        T* nearest = near;
+        T* last = row.list + candidates.n;
         std::uint64_t mark = 0;
         each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
             const V x = scores(row, sign, i, count);
             const auto is_near = cut < x;
-            nearest = append(nearest, x, is_near);
+            last = append(last, x, is_near);
             mark |= static_cast<std::uint64_t>(any(is_near)) << ((i - begin) / MARK);
         });
         if (is_marked) marks[begin / CHUNK] = mark;
-        store(nearest, all(-INFINITE<T>));
-        list_near(near, nearest);
-        // More than there is room for are not listed at all: the row is walked instead.
-        if (listed + CHUNK + 8 > LIST) {
-            is_listed = false;
-            listed = 0;
-        }
+        candidates.n = last - row.list;
     }
-
-    INLINE void list_near(const T* near, const T* end) {
-        const Doubles reach = all(-pieces.reach());
-        double* last = row.list + listed;
-        for (; near < end; near += Lanes<T>::count) {
-            Gap gap[GROUPS];
-            gaps(load(near), gap);
-            for (int j = 0; j < GROUPS; ++j) {
-                const DoubleMask is_near = reach < plain(gap[j]);
-                if constexpr (sizeof(T) == 8) append(row.list_low + (last - row.list), gap[j].lo, is_near);
-                last = append(last, plain(gap[j]), is_near);
-            }
-        }
-        listed = last - row.list;
-    }
-
-    // Eight places after the last candidate hold what weighs nothing.
-    INLINE void end_list(Index last) {
-        store(row.list + last, all(-__builtin_inf()));
-        if constexpr (sizeof(T) == 8) store(row.list_low + last, all(0.0));
-    }
-
-    // The sums of weights and rates over the list, which loses those that weigh nothing: the weights only fall from here.
-    INLINE Totals shrink_list() {
-        Halved sums;
-        double* last = row.list;
-        end_list(listed);
-        each_listed(sums, [&](Index i, Totals_of& sum) BODY {
-            const Gap gap = gap_at(i);
-            const Doubles p = pieces.weight(plain(gap));
-            sum.first.add(p);
-            sum.second.add(pieces.rate(plain(gap), p));
-            const DoubleMask is_supported = all(0.0) < p;
-            if constexpr (sizeof(T) == 8) append(row.list_low + (last - row.list), gap.lo, is_supported);
-            last = append(last, plain(gap), is_supported);
+    INLINE void drop_below(const V& cut) {
+        T* last = row.list;
+        each_vector_once<T>(0, candidates.n, [&](Index i, int count) BODY {
+            const V x = candidates.at(i, count);
+            last = append(last, x, cut < x);
         });
-        listed = last - row.list;
-        end_list(listed);
-        return sums.totals();
+        candidates.n = last - row.list;
     }
 
-    INLINE void list_sink() {
-        const Gap gap = gaps.of(row.sink);
-        if (!(first_of(plain(gap)) > -pieces.reach())) return;
-        row.list[listed] = first_of(plain(gap));
-        if constexpr (sizeof(T) == 8) row.list_low[listed] = first_of(gap.lo);
-        ++listed;
+    // A Newton step on some of the row leads to a cut that lies below that of all.
+    INLINE T raised_cut() {
+        if constexpr (Pieces::are_sketched) {
+            sketch();
+        } else {
+            const Totals sums = sums_of_weights();
+            if (sums.first.value() > 1.0) pieces.template step<T>(sums.first.value(), sums.second.value());
+        }
+        return score_below(row, pieces.least());
+    }
+
+    // Newton's method in the scores' own type, from the cut on until it is close below the threshold. What rounding can add
+    // to a sum is taken from it; squares stay in range.
+    APART void sketch() {
+        const double temperature = row.temperature;
+        if (!(0x1p-40 < temperature && temperature < 0x1p40 && __builtin_fabs(row.top) < 0x1p40)) return;
+        for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
+            const T cut = score_below(row, pieces.least());
+            const Totals sums = sketched_sums(all(cut));
+            const double rise = Pieces::rise(sums.first.value() * (1.0 - 0x1p-17), sums.second.value(), temperature);
+            const double before = pieces.least(), after = (static_cast<double>(cut) + rise - row.top) / temperature;
+            if (!(before < after && after < 0.0)) return;
+            pieces.set_least(after);
+            if ((after - before) * 512.0 <= -after) return;
+        }
+    }
+
+    struct Sketch {
+        V first = all(T(0)), second = all(T(0));
+
+        INLINE void add(const V& x, const V& cut) {
+            const V u = larger(x - cut, all(T(0)));
+            first = first + Pieces::sketched_weight(u);
+            second = second + Pieces::sketched_rate(u);
+        }
+    };
+    INLINE Totals sketched_sums(const V& cut) {
+        return team.sum(candidates.n, [&](Index begin, Index end) APART {
+            Totals_of sums;
+            for (Index i = begin; i < end; i += 2 * CHUNK) {
+                const Index stop = i + 2 * CHUNK < end ? i + 2 * CHUNK : end;
+                Sketch even, odd;
+                Index j = i;
+                for (; j + 2 * LANES <= stop; j += 2 * LANES) {
+                    even.add(candidates.at(j, LANES), cut);
+                    odd.add(candidates.at(j + LANES, LANES), cut);
+                }
+                each_vector_once<T>(j, stop, [&](Index k, int count) BODY { even.add(candidates.at(k, count), cut); });
+                sums.first.add(even.first + odd.first);
+                sums.second.add(even.second + odd.second);
+            }
+            return Totals{sums.first.total(), sums.second.total(), {}};
+        });
     }
 
     // -- the solver -----------------------------------------------------------------------------------------------------
@@ -399,10 +387,13 @@ struct Sparse {
     }
 
     APART void solve_from_top() {
-        pieces.begin();
+        if constexpr (Pieces::are_sketched)
+            if (candidates.n >= CROWD) sketch();
         for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
-            const Totals sums = is_listed && !is_short ? shrink_list() : sums_of_weights();
+            const Totals sums = sums_of_weights();
             if (pieces.template step<T>(sums.first.value(), sums.second.value())) break;
+            if constexpr (Pieces::is_dear)
+                if (is_listed) drop_below(lowest_supported());
         }
         if constexpr (sizeof(T) == 8 && Pieces::keeps_pairs) {
             Totals sums = over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
@@ -430,7 +421,7 @@ struct Sparse {
     // Writes body(gaps, i, count), and 0 where nothing can be supported.
     template <class Body>
     INLINE void write_supported(Body body) {
-        if (is_marked && is_listed) return write_marked(body);
+        if (is_marked && is_listed && 8 * candidates.n < row.n) return write_marked(body);
         const V lowest = lowest_supported();
         team.each_block(row.n, [&](Index begin, Index end) APART {
             write<T>(row, begin, end, [&](Index i, int count) BODY {
@@ -444,7 +435,6 @@ struct Sparse {
     // The same by the marks. The result may lie where the scores are, so that these are read first.
     template <class Body>
     INLINE void write_marked(Body body) {
-        constexpr int LANES = Lanes<T>::count;
         T found[CHUNK];
         for (Index begin = 0; begin < row.n; begin += CHUNK) {
             const Index end = begin + CHUNK < row.n ? begin + CHUNK : row.n;

@@ -9,6 +9,7 @@ struct Sparsemax {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
+    static constexpr bool are_sketched = true;
     double v = 1.0, v_low = 0.0, supported = 0.0;
 
     explicit INLINE Sparsemax(double) {}
@@ -20,7 +21,6 @@ struct Sparsemax {
         return positive(Pair<Doubles>{all(v), all(v_low)} + gap);
     }
     INLINE Doubles rate(const Doubles&, const Doubles& p) const { return slope(p); }
-    INLINE void begin() { supported = 0.0; }
     // The sum is linear as long as the support is the same: then the step was the last.
     template <class T>
     INLINE bool step(double sum, double rates) {
@@ -29,6 +29,16 @@ struct Sparsemax {
         v += (1.0 - sum) / rates;
         return is_same;
     }
+    template <class V>
+    static INLINE V sketched_weight(const V& u) {
+        return u;
+    }
+    template <class V>
+    static INLINE V sketched_rate(const V& u) {
+        return where_above(every<V>(0), u, every<V>(1));
+    }
+    static INLINE double rise(double sum, double rates, double temperature) { return (sum - temperature) / rates; }
+    INLINE void set_least(double gap) { v = -gap; }
     INLINE void correct(double missing, double rates) { v_low = missing / rates; }
 
     static INLINE Doubles slope(const Doubles& p) { return select(all(0.0) < p, all(1.0), all(0.0)); }

@@ -103,7 +103,7 @@ struct Plan {
         is_plain = !is_tempered && !call.has_sink;
         is_short = n <= longest_short && (is_backward || is_plain);
         const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
-        if (is_short) group = at_once = is_solved ? ShortRows::FEW : ShortRows::at_once(n, is_backward);
+        if (is_short) group = at_once = is_solved ? ShortRows::LANES : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
         is_middle = !is_short && !is_tiled && is_plain && n <= longest_middle;
         if (is_middle) group = at_once = MiddleRows::at_once(n);

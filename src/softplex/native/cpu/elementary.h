@@ -47,6 +47,15 @@ INLINE Pair<Doubles> operator*(const Pair<Doubles>& a, const Pair<Doubles>& b) {
     const Pair<Doubles> p = two_product(a.hi, b.hi);
     return fast_two_sum(p.hi, p.lo + (a.hi * b.lo + a.lo * b.hi));
 }
+// The same number in all lanes, or alone.
+template <class N>
+INLINE N number(double x) {
+    if constexpr (std::is_same_v<N, double>)
+        return x;
+    else
+        return all(x);
+}
+INLINE double sqrt(double a) { return __builtin_sqrt(a); }
 INLINE Doubles positive(const Doubles& a) { return larger(a, all(0.0)); }
 INLINE Pair<Doubles> positive(const Pair<Doubles>& a) {
     const DoubleMask above = all(0.0) < a.hi;

@@ -17,21 +17,31 @@ struct Entmax15 {
     static INLINE double reach() { return 2.0; }
     INLINE double least() const { return -2.0 * root; }
 
-    INLINE Doubles weight(const Doubles& gap) const {
-        const Doubles u = positive(all(root) + halved(gap));
+    static INLINE Doubles weight(const Doubles& root, const Doubles& gap) {
+        const Doubles u = positive(root + halved(gap));
         return u * u;
     }
+    INLINE Doubles weight(const Doubles& gap) const { return weight(all(root), gap); }
     INLINE Pair<Doubles> weight(const Pair<Doubles>& gap) const {
         const Pair<Doubles> u = positive(Pair<Doubles>{all(root), all(root_low)} + halved(gap));
         return u * u;
     }
-    INLINE Doubles rate(const Doubles& gap, const Doubles&) const { return positive(all(root) + halved(gap)); }
+    static INLINE Doubles rate(const Doubles& root, const Doubles& gap, const Doubles&) { return positive(root + halved(gap)); }
+    INLINE Doubles rate(const Doubles& gap, const Doubles& p) const { return rate(all(root), gap, p); }
+    template <class N>
+    static INLINE N next(const N& root, const N& sum, const N& rates) {
+        const N norm = sqrt(sum);
+        return root + (number<N>(1.0) - norm) * norm / rates;
+    }
     // What a step leaves is the square of what it found; for double rows correct() is one more.
+    template <class T, class N>
+    static INLINE auto is_last(const N& sum, const N&, const N&) {
+        return sum <= number<N>(1.0 + (sizeof(T) == 4 ? 0x1p-16 : 0x1p-28));
+    }
     template <class T>
     INLINE bool step(double sum, double rates) {
-        const double norm = __builtin_sqrt(sum);
-        root += (1.0 - norm) * norm / rates;
-        return sum <= 1.0 + (sizeof(T) == 4 ? 0x1p-16 : 0x1p-28);
+        root = next(root, sum, rates);
+        return is_last<T>(sum, rates, rates);
     }
     template <class V>
     static INLINE V sketched_weight(const V& u) {
@@ -42,7 +52,7 @@ struct Entmax15 {
         return u;
     }
     static INLINE double rise(double sum, double rates, double temperature) {
-        const double norm = __builtin_sqrt(sum);
+        const double norm = sqrt(sum);
         return (norm - 2.0 * temperature) * norm / rates;
     }
     INLINE void set_least(double gap) { root = -0.5 * gap; }

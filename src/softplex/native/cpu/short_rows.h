@@ -10,6 +10,7 @@ namespace softplex::SOFTPLEX_ISA {
 struct ShortRows {
     // FEW: rows that go through one vector of doubles, and whose sums a solver finds at a time.
     static constexpr int ROWS = 32, FEW = 8, LANES = 16;
+    static constexpr unsigned ALL_OF_FEW = (1u << FEW) - 1u;
     static constexpr Index STEP = SEVERAL * LANES;
     // Entries of all rows at most.
     static constexpr int ROOM = FEW * Softmax<float>::SHORT;
@@ -69,28 +70,25 @@ struct ShortRows {
         return true;
     }
 
-    // The same for a sparse map, whose solver takes its rounds for all rows in turn: none waits for another's sums.
+    // The same for a sparse map. Each row has a lane for its candidates, and the solver takes its rounds for all rows.
     template <class Pieces>
     APART bool solve() const {
-        static constexpr int MOST = static_cast<int>(Sparse<Pieces, float>::SHORT);
-        const int vectors = static_cast<int>((n + LANES - 1) / LANES);
-        double gaps[FEW][MOST];
-        float terms[FEW * MOST + SEVERAL * LANES], tops[FEW];
-        if (!copy_scores(vectors, terms, tops)) return false;
-        for (int r = 0; r < count; ++r)
-            for (int v = 0; v < vectors; ++v) {
-                const Halves wide = widened(load(terms + (r * vectors + v) * LANES));
-                store(gaps[r] + v * LANES, wide.low - all(static_cast<double>(tops[r])));
-                store(gaps[r] + v * LANES + 8, wide.high - all(static_cast<double>(tops[r])));
-            }
-        Pieces pieces[FEW] = {Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0), Pieces(0)};
-        unsigned left = (1u << count) - 1u;
-        for (int round = 0; round < Sparse<Pieces, float>::ROUNDS && left != 0; ++round)
-            for (int r = 0; r < count; ++r)
-                if ((left >> r & 1u) != 0 && is_last_step(pieces[r], gaps[r], vectors)) left &= ~(1u << r);
-        for (int r = 0; r < count; ++r)
-            for (int v = 0; v < vectors; ++v)
-                put(r, v, narrowed(pieces[r].weight(load(gaps[r] + v * LANES)), pieces[r].weight(load(gaps[r] + v * LANES + 8))));
+        using S = Sparse<Pieces, float>;
+        constexpr Index PITCH = S::SHORT + LANES;
+        alignas(64) float tops[ROWS + FEW], list[LANES * PITCH];
+        alignas(64) double unknowns[LANES];
+        Doubles gaps[2][S::SHORT];
+        if (!find_tops<false>(static_cast<int>((n + LANES - 1) / LANES), nullptr, tops)) return false;
+        const Index most = list_candidates(S::cut_below(load(tops)), list, PITCH);
+        turn_lists(list, PITCH, most, tops, gaps);
+        find_unknowns<Pieces>(gaps, most, unknowns);
+        for (int r = 0; r < count; ++r) {
+            const Doubles top = all(static_cast<double>(tops[r])), unknown = all(unknowns[r]);
+            write<0>(r, [&](Index i, int lanes) BODY {
+                const Halves wide = widened(scores_at(x[r] + i, lanes));
+                return narrowed(Pieces::weight(unknown, wide.low - top), Pieces::weight(unknown, wide.high - top));
+            });
+        }
         return true;
     }
 
@@ -100,13 +98,6 @@ struct ShortRows {
         __builtin_prefetch(result[r] + i, 1);
     }
     INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }
-    INLINE void put(int r, int v, const Floats& part) const {
-        float* const to = result[r] + v * LANES;
-        if (streams && lanes_of(v) == LANES && reinterpret_cast<std::uintptr_t>(to) % 64 == 0)
-            stream<float>(to, part);
-        else
-            softplex::SOFTPLEX_ISA::put<float>(to, part, lanes_of(v));
-    }
     // body(the vectors of a row as a constant): 1, 2, or 0 for any number.
     template <class Body>
     INLINE bool with_vectors(Body body) const {
@@ -154,49 +145,101 @@ struct ShortRows {
     }
 
   private:
-    template <class Pieces>
-    static INLINE bool is_last_step(Pieces& pieces, const double* gaps, int vectors) {
-        Sum<float> sums[2], rates[2];
-        for (int i = 0; i < vectors * LANES; i += LANES)
-            for (int j = 0; j < 2; ++j) {
-                const Doubles gap = load(gaps + i + 8 * j), p = pieces.weight(gap);
-                sums[j].add(p);
-                rates[j].add(pieces.rate(gap, p));
+    // The scores above each row's cut, or all of a vector, -inf past their end; returns how many of each count.
+    INLINE Index list_candidates(const Floats& cuts, float* list, Index pitch) const {
+        if (n <= LANES) {
+            for (int r = 0; r < LANES; ++r)
+                store(list + r * pitch, r < count ? scores_at(x[r], static_cast<int>(n)) : all(-INFINITE<float>));
+            return n;
+        }
+        alignas(64) float cut[LANES];
+        Index listed[LANES] = {}, most = 0;
+        store(cut, cuts);
+        for (int r = 0; r < count; ++r) {
+            float *const own = list + r * pitch, *last = own;
+            each_vector<float>(0, n, [&](Index i, int lanes) BODY {
+                const Floats one = scores_at(x[r] + i, lanes);
+                last = append(last, one, all(cut[r]) < one);
+                ask_ahead(r, i);
+            });
+            listed[r] = last - own;
+            most = listed[r] > most ? listed[r] : most;
+        }
+        for (int r = 0; r < LANES; ++r)
+            for (Index i = listed[r]; i < most; i += LANES) store(list + r * pitch + i, all(-INFINITE<float>));
+        return most;
+    }
+    // The lists, entry by entry, as gaps.
+    template <std::size_t ROOM_OF_ROW>
+    static INLINE void turn_lists(const float* list, Index pitch, Index most, const float* tops, Doubles (&gaps)[2][ROOM_OF_ROW]) {
+        const Halves top = widened(load(tops));
+        for (Index i = 0; i < most; i += LANES) {
+            Floats rows[LANES];
+            for (int r = 0; r < LANES; ++r) rows[r] = load(list + r * pitch + i);
+            turn(rows);
+            for (int j = 0; j < LANES; ++j) {
+                const Halves wide = widened(rows[j]);
+                gaps[0][i + j] = wide.low - top.low;
+                gaps[1][i + j] = wide.high - top.high;
             }
-        sums[0].absorb(sums[1]);
-        rates[0].absorb(rates[1]);
-        return pieces.template step<float>(sums[0].total().hi, rates[0].total().hi);
+        }
+    }
+    static INLINE Doubles sum_of_eight(const Doubles (&sums)[8]) {
+        return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
+    }
+    // The unknowns of all rows, whose rounds go side by side: neither half waits for the other's quotients.
+    template <class Pieces, std::size_t ROOM_OF_ROW>
+    INLINE void find_unknowns(const Doubles (&gaps)[2][ROOM_OF_ROW], Index most, double* unknowns) const {
+        const int halves = (count + FEW - 1) / FEW;
+        Doubles unknown[2], before[2];
+        DoubleMask is_done[2];
+        for (int half = 0; half < 2; ++half) {
+            unknown[half] = all(1.0);
+            before[half] = all(0.0);
+            is_done[half] = before[half] < before[half];
+        }
+        bool are_done = false;
+        for (int round = 0; round < Sparse<Pieces, float>::ROUNDS && !are_done; ++round) {
+            are_done = true;
+            for (int half = 0; half < halves; ++half) {
+                Doubles sum, rates;
+                add_up<Pieces>(gaps[half], most, unknown[half], sum, rates);
+                unknown[half] = select(is_done[half], unknown[half], Pieces::next(unknown[half], sum, rates));
+                is_done[half] = is_done[half] | Pieces::template is_last<float>(sum, rates, before[half]);
+                before[half] = rates;
+                are_done &= bits(is_done[half]) == ALL_OF_FEW;
+            }
+        }
+        for (int half = 0; half < 2; ++half) store(unknowns + half * FEW, unknown[half]);
+    }
+    // In the order of Sum<float>, each of whose lanes has every eighth.
+    template <class Pieces>
+    static INLINE void add_up(const Doubles* gaps, Index most, const Doubles& unknown, Doubles& sum, Doubles& rates) {
+        Doubles sums[8], slopes[8];
+        for (int lane = 0; lane < 8; ++lane) {
+            Doubles own = all(0.0), slope = all(0.0);
+            for (Index i = lane; i < most; i += 8) {
+                const Doubles p = Pieces::weight(unknown, gaps[i]);
+                own = own + p;
+                slope = slope + Pieces::rate(unknown, gaps[i], p);
+            }
+            sums[lane] = own;
+            slopes[lane] = slope;
+        }
+        sum = sum_of_eight(sums);
+        rates = sum_of_eight(slopes);
     }
 
-    INLINE Floats scores_of(int r, int v) const {
+    INLINE Floats scores_at(const float* from, int lanes) const {
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
-        const float beyond = is_negated ? INFINITE<float> : -INFINITE<float>;
-        return flipped(take<float>(x[r] + v * LANES, lanes_of(v), beyond), sign);
+        return flipped(take<float>(from, lanes, is_negated ? INFINITE<float> : -INFINITE<float>), sign);
     }
+    INLINE Floats scores_of(int r, int v) const { return scores_at(x[r] + v * LANES, lanes_of(v)); }
 
     INLINE SeveralOf<float> last_scores_of(int r) const {
         SeveralOf<float> last;
         for (int j = 0; j < SEVERAL; ++j) set_one_of(last, j, scores_of(r, static_cast<int>(n / STEP * SEVERAL) + j));
         return last;
-    }
-
-    // Copies the scores, -inf past their end.
-    INLINE bool copy_scores(int vectors, float* scores, float (&tops)[FEW]) const {
-        auto bad = unordered(all(0.0f), all(0.0f));
-        for (int r = 0; r < count; ++r) {
-            Floats top = all(-INFINITE<float>);
-            for (int v = 0; v < vectors; ++v) {
-                const Floats one = scores_of(r, v);
-                bad = bad | unordered(one, one);
-                top = larger(one, top);
-                store(scores + (r * vectors + v) * LANES, one);
-                ask_ahead(r, v * LANES);
-            }
-            tops[r] = largest_of(top) + 0.0f;
-            if (!is_near(static_cast<double>(tops[r]))) return false;
-        }
-        for (int v = count * vectors; v % SEVERAL != 0; ++v) store(scores + v * LANES, all(0.0f));
-        return !any(bad);
     }
 
     // The largest scores, 0 for rows that are not there. Dense scores are copied.

@@ -98,7 +98,8 @@ struct Sparse {
     using Gap = typename Gaps<T>::Gap;
     static constexpr int GROUPS = Gaps<T>::GROUPS, LANES = Lanes<T>::count;
     static constexpr int ROUNDS = 100;
-    static constexpr Index SHORT = Pieces::is_dear ? 0 : 64, CHUNK = 1024, CROWD = 128;
+    static constexpr Index SHORT = Pieces::is_dear ? 0 : 128, CHUNK = 1024, CROWD = 128;
+    static constexpr Index UNLISTED = Pieces::are_sketched ? 16 : 0;
     // Entries that one bit of `marks` stands for; a word is a chunk.
     static constexpr Index MARK = CHUNK / 64, CHUNKS = 64;
 
@@ -126,8 +127,8 @@ struct Sparse {
 
     INLINE Sparse(Row<T>& the_row, Team& the_team)
         : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), candidates(all_of(the_row)),
-          is_marked(the_row.n > SHORT && the_row.n <= CHUNKS * CHUNK && !the_row.streams && !the_team.shares) {
-        if (row.n > SHORT) list_candidates();
+          is_marked(the_row.n <= CHUNKS * CHUNK && !the_row.streams && !the_team.shares) {
+        if (row.n > UNLISTED) list_candidates();
         solve();
     }
 
@@ -185,43 +186,27 @@ struct Sparse {
         return sums.first.value() - sums.second.value();
     }
 
+    // The same as score_below(-reach) for tops near 0, so that rounding takes less.
+    static INLINE Floats cut_below(const Floats& tops) { return tops - all(static_cast<float>(Pieces::reach() + 0x1p-13)); }
+
     // -- what a solver asks for ------------------------------------------------------------------------------------------
 
     struct Totals_of {
         Sum<T> first, second;
-    };
-    // Sums of every other eight, so that none waits for the one before.
-    struct Halved {
-        Totals_of even, odd;
 
-        INLINE Totals totals() {
-            even.first.absorb(odd.first);
-            even.second.absorb(odd.second);
-            return {even.first.total(), even.second.total(), {}};
-        }
+        INLINE Totals totals() const { return {first.total(), second.total(), {}}; }
     };
-
-    template <class Body>
-    INLINE void add_sixteen(Index i, int count, Body body, Halved& sums) const {
-        Gap gap[2];
-        if constexpr (sizeof(T) == 4) {
-            gaps(candidates.at(i, count), gap);
-        } else {
-            gap[0] = gaps.gap(candidates.at(i, count < 8 ? count : 8));
-            gap[1] = gaps.gap(candidates.at(i + 8, count < 8 ? 0 : count - 8));
-        }
-        body(gap[0], sums.even);
-        body(gap[1], sums.odd);
-    }
 
     // The sums of body(gap, sums) over the candidates, sink included.
     template <class Body>
     INLINE Totals over_candidates(Body body) {
         Totals whole = team.sum(candidates.n, [&](Index begin, Index end) APART {
-            Halved sums;
-            Index i = begin;
-            for (; i + 16 <= end; i += 16) add_sixteen(i, 16, body, sums);
-            if (i < end) add_sixteen(i, static_cast<int>(end - i), body, sums);
+            Totals_of sums;
+            each_vector<T>(begin, end, [&](Index i, int count) BODY {
+                Gap gap[GROUPS];
+                gaps(candidates.at(i, count), gap);
+                for (int j = 0; j < GROUPS; ++j) body(gap[j], sums);
+            });
             return sums.totals();
         });
         if (row.has_sink) {
@@ -234,7 +219,7 @@ struct Sparse {
                 body(Gap{load(alone), select(all(-0x1p60) < load(alone), gap.lo, all(0.0))}, sums);
             else
                 body(load(alone), sums);
-            whole.add(Totals{sums.first.total(), sums.second.total(), {}});
+            whole.add(sums.totals());
         }
         return whole;
     }
@@ -281,7 +266,7 @@ struct Sparse {
     // Where many crowd below the top, those seen so far raise the cut for those to come. More than there is room for are not
     // listed: the row is walked instead.
     APART void list_candidates() {
-        V cut = all(score_below(row, -pieces.reach()));
+        V cut = first_cut();
         Index crowd = CROWD;
         set_listed(0);
         is_listed = true;
@@ -300,6 +285,12 @@ struct Sparse {
         if (!is_listed) candidates = all_of(row);
     }
 
+    // Short rows are cut where ShortRows cuts them, so that the same scores are listed.
+    INLINE V first_cut() const {
+        if constexpr (sizeof(T) == 4 && Pieces::are_sketched)
+            if (row.n <= SHORT && !row.is_tempered && __builtin_fabs(row.top) < 512.0) return cut_below(all(static_cast<T>(row.top)));
+        return all(score_below(row, -pieces.reach()));
+    }
     INLINE void list_chunk(const V& cut, Index begin, Index end) {
         T* last = row.list + candidates.n;
         std::uint64_t mark = 0;
@@ -372,7 +363,7 @@ struct Sparse {
                 sums.first.add(even.first + odd.first);
                 sums.second.add(even.second + odd.second);
             }
-            return Totals{sums.first.total(), sums.second.total(), {}};
+            return sums.totals();
         });
     }
 
@@ -388,7 +379,7 @@ struct Sparse {
 
     APART void solve_from_top() {
         if constexpr (Pieces::are_sketched)
-            if (candidates.n >= CROWD) sketch();
+            if (candidates.n > CROWD) sketch();
         for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
             const Totals sums = sums_of_weights();
             if (pieces.template step<T>(sums.first.value(), sums.second.value())) break;

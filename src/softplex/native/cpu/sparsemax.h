@@ -16,17 +16,27 @@ struct Sparsemax {
     static INLINE double reach() { return 1.0; }
     INLINE double least() const { return -v; }
 
-    INLINE Doubles weight(const Doubles& gap) const { return positive(all(v) + gap); }
+    static INLINE Doubles weight(const Doubles& v, const Doubles& gap) { return positive(v + gap); }
+    INLINE Doubles weight(const Doubles& gap) const { return weight(all(v), gap); }
     INLINE Pair<Doubles> weight(const Pair<Doubles>& gap) const {
         return positive(Pair<Doubles>{all(v), all(v_low)} + gap);
     }
+    static INLINE Doubles rate(const Doubles&, const Doubles&, const Doubles& p) { return slope(p); }
     INLINE Doubles rate(const Doubles&, const Doubles& p) const { return slope(p); }
+    template <class N>
+    static INLINE N next(const N& v, const N& sum, const N& rates) {
+        return v + (number<N>(1.0) - sum) / rates;
+    }
     // The sum is linear as long as the support is the same: then the step was the last.
+    template <class T, class N>
+    static INLINE auto is_last(const N&, const N& rates, const N& rates_before) {
+        return rates == rates_before;
+    }
     template <class T>
     INLINE bool step(double sum, double rates) {
-        const bool is_same = rates == supported;
+        const bool is_same = is_last<T>(sum, rates, supported);
+        v = next(v, sum, rates);
         supported = rates;
-        v += (1.0 - sum) / rates;
         return is_same;
     }
     template <class V>

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #if defined(__x86_64__)
 #if defined(__GNUC__) && !defined(__clang__)
@@ -857,6 +858,36 @@ INLINE Floats largest_of(const Floats* rows) {
     return load(tops);
 #endif
 }
+
+// Sixteen vectors as the rows of a matrix, turned: blocks of STEP lanes change places across its diagonal.
+template <int STEP, std::size_t... LANE>
+INLINE void exchange(NativeFloats& a, NativeFloats& b, std::index_sequence<LANE...>) {
+    constexpr int COUNT = sizeof...(LANE);
+    const NativeFloats first = __builtin_shufflevector(a, b, ((int(LANE) & STEP) == 0 ? int(LANE) : COUNT + int(LANE) - STEP)...);
+    b = __builtin_shufflevector(a, b, ((int(LANE) & STEP) == 0 ? int(LANE) + STEP : COUNT + int(LANE))...);
+    a = first;
+}
+template <int STEP>
+INLINE void exchange_blocks(Floats (&rows)[16]) {
+    constexpr int LANES = WIDTH / 4;
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) {
+        if ((r & STEP) != 0) continue;
+        Floats &a = rows[r], &b = rows[r + STEP];
+        if constexpr (STEP < LANES) {
+            EACH_PART exchange<STEP>(a.part[i], b.part[i], std::make_index_sequence<LANES>());
+        } else {
+            EACH_PART if ((i * LANES & STEP) == 0) std::swap(a.part[i + STEP / LANES], b.part[i]);
+        }
+    }
+}
+INLINE void turn(Floats (&rows)[16]) {
+    exchange_blocks<8>(rows);
+    exchange_blocks<4>(rows);
+    exchange_blocks<2>(rows);
+    exchange_blocks<1>(rows);
+}
+
 template <class V>
 INLINE auto first_of(const V& v) {
     return v.part[0][0];

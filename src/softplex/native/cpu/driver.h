@@ -20,8 +20,6 @@ namespace softplex::SOFTPLEX_ISA {
 // Smaller calls do not wake threads, and a thread takes about so many entries at a time.
 constexpr Index SHARED_FROM = 1 << 15;
 constexpr Index PIECE = 1 << 15;
-// Rows from here on are shared by the threads block by block.
-constexpr Index HUGE_ROW = 1 << 18;
 constexpr Index SCRATCH = 1 << 20;
 // Arrays beyond it do not stay in the cache of one processor, and have to be asked for in time.
 constexpr Index AT_HAND = 1 << 20;
@@ -105,8 +103,9 @@ struct Plan {
         const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
         if (is_short) group = at_once = is_solved ? ShortRows::LANES : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
-        is_middle = !is_short && !is_tiled && is_plain && n <= longest_middle;
-        if (is_middle) group = at_once = MiddleRows::at_once(n);
+        is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle;
+        if (is_middle) at_once = MiddleRows::at_once(n);
+        if (is_middle && !is_tiled) group = at_once;
         if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit();
         bytes = scratch_bytes(lists);
         const Index least = columns > 1 ? columns : 1, per_piece = n > 0 && PIECE / n > least ? PIECE / n : least;
@@ -149,8 +148,7 @@ struct Plan {
         if (keeps_terms()) total += (is_middle ? group : 1) * row;
         if (is_apart) total += row;
         if (widens) total += 3 * pitch * 8;
-        const Index listed = n + 64 < LIST_ROOM ? n + 64 : LIST_ROOM;
-        if (lists) total += listed * static_cast<Index>(sizeof(T));
+        if (lists) total += list_room(n) * static_cast<Index>(sizeof(T));
         if (is_huge) total += (n / BLOCK + 1) * static_cast<Index>(sizeof(Totals));
         return (total + 63) / 64 * 64;
     }
@@ -175,10 +173,7 @@ struct Scratch {
             wide = cut<double>(memory, plan.pitch);
             wide_operand = cut<double>(memory, plan.pitch);
         }
-        if (lists) {
-            const Index listed = plan.n + 64 < LIST_ROOM ? plan.n + 64 : LIST_ROOM;
-            list = cut<T>(memory, listed);
-        }
+        if (lists) list = cut<T>(memory, list_room(plan.n));
         if (plan.is_huge) found = cut<Totals>(memory, plan.n / BLOCK + 1);
     }
 
@@ -480,6 +475,7 @@ struct Driver {
         rows.n = plan.n;
         rows.is_negated = call.negated;
         rows.streams = plan.streams;
+        if constexpr (sizeof(T) == 4) rows.seam = scratch.seam;
         const T* const own = place_of_x(begin, scratch);
         place(rows.x, call.x, plan.x_packed, first + begin, own, rows.count);
         place(rows.result, call.result, plan.result_packed, first + begin, own, rows.count);

@@ -66,7 +66,7 @@ struct Maps {
         const bool has_label = method == Method::loss_of_index || method == Method::residual_of_index;
         if (method != Method::value && !(has_label && map == Map::softmax) && !is_product(map, method)) return 0;
         if (map == Map::softmax || map == Map::log_softmax) return Softmax<float>::SHORT;
-        return map == Map::sparsemax || map == Map::entmax15 ? Sparse<Sparsemax, float>::SHORT : 0;
+        return map == Map::sparsemax || map == Map::entmax15 ? ShortRows::CANDIDATES : 0;
     }
     static bool short_rows(Map map, Method method, const ShortRows& rows) {
         using Asked = ShortRows::Asked;
@@ -84,10 +84,13 @@ struct Maps {
     static Index longest_middle_row(Map map, Method method) {
         const bool is_exponential = map == Map::softmax || map == Map::log_softmax;
         const bool is_known = is_exponential && (method == Method::value || is_product(map, method));
-        return sizeof(T) == 4 && is_known ? MiddleRows::LONGEST : 0;
+        const bool is_solved = (map == Map::sparsemax || map == Map::entmax15) && method == Method::value;
+        return sizeof(T) == 4 && (is_known || is_solved) ? MiddleRows::LONGEST : 0;
     }
     static bool middle_rows(Map map, Method method, const MiddleRows& rows) {
         using Asked = ShortRows::Asked;
+        if (map == Map::sparsemax) return rows.rows.solve<Sparsemax>();
+        if (map == Map::entmax15) return rows.rows.solve<Entmax15>();
         if (method == Method::value) return map == Map::log_softmax ? rows.compute<Asked::logarithms>() : rows.compute<Asked::weights>();
         return map == Map::log_softmax ? rows.compute<Asked::log_derivatives>() : rows.compute<Asked::derivatives>();
     }

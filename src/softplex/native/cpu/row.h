@@ -19,6 +19,15 @@ constexpr Index BLOCK = 16384;
 // The candidates of a sparse row that are kept in a list; a row with more is walked instead.
 constexpr Index LIST = 16384;
 constexpr Index LIST_ROOM = LIST + 32;
+// Rows from here on are shared by the threads block by block. Of a sparse one each block has a list of its own, and the largest
+// scores of each lane of two vectors in so many entries are its peaks, which stand for the row in a first look.
+constexpr Index HUGE_ROW = 1 << 18;
+constexpr Index SLOT = 1024, SLOT_ROOM = SLOT + 64;
+constexpr Index PEAKED = 4096;
+INLINE Index list_room(Index n) {
+    if (n >= HUGE_ROW) return LIST_ROOM + (n + BLOCK - 1) / BLOCK * SLOT_ROOM;
+    return n + 64 < LIST_ROOM ? n + 64 : LIST_ROOM;
+}
 
 template <class T>
 struct Seam;
@@ -32,7 +41,7 @@ struct Row {
     T* result = nullptr;
     // Where the exponentials of a row are kept between two passes; none: they are computed twice.
     T* terms = nullptr;
-    // The scores of a sparse row's candidates.
+    // The scores of a sparse row's candidates; of a huge one before that its peaks, and behind it the lists of its blocks.
     T* list = nullptr;
     Index n = 0;
     Index label = 0;
@@ -254,28 +263,46 @@ INLINE void write_zeros(const Row<T>& row, Team& team) {
 
 // -- the top of a row --------------------------------------------------------------------------------------------------
 
+// The peaks of a huge row, as many as its list has room for.
+template <class T>
+INLINE Index peaks_of(const Row<T>& row) {
+    if (row.list == nullptr || row.n < HUGE_ROW) return 0;
+    const Index peaks = (row.n + PEAKED - 1) / PEAKED * 2 * Lanes<T>::count;
+    return peaks < LIST ? peaks : LIST;
+}
+
 // The largest score of a block and whether NaN is among them, as a pair of numbers.
 template <class T>
 APART inline Totals top_of_block(const Row<T>& row, Index begin, Index end) {
     constexpr int LANES = Lanes<T>::count;
     const auto sign = row.sign();
-    Vector<T> first = all(-INFINITE<T>), second = first;
-    auto bad = unordered(first, first);
-    Index i = begin;
-    for (; i + 2 * LANES <= end; i += 2 * LANES) {
-        ask_ahead(row, i, 2);
-        const Vector<T> a = scores(row, sign, i, LANES), b = scores(row, sign, i + LANES, LANES);
-        bad = bad | unordered(a, b);
-        first = larger(a, first);
-        second = larger(b, second);
+    const Index peaks = peaks_of(row), step = peaks > 0 ? PEAKED : BLOCK;
+    Vector<T> top = all(-INFINITE<T>);
+    auto bad = unordered(top, top);
+    for (Index i = begin; i < end; i += step) {
+        const Index stop = i + step < end ? i + step : end;
+        Vector<T> first = all(-INFINITE<T>), second = first;
+        Index j = i;
+        for (; j + 2 * LANES <= stop; j += 2 * LANES) {
+            ask_ahead(row, j, 2);
+            const Vector<T> a = scores(row, sign, j, LANES), b = scores(row, sign, j + LANES, LANES);
+            bad = bad | unordered(a, b);
+            first = larger(a, first);
+            second = larger(b, second);
+        }
+        each_vector<T>(j, stop, [&](Index k, int count) BODY {
+            const Vector<T> a = scores(row, sign, k, count);
+            bad = bad | unordered(a, a);
+            first = larger(a, first);
+        });
+        if (const Index place = i / PEAKED * 2 * LANES; place < peaks) {
+            store(row.list + place, first);
+            store(row.list + place + LANES, second);
+        }
+        top = larger(top, larger(first, second));
     }
-    each_vector<T>(i, end, [&](Index j, int count) BODY {
-        const Vector<T> a = scores(row, sign, j, count);
-        bad = bad | unordered(a, a);
-        first = larger(a, first);
-    });
     Totals found;
-    found.top = static_cast<double>(largest_of(larger(first, second)));
+    found.top = static_cast<double>(largest_of(top));
     found.second.hi = any(bad) ? 1.0 : 0.0;
     return found;
 }

@@ -12,6 +12,8 @@ struct ShortRows {
     static constexpr int ROWS = 32, FEW = 8, LANES = 16;
     static constexpr unsigned ALL_OF_FEW = (1u << FEW) - 1u;
     static constexpr Index STEP = SEVERAL * LANES;
+    // Of a sparse map: candidates that a row may have, and room for them; entries.
+    static constexpr Index CANDIDATES = 128, PITCH = CANDIDATES + 2 * LANES, LONGEST = 4096;
     // Entries of all rows at most.
     static constexpr int ROOM = FEW * Softmax<float>::SHORT;
 
@@ -27,6 +29,7 @@ struct ShortRows {
     Index n;
     bool is_negated;
     bool streams;
+    Seam<float>* seam = nullptr;
 
     // How many are worth taking together: as many as keep a processor busy while it waits for sums and quotients, but no more
     // where it computes little and waits for memory.
@@ -70,24 +73,34 @@ struct ShortRows {
         return true;
     }
 
-    // The same for a sparse map. Each row has a lane for its candidates, and the solver takes its rounds for all rows.
+    // The same for a sparse map, of rows with few candidates. Each row has a lane for these, and the solver takes its rounds
+    // for all rows.
     template <class Pieces>
     APART bool solve() const {
-        using S = Sparse<Pieces, float>;
-        constexpr Index PITCH = S::SHORT + LANES;
+        static_assert(Sparse<Pieces, float>::CROWD == CANDIDATES, "Sparse lists the same scores");
         alignas(64) float tops[ROWS + FEW], list[LANES * PITCH];
         alignas(64) double unknowns[LANES];
-        Doubles gaps[2][S::SHORT];
+        Doubles gaps[2][CANDIDATES];
+        Marks marks[LANES][LONGEST / CHUNK];
         if (!find_tops<false>(static_cast<int>((n + LANES - 1) / LANES), nullptr, tops)) return false;
-        const Index most = list_candidates(S::cut_below(load(tops)), list, PITCH);
-        turn_lists(list, PITCH, most, tops, gaps);
+        alignas(64) float cuts[LANES];
+        store(cuts, Sparse<Pieces, float>::cut_below(load(tops)));
+        const Index most = list_candidates(cuts, list, marks);
+        if (most > CANDIDATES) return false;
+        turn_lists(list, most, tops, gaps);
         find_unknowns<Pieces>(gaps, most, unknowns);
         for (int r = 0; r < count; ++r) {
             const Doubles top = all(static_cast<double>(tops[r])), unknown = all(unknowns[r]);
-            write<0>(r, [&](Index i, int lanes) BODY {
-                const Halves wide = widened(scores_at(x[r] + i, lanes));
+            const auto weights = [&](const Floats& scores, Index, int) BODY {
+                const Halves wide = widened(scores);
                 return narrowed(Pieces::weight(unknown, wide.low - top), Pieces::weight(unknown, wide.high - top));
-            });
+            };
+            if (n <= CANDIDATES)
+                write<0>(r, [&](Index i, int lanes) BODY { return weights(scores_at(x[r] + i, lanes), i, lanes); });
+            else if (streams)
+                write_above<float>(own(r), 0, n, all(cuts[r]), weights);
+            else
+                write_marked<float>(own(r), marks[r], weights);
         }
         return true;
     }
@@ -95,7 +108,7 @@ struct ShortRows {
     // Asks the memory for what comes next, a line at a time: the scores of the rows after these, and where these go.
     INLINE void ask_ahead(int r, Index i) const {
         __builtin_prefetch(x[r] + i + count * n);
-        __builtin_prefetch(result[r] + i, 1);
+        if (!streams) __builtin_prefetch(result[r] + i, 1);
     }
     INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }
     // body(the vectors of a row as a constant): 1, 2, or 0 for any number.
@@ -145,37 +158,61 @@ struct ShortRows {
     }
 
   private:
-    // The scores above each row's cut, or all of a vector, -inf past their end; returns how many of each count.
-    INLINE Index list_candidates(const Floats& cuts, float* list, Index pitch) const {
+    INLINE Row<float> own(int r) const {
+        Row<float> row;
+        row.x = x[r];
+        row.result = result[r];
+        row.n = n;
+        row.is_negated = is_negated;
+        row.streams = streams;
+        row.seam = seam;
+        return row;
+    }
+
+    // The scores above each row's cut, or all of a vector, -inf past their end; returns how many of each count, and more than
+    // there is room for if a row has more.
+    INLINE Index list_candidates(const float* cuts, float* list, Marks (&marks)[LANES][LONGEST / CHUNK]) const {
         if (n <= LANES) {
             for (int r = 0; r < LANES; ++r)
-                store(list + r * pitch, r < count ? scores_at(x[r], static_cast<int>(n)) : all(-INFINITE<float>));
+                store(list + r * PITCH, r < count ? scores_at(x[r], static_cast<int>(n)) : all(-INFINITE<float>));
             return n;
         }
-        alignas(64) float cut[LANES];
         Index listed[LANES] = {}, most = 0;
-        store(cut, cuts);
         for (int r = 0; r < count; ++r) {
-            float *const own = list + r * pitch, *last = own;
-            each_vector<float>(0, n, [&](Index i, int lanes) BODY {
-                const Floats one = scores_at(x[r] + i, lanes);
-                last = append(last, one, all(cut[r]) < one);
-                ask_ahead(r, i);
-            });
-            listed[r] = last - own;
+            const Floats cut = all(cuts[r]);
+            listed[r] = n <= CANDIDATES ? list_row<true>(r, cut, list + r * PITCH, marks[r]) : list_row<false>(r, cut, list + r * PITCH, marks[r]);
+            if (listed[r] > CANDIDATES) return listed[r];
             most = listed[r] > most ? listed[r] : most;
         }
         for (int r = 0; r < LANES; ++r)
-            for (Index i = listed[r]; i < most; i += LANES) store(list + r * pitch + i, all(-INFINITE<float>));
+            for (Index i = listed[r]; i < most; i += LANES) store(list + r * PITCH + i, all(-INFINITE<float>));
         return most;
     }
+    template <bool HAS_ROOM>
+    INLINE Index list_row(int r, const Floats& cut, float* list, Marks* marks) const {
+        float* last = list;
+        for (Index begin = 0; begin < n && last - list <= CANDIDATES; begin += CHUNK) {
+            const Index end = begin + CHUNK < n ? begin + CHUNK : n;
+            Marks mark = 0;
+            each_vector<float>(begin, end, [&](Index i, int lanes) BODY {
+                const Floats one = scores_at(x[r] + i, lanes);
+                const FloatMask is_near = cut < one;
+                // What there is no room for is counted.
+                float* const place = HAS_ROOM || last - list <= CANDIDATES ? last : list + CANDIDATES;
+                last += append(place, one, is_near) - place;
+                if constexpr (!HAS_ROOM) mark |= static_cast<Marks>(any(is_near)) << ((i - begin) / MARK);
+                ask_ahead(r, i);
+            });
+            if constexpr (!HAS_ROOM) marks[begin / CHUNK] = mark;
+        }
+        return last - list;
+    }
     // The lists, entry by entry, as gaps.
-    template <std::size_t ROOM_OF_ROW>
-    static INLINE void turn_lists(const float* list, Index pitch, Index most, const float* tops, Doubles (&gaps)[2][ROOM_OF_ROW]) {
+    static INLINE void turn_lists(const float* list, Index most, const float* tops, Doubles (&gaps)[2][CANDIDATES]) {
         const Halves top = widened(load(tops));
         for (Index i = 0; i < most; i += LANES) {
             Floats rows[LANES];
-            for (int r = 0; r < LANES; ++r) rows[r] = load(list + r * pitch + i);
+            for (int r = 0; r < LANES; ++r) rows[r] = load(list + r * PITCH + i);
             turn(rows);
             for (int j = 0; j < LANES; ++j) {
                 const Halves wide = widened(rows[j]);
@@ -188,8 +225,8 @@ struct ShortRows {
         return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
     }
     // The unknowns of all rows, whose rounds go side by side: neither half waits for the other's quotients.
-    template <class Pieces, std::size_t ROOM_OF_ROW>
-    INLINE void find_unknowns(const Doubles (&gaps)[2][ROOM_OF_ROW], Index most, double* unknowns) const {
+    template <class Pieces>
+    INLINE void find_unknowns(const Doubles (&gaps)[2][CANDIDATES], Index most, double* unknowns) const {
         const int halves = (count + FEW - 1) / FEW;
         Doubles unknown[2], before[2];
         DoubleMask is_done[2];

@@ -90,6 +90,50 @@ INLINE T score_below(const Row<T>& row, double gap) {
     return bound >= (sizeof(T) == 4 ? -0x1p127 : -0x1p1023) ? static_cast<T>(bound) : -INFINITE<T>;
 }
 
+// -- results -------------------------------------------------------------------------------------------------------------
+
+// Writes body(scores, i, count), and 0 where no score is above the lowest.
+template <class T, class Body>
+INLINE void write_above(const Row<T>& row, Index begin, Index end, const Vector<T>& lowest, const Body& body) {
+    const auto sign = row.sign();
+    write<T>(row, begin, end, [&](Index i, int count) BODY {
+        const Vector<T> x = scores(row, sign, i, count);
+        return any(lowest < x) ? body(x, i, count) : all(T(0));
+    });
+}
+
+// Where the candidates of a row lie: a bit for MARK entries, a word for a CHUNK.
+using Marks = std::uint64_t;
+constexpr Index CHUNK = 1024, MARK = CHUNK / 64;
+
+// The same by the marks, without a branch for each vector. The result may lie where the scores are, so that these are read
+// first.
+template <class T, class Body>
+INLINE void write_marked(const Row<T>& row, const Marks* marks, const Body& body) {
+    constexpr int LANES = Lanes<T>::count;
+    const auto sign = row.sign();
+    T found[CHUNK];
+    for (Index begin = 0; begin < row.n; begin += CHUNK) {
+        const Index end = begin + CHUNK < row.n ? begin + CHUNK : row.n;
+        T* place = found;
+        for (Marks left = marks[begin / CHUNK]; left != 0; left &= left - 1) {
+            const Index first = begin + __builtin_ctzll(left) * MARK;
+            for (Index i = first; i < first + MARK; i += LANES, place += LANES) {
+                const int count = static_cast<int>(i < end ? (end - i < LANES ? end - i : LANES) : 0);
+                store(place, body(scores(row, sign, i, count), i, count));
+            }
+        }
+        each_vector<T>(begin, end, [&](Index i, int count) BODY { put<T>(row.result + i, all(T(0)), count); });
+        place = found;
+        for (Marks left = marks[begin / CHUNK]; left != 0; left &= left - 1) {
+            const Index first = begin + __builtin_ctzll(left) * MARK;
+            const Index last = first + MARK < end ? first + MARK : end;
+            each_vector_once<T>(first, last, [&](Index i, int count) BODY { put<T>(row.result + i, load(place + (i - first)), count); });
+            place += MARK;
+        }
+    }
+}
+
 // -- the map -------------------------------------------------------------------------------------------------------------
 
 template <class Pieces, class T>
@@ -98,10 +142,7 @@ struct Sparse {
     using Gap = typename Gaps<T>::Gap;
     static constexpr int GROUPS = Gaps<T>::GROUPS, LANES = Lanes<T>::count;
     static constexpr int ROUNDS = 100;
-    static constexpr Index SHORT = Pieces::is_dear ? 0 : 128, CHUNK = 1024, CROWD = 128;
-    static constexpr Index UNLISTED = Pieces::are_sketched ? 16 : 0;
-    // Entries that one bit of `marks` stands for; a word is a chunk.
-    static constexpr Index MARK = CHUNK / 64, CHUNKS = 64;
+    static constexpr Index CROWD = 128, UNLISTED = Pieces::are_sketched ? 16 : 0, CHUNKS = 64;
 
     // What is walked for sums: the row, or a list of those of its scores that can weigh anything.
     struct Candidates {
@@ -121,14 +162,13 @@ struct Sparse {
     Candidates candidates;
     bool is_listed = false;
     double sink_weight = 0.0;
-    // Where the candidates of a row lie, so that they are written without a branch for each vector.
     const bool is_marked;
-    std::uint64_t marks[CHUNKS];
+    Marks marks[CHUNKS];
 
     INLINE Sparse(Row<T>& the_row, Team& the_team)
         : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), candidates(all_of(the_row)),
           is_marked(the_row.n <= CHUNKS * CHUNK && !the_row.streams && !the_team.shares) {
-        if (row.n > UNLISTED) list_candidates();
+        find_candidates();
         solve();
     }
 
@@ -263,6 +303,41 @@ struct Sparse {
     }
     INLINE void set_listed(Index count) { candidates = {row.list, count, bits_of<typename Row<T>::Whole>(all(T(0))), -INFINITE<T>}; }
 
+    INLINE void find_candidates() {
+        if constexpr (Pieces::are_sketched)
+            if (row.n >= HUGE_ROW) return list_blocks();
+        if (row.n > UNLISTED) list_candidates();
+    }
+
+    // The peaks lead to a cut, above which the blocks list their scores, whoever walks them. A block with more of them than
+    // there is room for has the row walked instead.
+    APART void list_blocks() {
+        set_listed(peaks_of(row));
+        sketch();
+        const V cut = all(score_below(row, pieces.least()));
+        team.each_block(row.n, [&](Index begin, Index end) APART {
+            T *const slot = row.list + LIST_ROOM + begin / BLOCK * SLOT_ROOM, *const list = slot + LANES, *last = list;
+            for (Index i = begin; i < end && last - list <= SLOT; i += CHUNK)
+                each_vector<T>(i, i + CHUNK < end ? i + CHUNK : end, [&](Index j, int count) BODY {
+                    const V x = scores(row, sign, j, count);
+                    T* const place = last - list <= SLOT ? last : list + SLOT;
+                    last += append(place, x, cut < x) - place;
+                });
+            *slot = static_cast<T>(last - list);
+        });
+        set_listed(0);
+        is_listed = true;
+        const T* slots = row.list + LIST_ROOM;
+        for (Index begin = 0; begin < row.n && !team.is_stopped; begin += BLOCK, slots += SLOT_ROOM) {
+            const Index count = static_cast<Index>(*slots);
+            is_listed &= count <= SLOT && candidates.n + count <= LIST;
+            if (!is_listed) break;
+            std::memcpy(row.list + candidates.n, slots + LANES, static_cast<std::size_t>(count) * sizeof(T));
+            candidates.n += count;
+        }
+        if (!is_listed) candidates = all_of(row);
+    }
+
     // Where many crowd below the top, those seen so far raise the cut for those to come. More than there is room for are not
     // listed: the row is walked instead.
     APART void list_candidates() {
@@ -275,7 +350,7 @@ struct Sparse {
             list_chunk(cut, begin, end);
             const bool is_full = candidates.n + CHUNK > LIST;
             if constexpr (!Pieces::has_own_solver)
-                if (end < row.n && (candidates.n >= crowd || is_full)) {
+                if (end < row.n && (candidates.n > crowd || is_full)) {
                     cut = all(raised_cut());
                     drop_below(cut);
                     crowd = 2 * candidates.n + CROWD;
@@ -285,20 +360,20 @@ struct Sparse {
         if (!is_listed) candidates = all_of(row);
     }
 
-    // Short rows are cut where ShortRows cuts them, so that the same scores are listed.
+    // Plain rows are cut where ShortRows cuts them, so that the same scores are listed.
     INLINE V first_cut() const {
         if constexpr (sizeof(T) == 4 && Pieces::are_sketched)
-            if (row.n <= SHORT && !row.is_tempered && __builtin_fabs(row.top) < 512.0) return cut_below(all(static_cast<T>(row.top)));
+            if (!row.is_tempered && __builtin_fabs(row.top) < 512.0) return cut_below(all(static_cast<T>(row.top)));
         return all(score_below(row, -pieces.reach()));
     }
     INLINE void list_chunk(const V& cut, Index begin, Index end) {
         T* last = row.list + candidates.n;
-        std::uint64_t mark = 0;
+        Marks mark = 0;
         each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
             const V x = scores(row, sign, i, count);
             const auto is_near = cut < x;
             last = append(last, x, is_near);
-            mark |= static_cast<std::uint64_t>(any(is_near)) << ((i - begin) / MARK);
+            mark |= static_cast<Marks>(any(is_near)) << ((i - begin) / MARK);
         });
         if (is_marked) marks[begin / CHUNK] = mark;
         candidates.n = last - row.list;
@@ -412,42 +487,14 @@ struct Sparse {
     // Writes body(gaps, i, count), and 0 where nothing can be supported.
     template <class Body>
     INLINE void write_supported(Body body) {
-        if (is_marked && is_listed && 8 * candidates.n < row.n) return write_marked(body);
+        const auto of_scores = [&](const V& x, Index i, int count) BODY {
+            Gap gap[GROUPS];
+            gaps(x, gap);
+            return body(gap, i, count);
+        };
+        if (is_marked && is_listed && 8 * candidates.n < row.n) return write_marked<T>(row, marks, of_scores);
         const V lowest = lowest_supported();
-        team.each_block(row.n, [&](Index begin, Index end) APART {
-            write<T>(row, begin, end, [&](Index i, int count) BODY {
-                Gap gap[GROUPS];
-                if (!gaps_at(i, count, lowest, gap)) return all(T(0));
-                return body(gap, i, count);
-            });
-        });
-    }
-
-    // The same by the marks. The result may lie where the scores are, so that these are read first.
-    template <class Body>
-    INLINE void write_marked(Body body) {
-        T found[CHUNK];
-        for (Index begin = 0; begin < row.n; begin += CHUNK) {
-            const Index end = begin + CHUNK < row.n ? begin + CHUNK : row.n;
-            T* place = found;
-            for (std::uint64_t left = marks[begin / CHUNK]; left != 0; left &= left - 1) {
-                const Index first = begin + __builtin_ctzll(left) * MARK;
-                for (Index i = first; i < first + MARK; i += LANES, place += LANES) {
-                    const int count = static_cast<int>(i < end ? (end - i < LANES ? end - i : LANES) : 0);
-                    Gap gap[GROUPS];
-                    gaps(scores(row, sign, i, count), gap);
-                    store(place, body(gap, i, count));
-                }
-            }
-            each_vector<T>(begin, end, [&](Index i, int count) BODY { put<T>(row.result + i, all(T(0)), count); });
-            place = found;
-            for (std::uint64_t left = marks[begin / CHUNK]; left != 0; left &= left - 1) {
-                const Index first = begin + __builtin_ctzll(left) * MARK;
-                const Index last = first + MARK < end ? first + MARK : end;
-                each_vector_once<T>(first, last, [&](Index i, int count) BODY { put<T>(row.result + i, load(place + (i - first)), count); });
-                place += MARK;
-            }
-        }
+        team.each_block(row.n, [&](Index begin, Index end) APART { write_above<T>(row, begin, end, lowest, of_scores); });
     }
 };
 

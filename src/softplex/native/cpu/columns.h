@@ -40,7 +40,77 @@ struct Strip {
         return n <= Softmax<float>::SHORT ? compute_short<LOG>(tops) : compute_long<LOG>(tops);
     }
 
+    // The weights of a sparse map, as ShortRows; false if one of the rows needs more care.
+    template <class Pieces>
+    APART bool solve(const Floats& tops) const {
+        Doubles gaps[2][ShortRows::CANDIDATES];
+        const Floats cuts = Sparse<Pieces, float>::cut_below(tops);
+        float top[COUNT];
+        store(top, tops);
+        const bool are_listed = n <= COUNT || (n <= ShortRows::CANDIDATES && are_all_above(cuts));
+        const Index most = are_listed ? take_all(tops, gaps) : list_candidates(cuts, top, gaps);
+        if (most > ShortRows::CANDIDATES) return false;
+        alignas(64) double unknowns[COUNT];
+        ShortRows::find_unknowns<Pieces>(gaps, most, COUNT, unknowns);
+        const Doubles first = load(unknowns), last = load(unknowns + HALF);
+        const Halves wide_tops = widened(tops);
+        put([&](const Floats& scores) BODY {
+            if (!any(cuts < scores)) return all(0.0f);
+            const Halves wide = widened(scores);
+            return narrowed(Pieces::weight(first, wide.low - wide_tops.low), Pieces::weight(last, wide.high - wide_tops.high));
+        });
+        return true;
+    }
+
+    // The strip as rows, which have room for a multiple of sixteen, and back.
+    INLINE void to_rows(float* rows, Index pitch) const {
+        for (Index i = 0; i < n; i += COUNT) {
+            Floats part[COUNT];
+            for (int j = 0; j < COUNT; ++j) part[j] = i + j < n ? load(terms + (i + j) * COUNT) : all(0.0f);
+            turn(part);
+            for (int j = 0; j < COUNT; ++j) store(rows + j * pitch + i, part[j]);
+        }
+    }
+    INLINE void from_rows(const float* rows, Index pitch) const {
+        for (Index i = 0; i < n; i += COUNT) {
+            Floats part[COUNT];
+            for (int j = 0; j < COUNT; ++j) part[j] = load(rows + j * pitch + i);
+            turn(part);
+            for (int j = 0; j < COUNT && i + j < n; ++j) store(terms + (i + j) * COUNT, part[j]);
+        }
+    }
+
   private:
+    INLINE bool are_all_above(const Floats& cuts) const {
+        constexpr unsigned ALL = (1u << COUNT) - 1u;
+        for (Index i = 0; i < n; ++i)
+            if (bits(cuts < load(terms + i * COUNT)) != ALL) return false;
+        return true;
+    }
+    INLINE Index take_all(const Floats& tops, Doubles (&gaps)[2][ShortRows::CANDIDATES]) const {
+        const Halves top = widened(tops);
+        for (Index i = 0; i < n; ++i) {
+            const Halves wide = widened(load(terms + i * COUNT));
+            gaps[0][i] = wide.low - top.low;
+            gaps[1][i] = wide.high - top.high;
+        }
+        return n;
+    }
+    INLINE Index list_candidates(const Floats& cuts, const float* tops, Doubles (&gaps)[2][ShortRows::CANDIDATES]) const {
+        alignas(64) float list[COUNT * ShortRows::PITCH];
+        Index listed[COUNT] = {}, most = 0;
+        for (Index i = 0; i < n; ++i) {
+            for (unsigned left = bits(cuts < load(terms + i * COUNT)); left != 0; left &= left - 1) {
+                const int r = __builtin_ctz(left);
+                list[r * ShortRows::PITCH + listed[r]++] = terms[i * COUNT + r];
+                most = listed[r] > most ? listed[r] : most;
+            }
+            if (most > ShortRows::CANDIDATES) return most;
+        }
+        ShortRows::fill_lists(listed, most, list);
+        ShortRows::turn_lists(list, most, tops, gaps);
+        return most;
+    }
     // Each entry becomes body(entry).
     template <class Body>
     INLINE void put(Body body) const {
@@ -217,6 +287,18 @@ struct Columns {
             if (!Strip{terms + s * n * Strip::COUNT, n}.template compute<LOG>(tops[s])) return false;
         lines.write(result, terms, streams);
         return true;
+    }
+
+    // The same of a sparse map; careful(strip) sees to strips that need more care.
+    template <class Pieces, class Careful>
+    APART void solve(const Careful& careful) const {
+        Floats tops[Lines::STRIPS];
+        const bool are_near = copy_scores(tops);
+        for (int s = 0; s < lines.strips; ++s) {
+            const Strip strip{terms + s * lines.n * Strip::COUNT, lines.n};
+            if (!are_near || !strip.template solve<Pieces>(tops[s])) careful(s, strip);
+        }
+        lines.write(result, terms, streams);
     }
 
   private:

@@ -70,6 +70,7 @@ struct Plan {
     bool is_huge;
     bool is_short;  // rows are taken several at a time, by ShortRows
     bool is_middle = false;  // or by MiddleRows
+    bool is_solved;  // of a sparse map
     bool is_apart;  // weights are kept apart from the scores
     bool is_backward;  // x holds the weights, or their logarithms
     bool is_log;
@@ -100,7 +101,7 @@ struct Plan {
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
         is_plain = !is_tempered && !call.has_sink;
         is_short = n <= longest_short && (is_backward || is_plain);
-        const bool is_solved = !is_backward && !is_log && call.map != Map::softmax;
+        is_solved = !is_backward && !is_log && call.map != Map::softmax;
         if (is_short) group = at_once = is_solved ? ShortRows::LANES : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle;
@@ -114,7 +115,10 @@ struct Plan {
     }
 
     // Rows that the scratch memory has room for.
-    INLINE Index taken_together() const { return group > columns ? group : columns; }
+    INLINE Index taken_together() const {
+        const Index in_columns = columns + (is_solved && columns > 0 ? Strip::COUNT : 0);
+        return group > in_columns ? group : in_columns;
+    }
     INLINE bool needs_x() const { return !x_packed || !result_packed; }
     // Whether the exponentials of a row have a place of their own: that of the result is not to be read again, or holds x.
     INLINE bool keeps_terms() const {
@@ -143,8 +147,8 @@ struct Plan {
     Index scratch_bytes(bool lists) const {
         const Index row = pitch * static_cast<Index>(sizeof(T));
         Index total = 64;
-        if (needs_x()) total += (group > columns ? group : columns) * row;
-        if (!operand_packed) total += (group > columns ? group : columns) * row;
+        if (needs_x()) total += taken_together() * row;
+        if (!operand_packed) total += taken_together() * row;
         if (keeps_terms()) total += (is_middle ? group : 1) * row;
         if (is_apart) total += row;
         if (widens) total += 3 * pitch * 8;
@@ -388,7 +392,7 @@ struct Driver {
   private:
     // Rows from `first` on that are brought in together; returns how many.
     INLINE Index run_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
-        if (const Index columns = columns_from(first, end); columns > 0 && run_columns(first, columns, scratch)) return columns;
+        if (const Index columns = columns_from(first, end); columns > 0 && run_columns(first, columns, scratch, team)) return columns;
         const Index count = group_size(first, end);
         if (!plan.x_packed) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
@@ -426,19 +430,30 @@ struct Driver {
         return (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
     }
     // False, and nothing written, if one of the rows needs more care.
-    APART bool run_columns(Index first, Index count, const Scratch<T>& scratch) const {
+    APART bool run_columns(Index first, Index count, const Scratch<T>& scratch, Team& team) const {
         if constexpr (sizeof(T) == 8) return false;
         const Lines lines{call.type, plan.n, static_cast<int>(count / Strip::COUNT)};
         const TilePlace x = place_of(call.x, first), result = place_of(call.result, first);
         float* const terms = reinterpret_cast<float*>(scratch.x);
         if (!plan.is_backward) {
             const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
-            return Maps<T>::columns(call.map, Columns{lines, x, result, mask, terms, call.negated, plan.is_worth_streaming});
+            const Columns columns{lines, x, result, mask, terms, call.negated, plan.is_worth_streaming};
+            return Maps<T>::columns(call.map, columns, [&](int s, const Strip& strip) { run_strip(first + s * Strip::COUNT, strip, scratch, team); });
         }
         ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, reinterpret_cast<float*>(scratch.operand), {},
                              plan.is_worth_streaming};
         for (Index c = 0; c < count; ++c) back.outer[c] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + c);
         return Maps<T>::columns_backward(call.map, back);
+    }
+
+    // The rows of a strip, one at a time, in scratch memory behind the strips.
+    APART void run_strip(Index first, const Strip& strip, const Scratch<T>& scratch, Team& team) const {
+        Scratch<T> apart = scratch;
+        apart.x += plan.columns * plan.pitch;
+        float* const rows = reinterpret_cast<float*>(apart.x);
+        strip.to_rows(rows, plan.pitch);
+        for (Index r = 0; r < Strip::COUNT && !team.is_stopped; ++r) run_row(first + r, r, apart, team);
+        strip.from_rows(rows, plan.pitch);
     }
 
     // A few rows of a group; false, and nothing done, if one of them needs more care.

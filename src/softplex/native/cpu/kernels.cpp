@@ -99,10 +99,18 @@ struct Maps {
     static bool takes_columns(Map map, Method method) {
         const bool is_exponential = map == Map::softmax || map == Map::log_softmax;
         if (method == Method::backward) return is_exponential || map == Map::sparsemax || map == Map::entmax15;
-        return method == Method::value && is_exponential;
+        return method == Method::value && (is_exponential || map == Map::sparsemax || map == Map::entmax15);
     }
-    static bool columns(Map map, const Columns& columns) {
-        return map == Map::log_softmax ? columns.compute<true>() : columns.compute<false>();
+    template <class Careful>
+    static bool columns(Map map, const Columns& columns, const Careful& careful) {
+        if (map == Map::log_softmax) return columns.compute<true>();
+        if (map == Map::softmax) return columns.compute<false>();
+        if (columns.is_negated) return false;
+        if (map == Map::sparsemax)
+            columns.solve<Sparsemax>(careful);
+        else
+            columns.solve<Entmax15>(careful);
+        return true;
     }
 
     static bool columns_backward(Map map, const ColumnsBackward& columns) {

@@ -88,7 +88,7 @@ struct ShortRows {
         const Index most = list_candidates(cuts, list, marks);
         if (most > CANDIDATES) return false;
         turn_lists(list, most, tops, gaps);
-        find_unknowns<Pieces>(gaps, most, unknowns);
+        find_unknowns<Pieces>(gaps, most, count, unknowns);
         for (int r = 0; r < count; ++r) {
             const Doubles top = all(static_cast<double>(tops[r])), unknown = all(unknowns[r]);
             const auto weights = [&](const Floats& scores, Index, int) BODY {
@@ -103,6 +103,52 @@ struct ShortRows {
                 write_marked<float>(own(r), marks[r], weights);
         }
         return true;
+    }
+
+    // -- lists of candidates, sixteen side by side ---------------------------------------------------------------------
+
+    static INLINE void fill_lists(const Index (&listed)[LANES], Index most, float* list) {
+        for (int r = 0; r < LANES; ++r)
+            for (Index i = listed[r]; i < most; i += LANES) store(list + r * PITCH + i, all(-INFINITE<float>));
+    }
+    // The lists, entry by entry, as gaps.
+    static INLINE void turn_lists(const float* list, Index most, const float* tops, Doubles (&gaps)[2][CANDIDATES]) {
+        const Halves top = widened(load(tops));
+        for (Index i = 0; i < most; i += LANES) {
+            Floats rows[LANES];
+            for (int r = 0; r < LANES; ++r) rows[r] = load(list + r * PITCH + i);
+            turn(rows);
+            for (int j = 0; j < LANES; ++j) {
+                const Halves wide = widened(rows[j]);
+                gaps[0][i + j] = wide.low - top.low;
+                gaps[1][i + j] = wide.high - top.high;
+            }
+        }
+    }
+    // The unknowns of all rows, whose rounds go side by side: neither half waits for the other's quotients.
+    template <class Pieces>
+    static INLINE void find_unknowns(const Doubles (&gaps)[2][CANDIDATES], Index most, int rows, double* unknowns) {
+        const int halves = (rows + FEW - 1) / FEW;
+        Doubles unknown[2], before[2];
+        DoubleMask is_done[2];
+        for (int half = 0; half < 2; ++half) {
+            unknown[half] = all(1.0);
+            before[half] = all(0.0);
+            is_done[half] = before[half] < before[half];
+        }
+        bool are_done = false;
+        for (int round = 0; round < Sparse<Pieces, float>::ROUNDS && !are_done; ++round) {
+            are_done = true;
+            for (int half = 0; half < halves; ++half) {
+                Doubles sum, rates;
+                add_up<Pieces>(gaps[half], most, unknown[half], sum, rates);
+                unknown[half] = select(is_done[half], unknown[half], Pieces::next(unknown[half], sum, rates));
+                is_done[half] = is_done[half] | Pieces::template is_last<float>(sum, rates, before[half]);
+                before[half] = rates;
+                are_done &= bits(is_done[half]) == ALL_OF_FEW;
+            }
+        }
+        for (int half = 0; half < 2; ++half) store(unknowns + half * FEW, unknown[half]);
     }
 
     // Asks the memory for what comes next, a line at a time: the scores of the rows after these, and where these go.
@@ -184,8 +230,7 @@ struct ShortRows {
             if (listed[r] > CANDIDATES) return listed[r];
             most = listed[r] > most ? listed[r] : most;
         }
-        for (int r = 0; r < LANES; ++r)
-            for (Index i = listed[r]; i < most; i += LANES) store(list + r * PITCH + i, all(-INFINITE<float>));
+        fill_lists(listed, most, list);
         return most;
     }
     template <bool HAS_ROOM>
@@ -207,47 +252,8 @@ struct ShortRows {
         }
         return last - list;
     }
-    // The lists, entry by entry, as gaps.
-    static INLINE void turn_lists(const float* list, Index most, const float* tops, Doubles (&gaps)[2][CANDIDATES]) {
-        const Halves top = widened(load(tops));
-        for (Index i = 0; i < most; i += LANES) {
-            Floats rows[LANES];
-            for (int r = 0; r < LANES; ++r) rows[r] = load(list + r * PITCH + i);
-            turn(rows);
-            for (int j = 0; j < LANES; ++j) {
-                const Halves wide = widened(rows[j]);
-                gaps[0][i + j] = wide.low - top.low;
-                gaps[1][i + j] = wide.high - top.high;
-            }
-        }
-    }
     static INLINE Doubles sum_of_eight(const Doubles (&sums)[8]) {
         return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-    }
-    // The unknowns of all rows, whose rounds go side by side: neither half waits for the other's quotients.
-    template <class Pieces>
-    INLINE void find_unknowns(const Doubles (&gaps)[2][CANDIDATES], Index most, double* unknowns) const {
-        const int halves = (count + FEW - 1) / FEW;
-        Doubles unknown[2], before[2];
-        DoubleMask is_done[2];
-        for (int half = 0; half < 2; ++half) {
-            unknown[half] = all(1.0);
-            before[half] = all(0.0);
-            is_done[half] = before[half] < before[half];
-        }
-        bool are_done = false;
-        for (int round = 0; round < Sparse<Pieces, float>::ROUNDS && !are_done; ++round) {
-            are_done = true;
-            for (int half = 0; half < halves; ++half) {
-                Doubles sum, rates;
-                add_up<Pieces>(gaps[half], most, unknown[half], sum, rates);
-                unknown[half] = select(is_done[half], unknown[half], Pieces::next(unknown[half], sum, rates));
-                is_done[half] = is_done[half] | Pieces::template is_last<float>(sum, rates, before[half]);
-                before[half] = rates;
-                are_done &= bits(is_done[half]) == ALL_OF_FEW;
-            }
-        }
-        for (int half = 0; half < 2; ++half) store(unknowns + half * FEW, unknown[half]);
     }
     // In the order of Sum<float>, each of whose lanes has every eighth.
     template <class Pieces>

@@ -15,6 +15,7 @@ struct Entmax {
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
     static constexpr bool are_sketched = false;
+    static constexpr bool is_linear = false;
     double a, v = 1.0, b = 1.0;
 
     explicit INLINE Entmax(double alpha) : a(alpha - 1.0) {}
@@ -67,6 +68,7 @@ struct SteepEntmax {
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
     static constexpr bool are_sketched = false;
+    static constexpr bool is_linear = false;
     static constexpr int ROUNDS = 128;
     double a, v = 0.0, power = 0.0, last = 0.0, last_low = 0.0;
 
@@ -200,6 +202,7 @@ struct Maxima {
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
     static constexpr bool are_sketched = false;
+    static constexpr bool is_linear = false;
     double v = 1.0;
 
     explicit INLINE Maxima(double) {}

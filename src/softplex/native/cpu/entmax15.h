@@ -11,6 +11,7 @@ struct Entmax15 {
     static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
     static constexpr bool are_sketched = true;
+    static constexpr bool is_linear = false;
     double root = 1.0, root_low = 0.0;
 
     explicit INLINE Entmax15(double) {}

@@ -15,6 +15,7 @@
 //   sketched_weight(u), sketched_rate(u), rise(sum, rates, temperature), set_least(gap)
 //                             the same step for what scores have above a cut, u, in their own type: how far the cut may rise.
 //                             Maps where it says enough are_sketched
+//   set_line(gaps, count)     the unknown where all of so many entries weigh something, if the map is_linear there
 //   slope(p), omega(p)        1 / omega''(p) and omega(p) of the regulariser, of Doubles
 // A map whose unknown is another one has_own_solver: solve(candidates) instead of rate and step. Where a weight is_dear,
 // short rows list their candidates, too, instead of weighing all entries.
@@ -80,14 +81,15 @@ struct Gaps<double> {
 INLINE Doubles plain(const Doubles& gap) { return gap; }
 INLINE Doubles plain(const Pair<Doubles>& gap) { return gap.hi; }
 
-// The highest number of the type that surely lies below top + gap * temperature.
+// A number of the type that surely lies below top + gap * temperature, and close.
 template <class T>
 INLINE T score_below(const Row<T>& row, double gap) {
-    const double slack = sizeof(T) == 4 ? 0x1p-22 : 0x1p-50;
     const double score = row.top + gap * row.temperature;
     const double magnitude = __builtin_fabs(row.top) + __builtin_fabs(gap * row.temperature);
-    const double bound = score - slack * magnitude - (sizeof(T) == 4 ? 0x1p-140 : 0x1p-1060);
-    return bound >= (sizeof(T) == 4 ? -0x1p127 : -0x1p1023) ? static_cast<T>(bound) : -INFINITE<T>;
+    const double bound = score - 0x1p-50 * magnitude - 0x1p-1060;
+    if (!(bound >= (sizeof(T) == 4 ? -0x1p127 : -0x1p1023))) return -INFINITE<T>;
+    const T rounded = static_cast<T>(bound);
+    return static_cast<double>(rounded) > bound ? rounded - ((rounded < T(0) ? -rounded : rounded) * T(0x1p-23) + T(0x1p-149)) : rounded;
 }
 
 // -- results -------------------------------------------------------------------------------------------------------------
@@ -455,6 +457,8 @@ struct Sparse {
     APART void solve_from_top() {
         if constexpr (Pieces::are_sketched)
             if (candidates.n > CROWD) sketch();
+        if constexpr (Pieces::is_linear && sizeof(T) == 4)
+            if (candidates.n > CROWD && !row.has_sink && is_line_solved()) return;
         for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
             const Totals sums = sums_of_weights();
             if (pieces.template step<T>(sums.first.value(), sums.second.value())) break;
@@ -470,6 +474,31 @@ struct Sparse {
             sums.first.add(-1.0);
             pieces.correct(-sums.first.value(), sums.second.value());
         }
+    }
+
+    // One round is enough where all above the cut weigh something.
+    APART bool is_line_solved() {
+        const V cut = lowest_supported(), top = all(static_cast<T>(row.top));
+        const Totals found = team.sum(candidates.n, [&](Index begin, Index end) APART {
+            Sum<T> sum;
+            V lowest = -top;
+            int above = 0;
+            each_vector<T>(begin, end, [&](Index i, int count) BODY {
+                const V x = candidates.at(i, count);
+                const auto is_above = cut < x;
+                const V used = select(is_above, x, top);
+                Gap gap[GROUPS];
+                gaps(used, gap);
+                for (int j = 0; j < GROUPS; ++j) sum.add(gap[j]);
+                above += __builtin_popcount(bits(is_above));
+                lowest = larger(-used, lowest);
+            });
+            Totals part{sum.total(), Total{static_cast<double>(above), 0.0}, {}};
+            part.top = static_cast<double>(largest_of(lowest));
+            return part;
+        });
+        pieces.set_line(found.first.value(), found.second.value());
+        return first_of(pieces.weight(gaps.of(-found.top))) > 0.0;
     }
 
     INLINE Totals sums_of_weights() {

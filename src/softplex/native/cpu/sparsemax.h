@@ -10,6 +10,7 @@ struct Sparsemax {
     static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
     static constexpr bool are_sketched = true;
+    static constexpr bool is_linear = true;
     double v = 1.0, v_low = 0.0, supported = 0.0;
 
     explicit INLINE Sparsemax(double) {}
@@ -48,6 +49,7 @@ struct Sparsemax {
         return where_above(every<V>(0), u, every<V>(1));
     }
     static INLINE double rise(double sum, double rates, double temperature) { return (sum - temperature) / rates; }
+    INLINE void set_line(double gaps, double count) { v = (1.0 - gaps) / count; }
     INLINE void set_least(double gap) { v = -gap; }
     INLINE void correct(double missing, double rates) { v_low = missing / rates; }
 

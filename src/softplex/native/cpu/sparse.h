@@ -144,6 +144,7 @@ struct Sparse {
     using Gap = typename Gaps<T>::Gap;
     static constexpr int GROUPS = Gaps<T>::GROUPS, LANES = Lanes<T>::count;
     static constexpr int ROUNDS = 100;
+    static constexpr double CLOSE = 512.0;
     static constexpr Index CROWD = 128, UNLISTED = Pieces::are_sketched ? 16 : 0, CHUNKS = 64;
 
     // What is walked for sums: the row, or a list of those of its scores that can weigh anything.
@@ -177,7 +178,7 @@ struct Sparse {
     // -- the methods -------------------------------------------------------------------------------------------------
 
     APART void value() {
-        write_supported([&](const Gap (&gap)[GROUPS], Index, int) BODY {
+        write_supported([pieces = pieces](const Gap (&gap)[GROUPS], Index, int) BODY {
             Doubles p[GROUPS];
             for (int j = 0; j < GROUPS; ++j) p[j] = rounded(pieces.weight(gap[j]));
             return joined(p);
@@ -315,7 +316,7 @@ struct Sparse {
     // there is room for has the row walked instead.
     APART void list_blocks() {
         set_listed(peaks_of(row));
-        sketch();
+        sketch(CLOSE);
         const V cut = all(score_below(row, pieces.least()));
         team.each_block(row.n, [&](Index begin, Index end) APART {
             T *const slot = row.list + LIST_ROOM + begin / BLOCK * SLOT_ROOM, *const list = slot + LANES, *last = list;
@@ -340,8 +341,8 @@ struct Sparse {
         if (!is_listed) candidates = all_of(row);
     }
 
-    // Where many crowd below the top, those seen so far raise the cut for those to come. More than there is room for are not
-    // listed: the row is walked instead.
+    // Where many crowd below the top, those seen so far raise the cut for those to come. Where that helps little, or there
+    // are more than there is room for, the row is walked instead.
     APART void list_candidates() {
         V cut = first_cut();
         Index crowd = CROWD;
@@ -350,14 +351,15 @@ struct Sparse {
         for (Index begin = 0; begin < row.n && is_listed && !team.is_stopped; begin += CHUNK) {
             const Index end = begin + CHUNK < row.n ? begin + CHUNK : row.n;
             list_chunk(cut, begin, end);
-            const bool is_full = candidates.n + CHUNK > LIST;
+            if (end == row.n) break;
             if constexpr (!Pieces::has_own_solver)
-                if (end < row.n && (candidates.n > crowd || is_full)) {
+                if (candidates.n > crowd || candidates.n + CHUNK > LIST) {
                     cut = all(raised_cut());
                     drop_below(cut);
                     crowd = 2 * candidates.n + CROWD;
+                    is_listed = candidates.n <= end / 16 * 15;
                 }
-            is_listed = !is_full || candidates.n <= LIST / 2 || end == row.n;
+            is_listed &= candidates.n + CHUNK <= LIST;
         }
         if (!is_listed) candidates = all_of(row);
     }
@@ -392,7 +394,7 @@ struct Sparse {
     // A Newton step on some of the row leads to a cut that lies below that of all.
     INLINE T raised_cut() {
         if constexpr (Pieces::are_sketched) {
-            sketch();
+            sketch(8.0);
         } else {
             const Totals sums = sums_of_weights();
             if (sums.first.value() > 1.0) pieces.template step<T>(sums.first.value(), sums.second.value());
@@ -400,9 +402,9 @@ struct Sparse {
         return score_below(row, pieces.least());
     }
 
-    // Newton's method in the scores' own type, from the cut on until it is close below the threshold. What rounding can add
-    // to a sum is taken from it; squares stay in range.
-    APART void sketch() {
+    // Newton's method in the scores' own type, from the cut on until it is so many times closer below the threshold than the
+    // top is above it. What rounding can add to a sum is taken from it; squares stay in range.
+    APART void sketch(double closeness) {
         const double temperature = row.temperature;
         if (!(0x1p-40 < temperature && temperature < 0x1p40 && __builtin_fabs(row.top) < 0x1p40)) return;
         for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
@@ -412,7 +414,7 @@ struct Sparse {
             const double before = pieces.least(), after = (static_cast<double>(cut) + rise - row.top) / temperature;
             if (!(before < after && after < 0.0)) return;
             pieces.set_least(after);
-            if ((after - before) * 512.0 <= -after) return;
+            if ((after - before) * closeness <= -after) return;
         }
     }
 
@@ -456,7 +458,7 @@ struct Sparse {
 
     APART void solve_from_top() {
         if constexpr (Pieces::are_sketched)
-            if (candidates.n > CROWD) sketch();
+            if (candidates.n > CROWD) sketch(CLOSE);
         if constexpr (Pieces::is_linear && sizeof(T) == 4)
             if (candidates.n > CROWD && !row.has_sink && is_line_solved()) return;
         for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
@@ -516,14 +518,18 @@ struct Sparse {
     // Writes body(gaps, i, count), and 0 where nothing can be supported.
     template <class Body>
     INLINE void write_supported(Body body) {
-        const auto of_scores = [&](const V& x, Index i, int count) BODY {
+        const auto of_scores = [gaps = gaps, body](const V& x, Index i, int count) BODY {
             Gap gap[GROUPS];
             gaps(x, gap);
             return body(gap, i, count);
         };
         if (is_marked && is_listed && 8 * candidates.n < row.n) return write_marked<T>(row, marks, of_scores);
         const V lowest = lowest_supported();
-        team.each_block(row.n, [&](Index begin, Index end) APART { write_above<T>(row, begin, end, lowest, of_scores); });
+        team.each_block(row.n, [&](Index begin, Index end) APART {
+            // Of its own, so that no store can change it.
+            const auto own = of_scores;
+            write_above<T>(row, begin, end, lowest, own);
+        });
     }
 };
 

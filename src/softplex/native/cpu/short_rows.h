@@ -82,6 +82,8 @@ struct ShortRows {
         alignas(64) double unknowns[LANES];
         Doubles gaps[2][CANDIDATES];
         Marks marks[LANES][LONGEST / CHUNK];
+        // A lone row has no others to do while it waits.
+        if (count == 1) return false;
         if (!find_tops<false>(static_cast<int>((n + LANES - 1) / LANES), nullptr, tops)) return false;
         alignas(64) float cuts[LANES];
         store(cuts, Sparse<Pieces, float>::cut_below(load(tops)));

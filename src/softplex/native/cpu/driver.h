@@ -139,10 +139,11 @@ struct Plan {
         group = room < line ? room / 4 * 4 : line;
         is_tiled = true;
     }
-    // As many as leave room beside them in a cache.
+    // As many as leave room beside them in a cache, and for a strip that needs more care.
     Index columns_that_fit() const {
-        const Index row = pitch * static_cast<Index>(sizeof(T)), fit = SCRATCH / (is_backward ? 4 : 2) / row / Strip::COUNT * Strip::COUNT;
-        return fit > Lines::MOST ? Lines::MOST : fit;
+        const Index row = pitch * static_cast<Index>(sizeof(T)), quarters = is_backward ? 1 : is_solved ? 3 : 2;
+        const Index strips = SCRATCH / 4 * quarters / row / Strip::COUNT - (is_solved ? 1 : 0);
+        return strips > Lines::STRIPS ? Lines::MOST : strips > 0 ? strips * Strip::COUNT : 0;
     }
     Index scratch_bytes(bool lists) const {
         const Index row = pitch * static_cast<Index>(sizeof(T));

@@ -13,7 +13,7 @@ struct ShortRows {
     static constexpr unsigned ALL_OF_FEW = (1u << FEW) - 1u;
     static constexpr Index STEP = SEVERAL * LANES;
     // Of a sparse map: candidates that a row may have, and room for them; entries.
-    static constexpr Index CANDIDATES = 128, PITCH = CANDIDATES + 2 * LANES, LONGEST = 4096;
+    static constexpr Index CANDIDATES = 256, PITCH = CANDIDATES + 2 * LANES, LONGEST = 4096;
     // Entries of all rows at most.
     static constexpr int ROOM = FEW * Softmax<float>::SHORT;
 

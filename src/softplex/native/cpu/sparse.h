@@ -145,7 +145,7 @@ struct Sparse {
     static constexpr int GROUPS = Gaps<T>::GROUPS, LANES = Lanes<T>::count;
     static constexpr int ROUNDS = 100;
     static constexpr double CLOSE = 512.0;
-    static constexpr Index CROWD = 128, UNLISTED = Pieces::are_sketched ? 16 : 0, CHUNKS = 64;
+    static constexpr Index CROWD = 256, UNLISTED = Pieces::are_sketched ? 16 : 0, CHUNKS = 64;
 
     // What is walked for sums: the row, or a list of those of its scores that can weigh anything.
     struct Candidates {

@@ -100,11 +100,13 @@ struct Plan {
         is_apart = call.method == Method::residual || call.method == Method::residual_of_index;
         is_huge = n >= HUGE_ROW && (rows < 4 * call.threads || n >= 4 * HUGE_ROW);
         is_plain = !is_tempered && !call.has_sink;
-        is_short = n <= longest_short && (is_backward || is_plain);
         is_solved = !is_backward && !is_log && call.map != Map::softmax;
+        // A lone row of a sparse map has no others to do while it waits.
+        const bool is_lone = is_solved && rows == 1;
+        is_short = n <= longest_short && (is_backward || is_plain) && !is_lone;
         if (is_short) group = at_once = is_solved ? ShortRows::LANES : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
-        is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle;
+        is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
         if (is_middle) at_once = MiddleRows::at_once(n);
         if (is_middle && !is_tiled) group = at_once;
         if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit();
@@ -403,9 +405,9 @@ struct Driver {
                 r = next;
                 continue;
             }
-            // One of them needs more care.
+            // One of them needs more care. Of a sparse map that is likely for all.
             for (; r < next; ++r)
-                if (!plan.is_short || !run_short_rows(first, r, r + 1, scratch)) run_row(first + r, r, scratch, team);
+                if (!plan.is_short || plan.is_solved || !run_short_rows(first, r, r + 1, scratch)) run_row(first + r, r, scratch, team);
         }
         if (has_entries(call.method) && !plan.result_packed) write_results(first, count, scratch);
         return count;

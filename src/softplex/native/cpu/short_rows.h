@@ -1,5 +1,6 @@
 // Float rows that fit into a few vectors, eight at a time: what is one number a row (a sum, its logarithm) is computed for
-// all eight at once, or in turn. The operations are those of softmax.h and sparse.h, in the same order.
+// all eight at once, or in turn; rows of a sparse map sixteen at a time, and longer ones if few of their scores count. The
+// operations are those of softmax.h and sparse.h, in the same order.
 #pragma once
 
 #include "softmax.h"
@@ -82,8 +83,6 @@ struct ShortRows {
         alignas(64) double unknowns[LANES];
         Doubles gaps[2][CANDIDATES];
         Marks marks[LANES][LONGEST / CHUNK];
-        // A lone row has no others to do while it waits.
-        if (count == 1) return false;
         if (!find_tops<false>(static_cast<int>((n + LANES - 1) / LANES), nullptr, tops)) return false;
         alignas(64) float cuts[LANES];
         store(cuts, Sparse<Pieces, float>::cut_below(load(tops)));

@@ -2,8 +2,9 @@
 //
 // A map gives its weights as a function of one unknown and an entry's gap (score - max) / temperature; the unknown grows
 // with the weight of the top, and the weights' sum is convex in it, so that Newton's method from a top of weight 1 comes
-// down to the solution and never passes it. Only gaps above -reach can weigh anything; they are listed once, for rounds
-// that cost no more than there are candidates. No sort. No map lives here.
+// down to the solution and never passes it. Only gaps above -reach can weigh anything; their scores are listed once, for
+// rounds that cost no more than there are candidates. Where there are many, sketches in the scores' own type lead up to the
+// exact rounds. No sort. No map lives here.
 //
 // The pieces of a map (an object made from alpha, holding the unknown):
 //   reach()                   how far below the top an entry can weigh something, at most
@@ -144,7 +145,9 @@ struct Sparse {
     using Gap = typename Gaps<T>::Gap;
     static constexpr int GROUPS = Gaps<T>::GROUPS, LANES = Lanes<T>::count;
     static constexpr int ROUNDS = 100;
-    static constexpr double CLOSE = 512.0;
+    // How close a sketch comes before exact rounds, and where it only helps to list.
+    static constexpr double CLOSE = 512.0, HELPFUL = 8.0;
+    // More candidates than a crowd are sketched; as many entries are not listed; and chunks that have marks.
     static constexpr Index CROWD = 256, UNLISTED = Pieces::are_sketched ? 16 : 0, CHUNKS = 64;
 
     // What is walked for sums: the row, or a list of those of its scores that can weigh anything.
@@ -394,7 +397,7 @@ struct Sparse {
     // A Newton step on some of the row leads to a cut that lies below that of all.
     INLINE T raised_cut() {
         if constexpr (Pieces::are_sketched) {
-            sketch(8.0);
+            sketch(HELPFUL);
         } else {
             const Totals sums = sums_of_weights();
             if (sums.first.value() > 1.0) pieces.template step<T>(sums.first.value(), sums.second.value());

@@ -630,12 +630,35 @@ INLINE void finish_streaming() {
 #endif
 }
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// For each set of eight lanes their numbers in a row, a byte each.
+struct Gathered {
+    std::uint64_t lanes[256];
+
+    constexpr Gathered() : lanes() {
+        for (unsigned marked = 0; marked < 256; ++marked)
+            for (unsigned lane = 8; lane-- > 0;)
+                if ((marked >> lane & 1u) != 0) lanes[marked] = lanes[marked] << 8 | lane;
+    }
+};
+constexpr Gathered GATHERED;
+#endif
+
 // Appends the marked lanes to a list that has room for a vector more; returns where it ends now.
 INLINE float* append(float* end, const Floats& v, const FloatMask& m) {
     const unsigned marked = bits(m);
 #if defined(__AVX512F__)
     _mm512_storeu_ps(end, _mm512_maskz_compress_ps(m.bits, v.part[0]));
     return end + __builtin_popcount(marked);
+#elif defined(__AVX2__)
+    if (marked == 0) return end;
+    EACH_PART {
+        const unsigned own = marked >> (8 * i) & 0xffu;
+        const __m256i lanes = _mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<long long>(GATHERED.lanes[own])));
+        _mm256_storeu_ps(end, _mm256_permutevar8x32_ps(v.part[i], lanes));
+        end += __builtin_popcount(own);
+    }
+    return end;
 #else
     if (marked == 0) return end;
     if (marked == 0xffff) {

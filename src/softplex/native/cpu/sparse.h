@@ -167,6 +167,8 @@ struct Sparse {
     Pieces pieces;
     Candidates candidates;
     bool is_listed = false;
+    // The sink's once, and seven lanes that weigh nothing.
+    Gap sink;
     double sink_weight = 0.0;
     const bool is_marked;
     Marks marks[CHUNKS];
@@ -174,6 +176,7 @@ struct Sparse {
     INLINE Sparse(Row<T>& the_row, Team& the_team)
         : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), candidates(all_of(the_row)),
           is_marked(the_row.n <= CHUNKS * CHUNK && !the_row.streams && !the_team.shares) {
+        if (row.has_sink) set_sink();
         find_candidates();
         solve();
     }
@@ -257,14 +260,7 @@ struct Sparse {
         });
         if (row.has_sink) {
             Totals_of sums;
-            // The sink once, and seven lanes that weigh nothing.
-            const Gap gap = gaps.of(row.sink);
-            double alone[8] = {first_of(plain(gap))};
-            for (int j = 1; j < 8; ++j) alone[j] = -__builtin_inf();
-            if constexpr (sizeof(T) == 8)
-                body(Gap{load(alone), select(all(-0x1p60) < load(alone), gap.lo, all(0.0))}, sums);
-            else
-                body(load(alone), sums);
+            body(sink, sums);
             whole.add(sums.totals());
         }
         return whole;
@@ -294,6 +290,15 @@ struct Sparse {
     }
 
   private:
+    INLINE void set_sink() {
+        double alone[8] = {first_of(plain(gaps.of(row.sink)))};
+        for (int j = 1; j < 8; ++j) alone[j] = -__builtin_inf();
+        if constexpr (sizeof(T) == 8)
+            sink = {load(alone), select(all(-0x1p60) < load(alone), gaps.of(row.sink).lo, all(0.0))};
+        else
+            sink = load(alone);
+    }
+
     // The gaps of a vector; false if none of them can be supported.
     INLINE bool gaps_at(Index i, int count, const V& lowest, Gap (&gap)[GROUPS]) const {
         const V x = scores(row, sign, i, count);

@@ -727,6 +727,36 @@ def test_the_way_back_of_rows_that_lie_across_has_the_bits_of_others(map_):
                     assert_bits(np.ascontiguousarray(result.T), wanted, (n, count, temperature))
 
 
+# -- sparse rows -------------------------------------------------------------------------------------------------------
+
+
+def crowds(rng, rows, n):
+    """Rows of which few entries count, many, nearly all; tied ones; and one that stands out."""
+    x = rng.normal(size=(rows, n)) * 2
+    x[1::5] = rng.normal(size=(len(x[1::5]), n)) * 1e-3
+    x[2::5] = np.round(x[2::5])
+    x[3::5, n // 2] = 30.0
+    x[4::5] *= 0.1
+    return x.astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [2, 16, 17, 64, 129, 256, 257, 300, 1000, 2049, 4096, 4097, 20_000, (1 << 18) + 5])
+@pytest.mark.parametrize("map_", [sx.sparsemax, sx.entmax15], ids=lambda each: each.name)
+def test_all_solvers_of_sparse_rows_agree(map_, n):
+    """Sixteen rows side by side, a row alone, columns, huge rows in blocks, and rows with a temperature of 1 each."""
+    x = crowds(np.random.default_rng(n), 5 if n > 4097 else 37, n)
+    with threads(1):
+        wanted = map_(x)
+    alone = np.concatenate([map_(row[None]) for row in x])
+    across = np.ascontiguousarray(map_(np.ascontiguousarray(x.T), axis=0).T)
+    tempered = map_(x, temperature=np.ones((len(x), 1)))
+    with sx.kernels("none"):
+        right = map_(x.astype(np.float64))
+    for name, found in {"two threads": map_(x), "alone": alone, "across": across, "tempered": tempered}.items():
+        assert_bits(found, wanted, name)
+    assert np.all(np.abs(wanted - right) <= 2.0**-23 * right.max(axis=1, keepdims=True))
+
+
 # -- arrays of bits ----------------------------------------------------------------------------------------------------
 
 

@@ -89,7 +89,7 @@ struct Plan {
         result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
         is_backward = call.method == Method::backward;
         const Index arrays = is_backward ? 3 : 2;
-        const Index size = arrays * rows * n * static_cast<Index>(sizeof(T));
+        const Index size = (arrays * static_cast<Index>(sizeof(T)) + (call.mask.data != nullptr ? 1 : 0)) * rows * n;
         const bool is_beyond_cache = size > cache_size();
         is_worth_streaming = is_beyond_cache && !call.is_result_new;
         streams = result_packed && is_worth_streaming;
@@ -493,6 +493,7 @@ struct Driver {
         rows.n = plan.n;
         rows.is_negated = call.negated;
         rows.streams = plan.streams;
+        rows.ahead = plan.x_packed ? rows.count * plan.n : 0;
         if constexpr (sizeof(T) == 4) rows.seam = scratch.seam;
         const T* const own = place_of_x(begin, scratch);
         place(rows.x, call.x, plan.x_packed, first + begin, own, rows.count);

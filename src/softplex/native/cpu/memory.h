@@ -165,13 +165,21 @@ inline void write_run(Type type, const T* from, char* to, Index stride, Index n)
     }
 }
 
+// Entries that are asked for in time.
+constexpr Index AHEAD = 512;
+
 // n numbers, or `dead` where the mask has a 0; `to` may be where they are.
 template <class T>
 inline void mask_run(const char* mask, Index stride, T dead, const T* from, T* to, Index n) {
     constexpr int LANES = Lanes<T>::count;
     Index i = 0;
     if (stride == 1)
-        for (; i + LANES <= n; i += LANES) store(to + i, select(marked<T>(mask + i), load(from + i), all(dead)));
+        for (; i + LANES <= n; i += LANES) {
+            // Short rows end before the processor sees where they lead. Behind scratch memory lies another thread's.
+            if (from != to) __builtin_prefetch(from + i + AHEAD);
+            __builtin_prefetch(mask + i + AHEAD);
+            store(to + i, select(marked<T>(mask + i), load(from + i), all(dead)));
+        }
     for (; i < n; ++i) to[i] = mask[i * stride] != 0 ? from[i] : dead;
 }
 

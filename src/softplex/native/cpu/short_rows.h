@@ -31,6 +31,8 @@ struct ShortRows {
     bool is_negated;
     bool streams;
     Seam<float>* seam = nullptr;
+    // From a row to that which comes after all of these; 0 in scratch memory, behind which lies another thread's.
+    Index ahead = 0;
 
     // How many are worth taking together: as many as keep a processor busy while it waits for sums and quotients, but no more
     // where it computes little and waits for memory.
@@ -154,7 +156,7 @@ struct ShortRows {
 
     // Asks the memory for what comes next, a line at a time: the scores of the rows after these, and where these go.
     INLINE void ask_ahead(int r, Index i) const {
-        __builtin_prefetch(x[r] + i + count * n);
+        __builtin_prefetch(x[r] + i + ahead);
         if (!streams) __builtin_prefetch(result[r] + i, 1);
     }
     INLINE int lanes_of(int v) const { return static_cast<int>(n - v * LANES < LANES ? n - v * LANES : LANES); }

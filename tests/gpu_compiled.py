@@ -206,8 +206,10 @@ ACCESSES = {
 }
 
 
-@pytest.mark.parametrize("n", [1000, 40_000])
-@pytest.mark.parametrize("case", ACCESSES)
+IN_PARTS = ("plain", "scores off", "mask", "cotangent", "way back", "way back, cotangent off")
+
+
+@pytest.mark.parametrize(("case", "n"), [(case, 1000) for case in ACCESSES] + [(case, 40_000) for case in IN_PARTS])
 def test_no_more_is_taken_at_once_than_lies_together(case, n):
     """Neither of what begins elsewhere, nor of what has gaps; and the other tensors' accesses stay wide."""
     call, loads, stores = ACCESSES[case]

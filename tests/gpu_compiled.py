@@ -28,9 +28,6 @@ EACH_MAP = {"argvalues": MAPS, "ids": lambda each: each.name}
 SPILLS = 128
 """Bytes a thread may keep in memory: little beside the entries that it holds."""
 
-IN_FLOAT64 = 5 * SPILLS
-"""The same of entmax beside a sink, which takes the exponentials of all entries in float64."""
-
 
 @pytest.fixture(autouse=True)
 def taken_for_a_gpu(monkeypatch):
@@ -89,8 +86,7 @@ def test_hopper(map_, call):
     """float32, in which most is computed."""
     with compiling((90,)) as found:
         call(map_, 1000, torch.float32)
-    is_in_float64 = call is everything_given and map_ is MAPS[-1]
-    assert_sound(found, IN_FLOAT64 if is_in_float64 else SPILLS)
+    assert_sound(found)
 
 
 @pytest.mark.parametrize("call", CALLS, ids=lambda each: each.__name__)
@@ -139,7 +135,7 @@ def test_ampere_and_narrow_types(map_):
     dtype = torch.float16 if map_ is sx.sparsemax else torch.bfloat16
     with compiling((80,)) as found:
         forward_and_back(map_, 1000, dtype)
-    assert_sound(found)
+    assert_sound(found, 1.25 * SPILLS)
 
 
 @pytest.mark.parametrize("n", [17, 256, 4096, 16_384])

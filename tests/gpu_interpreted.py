@@ -191,6 +191,21 @@ def test_entries_beside_a_sink_that_takes_nearly_all(alpha, longest, small_parts
     assert off.max() <= 4, off.max(axis=1)
 
 
+@pytest.mark.parametrize("longest", [widths.LONGEST, 4])
+@pytest.mark.parametrize("alpha", [1.3, 1.05, 1.01, 1.0001])
+def test_ties_that_weigh_most_far_below_the_top(alpha, longest, small_parts, gpu):
+    """What is lost of their exponent is lost of all weights."""
+    gpu.setattr(widths, "LONGEST", longest)
+    gpu.setattr(widths, "PART", 1024)
+    map_, gaps = sx.entmax.bind(alpha=alpha), (2.0, 4.0, 6.0, 8.0)
+    x = torch.tensor(gaps)[:, None].neg().repeat(1, 3000) + 0.013
+    x[:, 5] = 0.0
+    with sx.kernels("none"):
+        wanted = map_(x.double()).numpy()
+    off = np.abs(map_(x).double().numpy() - wanted) / np.spacing(wanted.max(axis=1, keepdims=True).astype(np.float32))
+    assert off.max() <= 2, off.max(axis=1)
+
+
 def test_parts_that_hold_the_least_weight_are_read(small_parts):
     """A part whose top is barely within reach of the row's: 1 - 2^-11 below it, which the others leave to it."""
     x = torch.full((1, 64), -9.0)

@@ -94,15 +94,22 @@ def precisely(near, low, RAISE: tl.constexpr):
 
 
 @triton.jit
-def log1p(w):
-    """log(1 + w) for -1 < w <= 0, to an ULP or so of itself."""
+def log1p(w, lost):
+    """log(1 + w + lost) for -1 < w <= 0, in two float32."""
     u = 1.0 + w
-    return logarithm(u, w - (u - 1.0))
+    return logarithms(u, (w - (u - 1.0)) + lost)
 
 
 @triton.jit
 def logarithm(u, lost):
-    """log(u + lost) of a positive u: 2 artanh(s) with s = f / (2 + f), u = 2^k (1 + f)."""
+    """log(u + lost) of a positive u."""
+    whole, rest = logarithms(u, lost)
+    return whole + rest
+
+
+@triton.jit
+def logarithms(u, lost):
+    """The same in two float32: 2 artanh(s) with s = f / (2 + f), u = 2^k (1 + f)."""
     bits = u.to(tl.int32, bitcast=True)
     exponent = (bits - 0x3F3504F3) >> 23
     f = (bits - (exponent << 23)).to(tl.float32, bitcast=True) - 1.0
@@ -112,9 +119,10 @@ def logarithm(u, lost):
     series = tl.fma(z, 0.23332762718200684, 0.28550735116004944)
     series = tl.fma(z, series, 0.4000012278556824)
     series = tl.fma(z, series, 0.6666666865348816)
-    # 2 s = f - s f, in which f is exact.
-    rest = s * (f - z * series)
-    return k * 0.693359375 + (f - (rest - (lost / u - k * 0.00021219444170128554)))
+    # 2 s = f - s f, in which f is exact, as is k times the first part of ln 2.
+    tail = s * (f - z * series)
+    whole, rest = two_sum(k * 0.693359375, f)
+    return two_sum(whole, (rest - tail) + (lost / u - k * 0.00021219444170128554))
 
 
 @triton.jit

@@ -59,28 +59,13 @@ def weighed(high, low, v, a, TASK: tl.constexpr):
         slope = tl.where(root > 0.0, root, 0.0)
         p = slope * slope
     else:
-        p, slope = deformed_terms(high, low, v, a, TASK)
-    return p, slope
-
-
-@triton.jit
-def deformed_terms(high, low, v, a, TASK: tl.constexpr):
-    """entmax as precisely as the task asks for.
-
-    Errors are told by the largest entry, which beside a sink may be small. Then the exponent, log1p(w) / a, is large,
-    and what float32 takes from it is too much: float64, in which exp and log are slow.
-    """
-    if TASK.has_sink and TASK.is_precise:
-        p, slope = deformed_precisely(high.to(tl.float64) + low.to(tl.float64), v, a)
-        p, slope = p.to(tl.float32), slope.to(tl.float32)
-    else:
         p, slope = deformed(high, low, v, a)
     return p, slope
 
 
 @triton.jit
 def deformed_precisely(gap, v, a):
-    """The same in float64."""
+    """entmax of one more competitor a row, in float64."""
     w = gap * (a * tl.exp(-a * tl.log(v)))
     is_inside = w > -1.0
     w = tl.where(is_inside, w, 0.0)
@@ -90,12 +75,19 @@ def deformed_precisely(gap, v, a):
 
 @triton.jit
 def deformed(high, low, v, a):
-    """entmax: v q, q = (1 + w)^(1 / a) with w = a gap / v^a, by log1p for the sake of small a; slope q / (1 + w)."""
-    share = (a / tl.exp(a * tl.log(v))).to(tl.float32)
-    w = tl.fma(high, share, low * share)
+    """entmax: v q, q = (1 + w)^(1 / a) with w = a gap / v^a, by log1p for the sake of small a; slope q / (1 + w).
+
+    The exponent is large where most weight lies far below the top: w and its logarithm are two float32 each.
+    """
+    share, share_rest = halves(a / tl.exp(a * tl.log(v)))
+    w = high * share
+    lost = tl.fma(high, share, -w) + tl.fma(high, share_rest, low * share)
     is_inside = w > -1.0
-    w = tl.where(is_inside, w, 0.0)
-    q = exponential(log1p(w) * (1.0 / a).to(tl.float32), 0.0, True)
+    w, lost = tl.where(is_inside, w, 0.0), tl.where(is_inside, lost, 0.0)
+    logs, rest = log1p(w, lost)
+    inverse, inverse_rest = halves(1.0 / a)
+    exponent = logs * inverse
+    q = exponential(exponent, tl.fma(logs, inverse, -exponent) + tl.fma(logs, inverse_rest, rest * inverse), True)
     q = tl.where(is_inside, q, 0.0)
     whole, rest = halves(v)
     return tl.fma(q, whole, q * rest), divided(q, 1.0 + w)
@@ -195,7 +187,7 @@ def terms(gap, v, a, TASK: tl.constexpr):
 def precise_terms(high, low, v, a, TASK: tl.constexpr):
     """The same of gaps in two float32, as float64 where that is no dearer than what it takes to be as precise."""
     if TASK.map == ENTMAX:
-        p, rate = deformed_terms(high, low, v, a, TASK)
+        p, rate = deformed(high, low, v, a)
     else:
         p, rate = terms(high.to(tl.float64) + low.to(tl.float64), v, a, TASK)
     return p, rate

@@ -175,10 +175,13 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -
     """The loss of each row times its weight, and the weight: what core/targets.py makes of a formula."""
     targets = asked.targets
     is_crossed = asked.method == "cross_entropy"
-    if is_crossed and (kernel.number != LOG_SOFTMAX or not _is_of_index(call, asked)):
-        return _crossed_losses(call, kernel, asked, operands)
+    if is_crossed and kernel.number != LOG_SOFTMAX:
+        return None
     if targets.smoothing != 0.0:
-        return _smoothed_losses(call, kernel, asked, operands)
+        found = _smoothed_losses(call, kernel, asked, operands)
+        return _crossed_losses(call, kernel, asked, operands) if found is None and is_crossed else found
+    if is_crossed and not targets.is_index:
+        return _crossed_losses(call, kernel, asked, operands)
     if not targets.is_index and targets.weight is not None:
         return None
     if is_crossed:
@@ -208,14 +211,9 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -
         return [np.asarray(np.where(weights == 0.0, 0.0, losses) * weights), weights]
 
 
-def _is_of_index(call: Call, asked: Asked) -> bool:
-    """Whether a loss is one number of the row's class and others of the row alone."""
-    return asked.targets.is_index and (asked.targets.smoothing == 0.0 or _is_smoothed_evenly(call, asked))
-
-
 def _crossed_losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:
     """Cross-entropies against distributions, or against indices that smoothing makes distributions of."""
-    targets, y = asked.targets, _crossed_targets(call, kernel, asked, operands)
+    targets, y = asked.targets, _crossed_targets(call, asked, operands)
     if y is None:
         return None
     losses = _numbers(call, kernel, LOSS, np.float64, operand=y)
@@ -233,11 +231,11 @@ def _is_counted(ignored: int | None, y: NDArray) -> NDArray:
     return np.ones(y.shape, bool) if ignored is None else np.asarray(y != ignored)
 
 
-def _crossed_targets(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> NDArray | None:
+def _crossed_targets(call: Call, asked: Asked, operands: list[NDArray]) -> NDArray | None:
     """What the logarithms are weighed with: targets, smoothed, times the weights of classes; None for what is left."""
     targets, y = asked.targets, operands[0]
     is_bare = targets.smoothing == 0.0 and targets.weight is None
-    if kernel.number != LOG_SOFTMAX or (not targets.is_index and not _is_of(call, y)):
+    if not targets.is_index and not _is_of(call, y):
         return None
     if is_bare:
         return y
@@ -251,13 +249,16 @@ def _crossed_targets(call: Call, kernel: Kernel, asked: Asked, operands: list[ND
     with np.errstate(all="ignore"):
         rows = y.astype(call.dtype)
         if targets.smoothing != 0.0:
-            live = call.x < np.inf if kernel.negated else call.x > -np.inf
+            live = _as_scores(call) > -np.inf
             live = live if call.where is None else live & call.where
             share = targets.smoothing / np.maximum(np.count_nonzero(live, axis=axis, keepdims=True), 1)
             rows *= 1.0 - targets.smoothing
             np.add(rows, share.astype(call.dtype), out=rows, where=live)
         if targets.weight is not None:
-            rows *= targets.weight.astype(call.dtype).reshape(along)
+            weight = targets.weight.astype(call.dtype).reshape(along)
+            if not np.isfinite(weight).all():
+                return None
+            rows *= weight
     return rows
 
 
@@ -315,16 +316,15 @@ def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray])
     with np.errstate(all="ignore"):
         scale = sign * scale.astype(np.float64) / _parameter(call, call.temperature)
     result = np.empty(call.x.shape, call.dtype)
-    if is_log and not _is_of_index(call, _as_loss(asked, is_log)):
-        crossed = _crossed_targets(call, kernel, asked, operands)
+    is_even = targets.smoothing == 0.0 or _is_smoothed_evenly(call, _as_loss(asked, is_log))
+    if is_log and not (targets.is_index and is_even):
+        crossed = _crossed_targets(call, asked, operands)
         if crossed is None:
             return None
         scale = np.where(_is_counted(targets.ignore_index, y), scale, 0.0) if targets.is_index else scale
         _run(call, kernel, ENTRIES["residual"], _as_scores(call), crossed, None, result, scale)
         return [result]
-    if targets.smoothing != 0.0 and not _is_smoothed_evenly(call, _as_loss(asked, is_log)):
-        return None
-    if not targets.is_index and targets.weight is not None:
+    if not is_even or (not targets.is_index and targets.weight is not None):
         return None
     if is_log:
         kernel = Kernel(SOFTMAX, kernel.negated, kernel.fixed)

@@ -233,3 +233,15 @@ def test_their_gradients_are_the_kernels_too(shape, axis, dtype, monkeypatch):
             size = np.abs(wanted).max(axis=axis, keepdims=True) + 1.0
             assert np.all(np.abs(found - wanted) <= 6 * eps * size), given
             assert np.array_equal(found == 0.0, wanted == 0.0), given
+
+
+@pytest.mark.parametrize("target", [np.array([0, 1, 2]), SOFT[:3, :4]], ids=["classes", "distributions"])
+def test_a_weight_beyond_the_type_of_the_scores_spoils_no_other_row(target):
+    """In float32 it is infinite, and so 0 times it NaN."""
+    x, weight = X[:3, :4].astype("f4"), np.array([1.0, 1e300, 1.0, 1.0])
+    target = target if target.ndim == 1 else (target * [1, 0, 1, 1]).astype("f4")
+    found = sx.cross_entropy(x, target, weight=weight, label_smoothing=0.0, reduction="none")
+    with sx.kernels("none"):
+        wanted = sx.cross_entropy(x, target, weight=weight, reduction="none")
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+    assert not np.isnan(found).any()

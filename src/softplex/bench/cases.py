@@ -5,6 +5,7 @@ No data and no calls are made here (see `inputs` and `peers`), and nothing is ju
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -284,8 +285,17 @@ def chosen_cases(
 
 def _shapes(case: Case, more: Sequence[Shape], quick: bool, cache: int) -> tuple[Shape, ...]:
     usual = [shape for shape in case.shapes if not quick or shape.entries <= QUICK_ENTRIES]
+    if case.beyond_cache:
+        usual = [grown(shape, cache) for shape in usual]
     shapes = dict.fromkeys([*usual, *(more if case.takes_more_shapes else ())])
     return tuple(shape for shape in shapes if not case.beyond_cache or is_beyond(shape, cache))
+
+
+def grown(shape: Shape, cache: int) -> Shape:
+    """A shape beyond this cache: so many times the rows as that takes, or of one row the entries."""
+    times = next(k for k in itertools.count(1) if 2 * 4 * shape.entries * k >= 2 * cache)
+    rows, length = shape.sizes
+    return Shape((1, length * times) if rows == 1 else (rows * times, length))
 
 
 def is_beyond(shape: Shape, cache: int) -> bool:

@@ -326,8 +326,10 @@ struct LogBackward {
     static INLINE Powers powers() { return Powers(ExpOf<float>::bias * ExpOf<float>::ln2); }
     static INLINE Floats result_at(const Powers& power, const float* logarithms, const float* g, int count, const Floats& total,
                                    const Floats& outer) {
-        const Floats l = take<float>(logarithms, count, -INFINITE<float>);
-        return where_weighed(l, fma(-power(l), total, take<float>(g, count, 0.0f)) * outer);
+        return result(power, take<float>(logarithms, count, -INFINITE<float>), take<float>(g, count, 0.0f), total, outer);
+    }
+    static INLINE Floats result(const Powers& power, const Floats& l, const Floats& g, const Floats& total, const Floats& outer) {
+        return where_weighed(l, fma(-power(l), total, g) * outer);
     }
 
     static void run(const Row<T>& row, Team& team) {

@@ -12,8 +12,8 @@ namespace softplex::SOFTPLEX_ISA {
 // A vector of doubles for each half of sixteen rows.
 struct Wide {
     Doubles part[2];
-    INLINE void add(const Floats& v) {
-        const Halves halves = widened(v);
+    INLINE void add(const Floats& v) { add(widened(v)); }
+    INLINE void add(const Halves& halves) {
         part[0] = part[0] + halves.low;
         part[1] = part[1] + halves.high;
     }
@@ -27,17 +27,33 @@ INLINE Wide sum_of_lanes(const Wide (&sums)[16]) {
     return sum_of_two(even, sum_of_two(sum_of_two(lanes[1], lanes[5]), sum_of_two(lanes[3], lanes[7])));
 }
 
-// Sixteen rows: their scores, entry by entry, where the weights then are.
+// What the entries of sixteen rows are finished with, a number a row each.
+struct Numbers {
+    Floats hi, lo, top, leading;
+};
+
+// Sixteen rows: their scores, entry by entry, where their terms then are.
 struct Strip {
     static constexpr int COUNT = Lanes<float>::count, HALF = COUNT / 2;
 
     float* terms;
     Index n;
 
-    // False if one of the rows needs more care.
+    INLINE bool is_short() const { return n <= Softmax<float>::SHORT; }
+
+    // Terms from scores unless it is for their logarithms, and what these are finished with; false if one of the rows needs
+    // more care.
     template <bool LOG>
-    INLINE bool compute(const Floats& tops) const {
-        return n <= Softmax<float>::SHORT ? compute_short<LOG>(tops) : compute_long<LOG>(tops);
+    INLINE bool prepare(const Floats& tops, Numbers& numbers) const {
+        return is_short() ? prepare_short<LOG>(tops, numbers) : prepare_long<LOG>(tops, numbers);
+    }
+    template <bool LOG, bool IS_SHORT>
+    static INLINE Floats finished(const Floats& v, const Numbers& by) {
+        if constexpr (LOG && IS_SHORT) return (v - by.hi) - by.lo;
+        if constexpr (LOG) return ((v - by.top) - by.hi) + (all(0.0f) - by.lo);
+        const Floats weight = fma(v, by.hi, v * by.lo);
+        if constexpr (IS_SHORT) return weight;
+        return select(v == by.leading, by.top, weight);
     }
 
     // The weights of a sparse map, as ShortRows; false if one of the rows needs more care.
@@ -62,6 +78,26 @@ struct Strip {
         return true;
     }
 
+    // The same for s (g - <s, g> / sum s), g being the cotangents, entry by entry.
+    INLINE bool prepare_derivative(const Floats& tops, const float* g, Numbers& numbers) const {
+        if (is_short()) {
+            const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
+            return prepare_by([&](const auto& scores) BODY { return exponential(scores); }, g, n / (2 * COUNT) * (2 * COUNT), numbers);
+        }
+        const Floats guess = top_of(COUNT);
+        if (bits(guess < all(512.0f)) != ALL) return false;
+        const Halves guessed = widened(select(all(-512.0f) < guess, guess, all(0.0f))), wide = widened(tops);
+        const PlainRows plain[2] = {PlainRows(guessed.low), PlainRows(guessed.high)};
+        if (!PlainRows(wide.low).are_reached_from(plain[0].origins)) return false;
+        if (!PlainRows(wide.high).are_reached_from(plain[1].origins)) return false;
+        const Powers powers = powers_of(plain);
+        return prepare_by([&](const auto& scores) BODY { return powers(scores); }, g, n / ShortRows::STEP * ShortRows::STEP, numbers);
+    }
+
+    static INLINE Floats differentiated(const Floats& e, const Floats& g, const Numbers& by, const Floats& factor) {
+        return select(all(0.0f) < e, (fma(e, by.hi, e * by.lo) * (g - by.top)) * factor, all(0.0f));
+    }
+
     // The strip as rows, which have room for a multiple of sixteen, and back.
     INLINE void to_rows(float* rows, Index pitch) const {
         for (Index i = 0; i < n; i += COUNT) {
@@ -81,8 +117,9 @@ struct Strip {
     }
 
   private:
+    static constexpr unsigned ALL = (1u << COUNT) - 1u;
+
     INLINE bool are_all_above(const Floats& cuts) const {
-        constexpr unsigned ALL = (1u << COUNT) - 1u;
         for (Index i = 0; i < n; ++i)
             if (bits(cuts < load(terms + i * COUNT)) != ALL) return false;
         return true;
@@ -117,12 +154,21 @@ struct Strip {
         for (Index i = 0; i < n * COUNT; i += COUNT) store(terms + i, body(load(terms + i)));
     }
 
+    // The largest of the first entries.
+    INLINE Floats top_of(Index entries) const {
+        Floats top = load(terms);
+        for (Index i = 1; i < entries; ++i) top = larger(load(terms + i * COUNT), top);
+        return top;
+    }
+
     static constexpr Index AT_ONCE = 4 * COUNT;
 
     // The sums of exponential(scores), each in the order of Sum<float>; the exponentials may take the place of the scores.
+    // `ties` grows by how many are as large as the leading ones.
     template <bool KEEPS, class Exponential>
-    INLINE Wide sum(const Exponential& exponential) const {
+    INLINE Wide sum(const Exponential& exponential, const Floats* leading = nullptr, Floats* ties = nullptr) const {
         Wide sums[COUNT];
+        Floats found[2] = {all(0.0f), all(0.0f)};
         for (Wide& each : sums) each = {{all(0.0), all(0.0)}};
         alignas(64) float room[KEEPS ? 1 : AT_ONCE * COUNT];
         for (Index begin = 0; begin < n; begin += AT_ONCE) {
@@ -135,135 +181,229 @@ struct Strip {
             for (; i < rows; ++i) store(to + i * COUNT, exponential(load(from + i * COUNT)));
             for (Index lane = 0; lane < COUNT && lane < rows; ++lane) {
                 Wide own = sums[lane];
-                for (Index at = lane; at < rows; at += COUNT) own.add(load(to + at * COUNT));
+                if (rows == AT_ONCE) {
+                    for (int k = 0; k < 4; ++k) own.add(widened_at(to + (lane + k * COUNT) * COUNT));
+                } else {
+                    for (Index at = lane; at < rows; at += COUNT) own.add(widened_at(to + at * COUNT));
+                }
                 sums[lane] = own;
             }
+            if (leading == nullptr) continue;
+            for (Index at = 0; at < rows; ++at) found[at % 2] = found[at % 2] + select(load(to + at * COUNT) == *leading, all(1.0f), all(0.0f));
         }
+        if (leading != nullptr) *ties = found[0] + found[1];
         return sum_of_lanes(sums);
     }
 
     // -- as ShortRows --------------------------------------------------------------------------------------------------
 
     template <bool LOG>
-    INLINE bool compute_short(const Floats& tops) const {
-        const NearExponential::Constants<Floats> constants(tops);
-        const NearExponential exponential(constants);
+    INLINE bool prepare_short(const Floats& tops, Numbers& numbers) const {
+        const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
         const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
-        float hi[COUNT], lo[COUNT];
-        if constexpr (LOG) {
-            const Halves wide = widened(tops);
-            if (!ShortRows::set_shifts(wide.low, sums.part[0], hi, lo)) return false;
-            if (!ShortRows::set_shifts(wide.high, sums.part[1], hi + HALF, lo + HALF)) return false;
-            const Floats high = load(hi), low = load(lo);
-            put([&](const Floats& scores) BODY { return (scores - high) - low; });
-        } else {
-            for (int half = 0; half < 2; ++half) {
-                const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums.part[half], all(0.0)});
-                store_eight(hi + half * HALF, scales.hi);
-                store_eight(lo + half * HALF, scales.lo);
-            }
-            const Floats high = load(hi), low = load(lo);
-            put([&](const Floats& e) BODY { return fma(e, high, e * low); });
+        if constexpr (!LOG) {
+            set_scales(sums, numbers);
+            return true;
         }
+        float hi[COUNT], lo[COUNT];
+        const Halves wide = widened(tops);
+        if (!ShortRows::set_shifts(wide.low, sums.part[0], hi, lo)) return false;
+        if (!ShortRows::set_shifts(wide.high, sums.part[1], hi + HALF, lo + HALF)) return false;
+        numbers = {load(hi), load(lo), tops, tops};
         return true;
+    }
+    // 1 / sum of each row.
+    static INLINE void set_scales(const Wide& sums, Numbers& numbers) {
+        float hi[COUNT], lo[COUNT];
+        for (int half = 0; half < 2; ++half) {
+            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums.part[half], all(0.0)});
+            store_eight(hi + half * HALF, scales.hi);
+            store_eight(lo + half * HALF, scales.lo);
+        }
+        numbers = {load(hi), load(lo), all(0.0f), all(-1.0f)};
     }
 
     // -- as Softmax where it is plain ------------------------------------------------------------------------------------
 
-    template <bool LOG>
-    INLINE bool compute_long(const Floats& tops) const {
-        const Halves wide = widened(tops);
-        const PlainRows plain[2] = {PlainRows(wide.low), PlainRows(wide.high)};
+    static INLINE Powers powers_of(const PlainRows (&plain)[2]) {
         float magic[COUNT], floor[COUNT];
         for (int half = 0; half < 2; ++half) plain[half].put_powers(magic + half * HALF, floor + half * HALF);
-        const Powers powers(load(magic), load(floor));
-        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return powers(scores); });
+        return Powers(load(magic), load(floor));
+    }
+    template <bool LOG>
+    INLINE bool prepare_long(const Floats& tops, Numbers& numbers) const {
+        const Halves wide = widened(tops);
+        const PlainRows plain[2] = {PlainRows(wide.low), PlainRows(wide.high)};
+        const Powers powers = powers_of(plain);
         const Floats leading = powers(tops);
-        if constexpr (LOG) return put_logarithms(plain, tops, sums, leading);
-        put_weights(plain, sums, leading);
+        Floats ties;
+        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return powers(scores); }, LOG ? nullptr : &leading, &ties);
+        if constexpr (LOG) return set_shifts(plain, tops, sums, leading, numbers);
+        set_weights(plain, sums, leading, ties, numbers);
         return true;
     }
 
     // As Softmax::weighed: a leading term that is a large part of the sum is taken as it is.
-    INLINE void put_weights(const PlainRows (&plain)[2], const Wide& sums, const Floats& leading) const {
+    static INLINE void set_weights(const PlainRows (&plain)[2], const Wide& sums, const Floats& leading, const Floats& ties, Numbers& numbers) {
         const unsigned crowded = PlainRows::crowded(sums.part[0]) | PlainRows::crowded(sums.part[1]) << HALF;
-        float own[COUNT], hi[COUNT], lo[COUNT], tops[COUNT];
+        float own[COUNT], counts[COUNT], hi[COUNT], lo[COUNT], tops[COUNT];
         store(own, leading);
+        store(counts, ties);
         for (int c = 0; c < COUNT; ++c)
-            if ((crowded >> c & 1u) != 0) own[c] = -1.0f;  // which no term equals
-        const bool is_crowded = crowded == (1u << COUNT) - 1u;
-        const Floats led = load(own);
-        const Halves wide = widened(leading), ties = widened(is_crowded ? all(0.0f) : count_of(led));
-        plain[0].put_scales(sums.part[0], wide.low, ties.low, all(1.0), hi, lo, tops);
-        plain[1].put_scales(sums.part[1], wide.high, ties.high, all(1.0), hi + HALF, lo + HALF, tops + HALF);
-        const Floats high = load(hi), low = load(lo), top = load(tops);
-        if (is_crowded)
-            put([&](const Floats& e) BODY { return fma(e, high, e * low); });
-        else
-            put([&](const Floats& e) BODY { return select(e == led, top, fma(e, high, e * low)); });
-    }
-    INLINE Floats count_of(const Floats& wanted) const {
-        Floats found = all(0.0f);
-        for (Index i = 0; i < n; ++i) found = found + select(load(terms + i * COUNT) == wanted, all(1.0f), all(0.0f));
-        return found;
+            if ((crowded >> c & 1u) != 0) {
+                own[c] = -1.0f;  // which no term equals
+                counts[c] = 0.0f;
+            }
+        const Halves wide = widened(leading), tied = widened(load(counts));
+        plain[0].put_scales(sums.part[0], wide.low, tied.low, all(1.0), hi, lo, tops);
+        plain[1].put_scales(sums.part[1], wide.high, tied.high, all(1.0), hi + HALF, lo + HALF, tops + HALF);
+        numbers = {load(hi), load(lo), load(tops), load(own)};
     }
 
     // As Softmax::shifted.
-    INLINE bool put_logarithms(const PlainRows (&plain)[2], const Floats& tops, const Wide& sums, const Floats& leading) const {
+    static INLINE bool set_shifts(const PlainRows (&plain)[2], const Floats& tops, const Wide& sums, const Floats& leading, Numbers& numbers) {
         const Halves wide = widened(leading);
         float hi[COUNT], lo[COUNT];
         if (!plain[0].put_shifts(sums.part[0], wide.low, hi, lo)) return false;
         if (!plain[1].put_shifts(sums.part[1], wide.high, hi + HALF, lo + HALF)) return false;
-        const Floats high = load(hi), low = load(lo);
-        put([&](const Floats& scores) BODY { return ((scores - tops) - high) + (all(0.0f) - low); });
+        numbers = {load(hi), load(lo), tops, tops};
         return true;
+    }
+
+    // -- as either of them -----------------------------------------------------------------------------------------------
+
+    // Of the first `paired` entries two products are added as floats.
+    template <class Exponential>
+    INLINE bool prepare_by(const Exponential& exponential, const float* g, Index paired, Numbers& numbers) const {
+        const Wide sums = sum<true>(exponential), products = sum_of_products(g, paired);
+        float means[COUNT];
+        for (int half = 0; half < 2; ++half) {
+            if (bits(magnitude(products.part[half]) < all(__builtin_inf())) != ShortRows::ALL_OF_FEW) return false;
+            store_eight(means + half * HALF, products.part[half] / sums.part[half]);
+        }
+        set_scales(sums, numbers);
+        numbers.top = load(means);
+        return true;
+    }
+    INLINE Wide sum_of_products(const float* g, Index paired) const {
+        const auto weighed = [&](const Floats& e, Index i) BODY { return select(all(0.0f) < e, load(g + i * COUNT), all(0.0f)); };
+        Wide sums[COUNT];
+        for (int lane = 0; lane < COUNT; ++lane) {
+            Wide own = {{all(0.0), all(0.0)}};
+            for (Index i = lane; i < paired; i += 2 * COUNT) {
+                const Floats e = load(terms + i * COUNT), f = load(terms + (i + COUNT) * COUNT);
+                own.add(fma(f, weighed(f, i + COUNT), e * weighed(e, i)));
+            }
+            for (Index i = paired + lane; i < n; i += COUNT) {
+                const Floats e = load(terms + i * COUNT);
+                own.add(e * weighed(e, i));
+            }
+            sums[lane] = own;
+        }
+        return sum_of_lanes(sums);
     }
 };
 
 // Strips of rows that lie side by side: what lies together in memory is read and written together.
 struct Lines {
-    static constexpr int STRIPS = 8, MOST = STRIPS * Strip::COUNT;
+    static constexpr int STRIPS = 16, COUNT = Strip::COUNT, MOST = STRIPS * COUNT;
     static constexpr Index LONGEST = BLOCK - 1;
-    static constexpr Index AHEAD = 8;
+    // Lines that are read strip by strip, while the next ones are asked for.
+    static constexpr Index AT_ONCE = 8;
+    // Those that are asked for before they are written to.
+    static constexpr Index AHEAD = 4;
 
     Type type;
     Index n;
     int strips;
 
-    // body(entry's place in a strip, which strip, entry of sixteen rows), `dead` where the mask, if there is one, says so.
-    template <class Body>
-    INLINE void read(const TilePlace& from, const TilePlace& mask, float dead, Body body) const {
-        const Index size = size_of(type), count = strips * Strip::COUNT;
-        const bool is_direct = mask.first == nullptr && is_whole<float>(type, from);
-        float room[MOST];
-        for (Index i = 0; i < n; ++i) {
-            const char* const line = from.first + i * from.stride;
-            if (mask.first != nullptr)
-                read_masked_run<float>(type, line, size, mask.first + i * mask.stride, mask.step, dead, room, count);
-            else if (!is_direct)
-                read_run<float>(type, line, size, room, count);
-            const float* const entries = is_direct ? reinterpret_cast<const float*>(line) : room;
-            for (int s = 0; s < strips; ++s) {
-                __builtin_prefetch(line + AHEAD * from.stride + s * 64);
-                body(i * Strip::COUNT, s, load(entries + s * Strip::COUNT));
+    // From strip to strip: no power of 2, for caches keep few lines that are so far apart.
+    INLINE Index pitch() const { return (n | 1) * COUNT; }
+
+    // The scores and the largest of each row; false if they are not near 0, or NaN. `dead` where the mask, if there is one,
+    // says so.
+    INLINE bool read_scores(const TilePlace& from, const TilePlace& mask, bool is_negated, float* to, Floats* tops) const {
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+        const Index apart = pitch();
+        auto bad = unordered(all(0.0f), all(0.0f));
+        for (int s = 0; s < strips; ++s) tops[s] = all(-INFINITE<float>);
+        read(from, mask, is_negated ? INFINITE<float> : -INFINITE<float>, [&](int s, Index at, Index count, const float* entries, Index step) BODY {
+            float* const place = to + s * apart + at * COUNT;
+            auto is_bad = bad;
+            Floats top = tops[s];
+            for (Index i = 0; i < count; ++i) {
+                const Floats scores = flipped(load(entries + i * step), sign);
+                is_bad = is_bad | unordered(scores, scores);
+                top = larger(scores, top);
+                store(place + i * COUNT, scores);
             }
+            tops[s] = top;
+            bad = is_bad;
+        });
+        bool are_near = !any(bad);
+        for (int s = 0; s < strips; ++s) {
+            // -0 and 0 must not be told apart by the order of the entries.
+            tops[s] = tops[s] + all(0.0f);
+            are_near &= bits(larger(tops[s], -tops[s]) < all(512.0f)) == (1u << COUNT) - 1u;
         }
+        return are_near;
     }
-    INLINE void write(const TilePlace& to, const float* terms, bool streams) const {
+    // The entries of another array.
+    INLINE void copy(const TilePlace& from, float* to) const {
+        const Index apart = pitch();
+        read(from, {}, 0.0f, [&](int s, Index at, Index count, const float* entries, Index step) BODY {
+            float* const place = to + s * apart + at * COUNT;
+            for (Index i = 0; i < count; ++i) store(place + i * COUNT, load(entries + i * step));
+        });
+    }
+    // Writes body(strip, place of sixteen entries in memory that is cut as `copy` does).
+    template <class Body>
+    INLINE void write(const TilePlace& to, bool streams, Body body) const {
         const bool is_direct = is_whole<float>(type, to);
         const bool is_aligned = (reinterpret_cast<std::uintptr_t>(to.first) | static_cast<std::uintptr_t>(to.stride)) % 64 == 0;
+        const bool is_streamed = streams && is_direct && is_aligned;
+        const Index apart = pitch(), length = n;
+        const int width = strips;
         float room[MOST];
-        for (Index i = 0; i < n; ++i) {
+        for (Index i = 0; i < length; ++i) {
             char* const line = to.first + i * to.stride;
             float* const entries = is_direct ? reinterpret_cast<float*>(line) : room;
-            for (int s = 0; s < strips; ++s) {
-                const Floats p = load(terms + (s * n + i) * Strip::COUNT);
-                if (streams && is_direct && is_aligned)
-                    stream<float>(entries + s * Strip::COUNT, p);
-                else
-                    store(entries + s * Strip::COUNT, p);
+            if (is_streamed) {
+                for (int s = 0; s < width; ++s) stream<float>(entries + s * COUNT, body(s, s * apart + i * COUNT));
+            } else {
+                for (int s = 0; s < width; ++s) {
+                    __builtin_prefetch(line + AHEAD * to.stride + s * COUNT * size_of(type), 1);
+                    store(entries + s * COUNT, body(s, s * apart + i * COUNT));
+                }
             }
-            if (!is_direct) write_run<float>(type, room, line, size_of(type), strips * Strip::COUNT);
+            if (!is_direct) write_run<float>(type, room, line, size_of(type), width * COUNT);
+        }
+    }
+
+  private:
+    // body(strip, first line, how many, entries of sixteen rows, from line to line).
+    template <class Body>
+    INLINE void read(const TilePlace& from, const TilePlace& mask, float dead, Body body) const {
+        const Index size = size_of(type), length = n;
+        const int width = strips;
+        const bool is_direct = mask.first == nullptr && is_whole<float>(type, from);
+        float room[AT_ONCE * MOST];
+        for (Index begin = 0; begin < length; begin += AT_ONCE) {
+            const Index count = length - begin < AT_ONCE ? length - begin : AT_ONCE;
+            const char* const line = from.first + begin * from.stride;
+            for (Index i = 0; i < count && !is_direct; ++i) {
+                float* const to = room + i * MOST;
+                if (mask.first != nullptr)
+                    read_masked_run<float>(type, line + i * from.stride, size, mask.first + (begin + i) * mask.stride, mask.step, dead, to, width * COUNT);
+                else
+                    read_run<float>(type, line + i * from.stride, size, to, width * COUNT);
+            }
+            const char* const next = line + AT_ONCE * from.stride;
+            for (int s = 0; s < width; ++s) {
+                for (Index i = 0; i < AT_ONCE; ++i) __builtin_prefetch(next + i * from.stride + s * COUNT * size);
+                body(s, begin, count, (is_direct ? reinterpret_cast<const float*>(line) : room) + s * COUNT,
+                     is_direct ? from.stride / 4 : MOST);
+            }
         }
     }
 };
@@ -281,11 +421,14 @@ struct Columns {
     template <bool LOG>
     APART bool compute() const {
         Floats tops[Lines::STRIPS];
-        if (!copy_scores(tops)) return false;
-        const Index n = lines.n;
+        Numbers numbers[Lines::STRIPS];
+        if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
         for (int s = 0; s < lines.strips; ++s)
-            if (!Strip{terms + s * n * Strip::COUNT, n}.template compute<LOG>(tops[s])) return false;
-        lines.write(result, terms, streams);
+            if (!Strip{terms + s * lines.pitch(), lines.n}.template prepare<LOG>(tops[s], numbers[s])) return false;
+        if (Strip{terms, lines.n}.is_short())
+            lines.write(result, streams, [&](int s, Index at) BODY { return Strip::finished<LOG, true>(load(terms + at), numbers[s]); });
+        else
+            lines.write(result, streams, [&](int s, Index at) BODY { return Strip::finished<LOG, false>(load(terms + at), numbers[s]); });
         return true;
     }
 
@@ -293,40 +436,51 @@ struct Columns {
     template <class Pieces, class Careful>
     APART void solve(const Careful& careful) const {
         Floats tops[Lines::STRIPS];
-        const bool are_near = copy_scores(tops);
+        const bool are_near = lines.read_scores(x, mask, is_negated, terms, tops);
         for (int s = 0; s < lines.strips; ++s) {
-            const Strip strip{terms + s * lines.n * Strip::COUNT, lines.n};
+            const Strip strip{terms + s * lines.pitch(), lines.n};
             if (!are_near || !strip.template solve<Pieces>(tops[s])) careful(s, strip);
         }
-        lines.write(result, terms, streams);
+        lines.write(result, streams, [&](int, Index at) BODY { return load(terms + at); });
     }
+};
 
-  private:
-    // The scores, and the largest; false if they are not near 0, or NaN.
-    INLINE bool copy_scores(Floats* tops) const {
-        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
-        auto bad = unordered(all(0.0f), all(0.0f));
-        for (int s = 0; s < lines.strips; ++s) tops[s] = all(-INFINITE<float>);
-        const Index pitch = lines.n * Strip::COUNT;
-        lines.read(x, mask, is_negated ? INFINITE<float> : -INFINITE<float>, [&](Index at, int s, const Floats& entries) BODY {
-            const Floats scores = flipped(entries, sign);
-            bad = bad | unordered(scores, scores);
-            tops[s] = larger(scores, tops[s]);
-            store(terms + s * pitch + at, scores);
-        });
-        bool are_near = !any(bad);
+// The derivative of softmax, from scores.
+struct ColumnsDerivative {
+    Lines lines;
+    TilePlace x, operand, result, mask;
+    // Room for all entries of each.
+    float *terms, *cotangents;
+    double outer[Lines::MOST];
+    bool is_negated;
+    bool streams;
+
+    // False, and nothing written but the terms, if one of the rows needs more care.
+    APART bool run() const {
+        Floats tops[Lines::STRIPS], factors[Lines::STRIPS];
+        Numbers numbers[Lines::STRIPS];
+        if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
+        lines.copy(operand, cotangents);
+        const Index pitch = lines.pitch();
         for (int s = 0; s < lines.strips; ++s) {
-            // -0 and 0 must not be told apart by the order of the entries.
-            tops[s] = tops[s] + all(0.0f);
-            are_near &= bits(larger(tops[s], -tops[s]) < all(512.0f)) == (1u << Strip::COUNT) - 1u;
+            if (!Strip{terms + s * pitch, lines.n}.prepare_derivative(tops[s], cotangents + s * pitch, numbers[s])) return false;
+            factors[s] = narrowed(load(outer + s * Strip::COUNT), load(outer + s * Strip::COUNT + Strip::HALF));
         }
-        return are_near;
+        lines.write(result, streams, [&](int s, Index at) BODY {
+            return Strip::differentiated(load(terms + at), load(cotangents + at), numbers[s], factors[s]);
+        });
+        return true;
     }
 };
 
 // The way back from weights or their logarithms.
 struct ColumnsBackward {
     static constexpr int COUNT = Strip::COUNT, HALF = Strip::HALF;
+
+    // A sum or mean of each of sixteen rows, and its outer factor.
+    struct Multipliers {
+        Floats number, outer;
+    };
 
     Lines lines;
     TilePlace weights, operand, result;
@@ -338,58 +492,53 @@ struct ColumnsBackward {
     // False, and nothing written but the terms, if one of the rows needs more care.
     template <class Slopes>
     APART bool run() const {
-        copy();
-        using Plain = PlainBackward<Slopes>;
-        return each_strip([](float* p, const float* g, Index n, const double* outer_of) BODY {
-            Wide mean = sum_of_pairs(n, [&](Index i, Index j) BODY {
+        const auto mean_of = [](const float* p, const float* g, Index n, Wide& mean) BODY {
+            mean = sum_of_pairs(n, [&](Index i, Index j) BODY {
                 return fma(entry_of<Slopes>(p, j, n), j < n ? load(g + j * COUNT) : all(0.0f),
                            Slopes::of(load(p + i * COUNT)) * load(g + i * COUNT));
             });
-            if constexpr (!Slopes::sum_to_one) {
-                const Wide whole = sum_of_pairs(n, [&](Index i, Index j) BODY {
-                    return Slopes::of(load(p + i * COUNT)) + entry_of<Slopes>(p, j, n);
-                });
-                for (int half = 0; half < 2; ++half) mean.part[half] = mean.part[half] / whole.part[half];
-            }
-            Floats means, factors;
-            if (!set_multipliers(mean, outer_of, means, factors)) return false;
-            for (Index i = 0; i < n * COUNT; i += COUNT)
-                store(p + i, Plain::template result<true>(load(p + i), load(g + i), means, factors));
+            if constexpr (Slopes::sum_to_one) return true;
+            const Wide whole = sum_of_pairs(n, [&](Index i, Index j) BODY {
+                return Slopes::of(load(p + i * COUNT)) + entry_of<Slopes>(p, j, n);
+            });
+            for (int half = 0; half < 2; ++half) mean.part[half] = mean.part[half] / whole.part[half];
             return true;
+        };
+        return go_back(mean_of, [](const Floats& p, const Floats& g, const Multipliers& by) BODY {
+            return PlainBackward<Slopes>::template result<true>(p, g, by.number, by.outer);
         });
     }
     APART bool run_log() const {
-        copy();
         using Log = LogBackward<float>;
-        return each_strip([](float* l, const float* g, Index n, const double* outer_of) BODY {
+        const auto sum_of = [](const float* l, const float* g, Index n, Wide& sum) BODY {
             auto bad = unordered(all(0.0f), all(0.0f));
-            const Wide sum = sum_of_pairs(n, [&](Index i, Index j) BODY {
+            sum = sum_of_pairs(n, [&](Index i, Index j) BODY {
                 const Floats one = load(l + i * COUNT), other = j < n ? load(l + j * COUNT) : all(-INFINITE<float>);
                 bad = bad | unordered(one, other);
                 return Log::where_weighed(one, load(g + i * COUNT)) + Log::where_weighed(other, j < n ? load(g + j * COUNT) : all(0.0f));
             });
-            Floats total, factors;
-            if (any(bad) || !set_multipliers(sum, outer_of, total, factors)) return false;
-            const Powers power = Log::powers();
-            for (Index i = 0; i < n * COUNT; i += COUNT)
-                store(l + i, Log::result_at(power, l + i, g + i, COUNT, total, factors));
-            return true;
+            return !any(bad);
+        };
+        const Powers power = Log::powers();
+        return go_back(sum_of, [&](const Floats& l, const Floats& g, const Multipliers& by) BODY {
+            return Log::result(power, l, g, by.number, by.outer);
         });
     }
 
   private:
-    INLINE void copy() const {
-        const Index pitch = lines.n * COUNT;
-        lines.read(weights, {}, 0.0f, [&](Index at, int s, const Floats& p) BODY { store(terms + s * pitch + at, p); });
-        lines.read(operand, {}, 0.0f, [&](Index at, int s, const Floats& g) BODY { store(cotangents + s * pitch + at, g); });
-    }
-    // run(weights, where the results then are, cotangents, outer factors) for each strip.
-    template <class Run>
-    INLINE bool each_strip(Run run) const {
-        const Index pitch = lines.n * COUNT;
-        for (int s = 0; s < lines.strips; ++s)
-            if (!run(terms + s * pitch, cotangents + s * pitch, lines.n, outer + s * COUNT)) return false;
-        lines.write(result, terms, streams);
+    // find(weights, cotangents, n, number) for each strip, then result(weights, cotangents, multipliers) for all.
+    template <class Find, class Result>
+    INLINE bool go_back(const Find& find, const Result& result_of) const {
+        Multipliers by[Lines::STRIPS];
+        const Index pitch = lines.pitch();
+        lines.copy(weights, terms);
+        lines.copy(operand, cotangents);
+        for (int s = 0; s < lines.strips; ++s) {
+            Wide number;
+            if (!find(terms + s * pitch, cotangents + s * pitch, lines.n, number)) return false;
+            if (!set_multipliers(number, outer + s * COUNT, by[s])) return false;
+        }
+        lines.write(result, streams, [&](int s, Index at) BODY { return result_of(load(terms + at), load(cotangents + at), by[s]); });
         return true;
     }
     template <class Slopes>
@@ -407,19 +556,13 @@ struct ColumnsBackward {
         }
         return sum_of_lanes(sums);
     }
-    static INLINE bool set_multipliers(const Wide& numbers, const double* outer_of, Floats& floats, Floats& factors) {
+    static INLINE bool set_multipliers(const Wide& numbers, const double* outer_of, Multipliers& by) {
         double wide[COUNT];
-        float some[COUNT], own[COUNT];
         store(wide, numbers.part[0]);
         store(wide + HALF, numbers.part[1]);
         bool is_good = true;
-        for (int c = 0; c < COUNT; ++c) {
-            is_good &= is_plain(wide[c], outer_of[c]);
-            some[c] = static_cast<float>(wide[c]);
-            own[c] = static_cast<float>(outer_of[c]);
-        }
-        floats = load(some);
-        factors = load(own);
+        for (int c = 0; c < COUNT; ++c) is_good &= is_plain(wide[c], outer_of[c]);
+        by = {narrowed(numbers.part[0], numbers.part[1]), narrowed(load(outer_of), load(outer_of + HALF))};
         return is_good;
     }
 };

@@ -65,6 +65,7 @@ struct Plan {
     Index rows = 1, n = 1, pitch = 0;
     bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, comes_from_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
+    bool is_masked_in_place = false;  // scores are read beside their mask, by those who know how
     Index columns = 0;  // rows that lie across which are computed where they lie
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
@@ -107,9 +108,10 @@ struct Plan {
         if (is_short) group = at_once = is_solved ? ShortRows::LANES : ShortRows::at_once(n, is_backward);
         choose_tiles(call);
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
-        if (is_middle) at_once = MiddleRows::at_once(n);
+        if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method));
         if (is_middle && !is_tiled) group = at_once;
-        if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit();
+        if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit(has_operand(call.method));
+        is_masked_in_place = reads_masks(call);
         bytes = scratch_bytes(lists);
         const Index least = columns > 1 ? columns : 1, per_piece = n > 0 && PIECE / n > least ? PIECE / n : least;
         groups = per_piece / group > 1 ? per_piece / group : 1;
@@ -131,6 +133,11 @@ struct Plan {
     }
 
   private:
+    bool reads_masks(const Call& call) const {
+        if (sizeof(T) != 4 || call.mask.data == nullptr || call.map != Map::softmax || call.method != Method::value) return false;
+        if (is_short || !is_plain || !result_packed || !is_packed<T>(call, call.x)) return false;
+        return call.mask.strides[call.batch_axes] == 1 && (!streams || keeps_terms());
+    }
     void choose_tiles(const Call& call) {
         if (x_packed || call.row_axes != 1 || call.batch_axes == 0) return;
         const int last = call.batch_axes - 1;
@@ -142,9 +149,10 @@ struct Plan {
         is_tiled = true;
     }
     // As many as leave room beside them in a cache, and for a strip that needs more care.
-    Index columns_that_fit() const {
-        const Index row = pitch * static_cast<Index>(sizeof(T)), quarters = is_backward ? 1 : is_solved ? 3 : 2;
-        const Index strips = SCRATCH / 4 * quarters / row / Strip::COUNT - (is_solved ? 1 : 0);
+    Index columns_that_fit(bool has_two) const {
+        const Index row = pitch * static_cast<Index>(sizeof(T)), quarters = has_two ? 1 : is_solved ? 3 : 2;
+        const Index room = own_cache_size() / 4 * quarters;
+        const Index strips = (room < SCRATCH ? room : SCRATCH) / row / Strip::COUNT - (is_solved ? 1 : 0);
         return strips > Lines::STRIPS ? Lines::MOST : strips > 0 ? strips * Strip::COUNT : 0;
     }
     Index scratch_bytes(bool lists) const {
@@ -397,10 +405,17 @@ struct Driver {
     INLINE Index run_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
         if (const Index columns = columns_from(first, end); columns > 0 && run_columns(first, columns, scratch, team)) return columns;
         const Index count = group_size(first, end);
-        if (!plan.x_packed) read_scores(first, count, scratch, team);
+        if (!plan.x_packed && !plan.is_masked_in_place) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
         for (Index r = 0; r < count;) {
             const Index next = r + (count - r < plan.at_once ? count - r : plan.at_once);
+            if (plan.is_masked_in_place) {
+                if (run_masked_rows(first, r, next, scratch, team)) {
+                    r = next;
+                    continue;
+                }
+                for (Index i = r; i < next; ++i) read_x(first + i, scratch.x + i * plan.pitch, team);
+            }
             if ((plan.is_short && run_short_rows(first, r, next, scratch)) || (plan.is_middle && run_middle_rows(first, r, next, scratch))) {
                 r = next;
                 continue;
@@ -427,7 +442,7 @@ struct Driver {
 
     // How many rows from `first` on Columns can take where they lie.
     INLINE Index columns_from(Index first, Index end) const {
-        if (plan.columns == 0 || !lies_across(call.result) || (plan.is_backward && !lies_across(call.operand))) return 0;
+        if (plan.columns == 0 || !lies_across(call.result) || (has_operand(call.method) && !lies_across(call.operand))) return 0;
         const Index neighbours = call.shape[call.batch_axes - 1], left = neighbours - first % neighbours;
         const Index most = left < end - first ? left : end - first;
         return (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
@@ -437,16 +452,24 @@ struct Driver {
         if constexpr (sizeof(T) == 8) return false;
         const Lines lines{call.type, plan.n, static_cast<int>(count / Strip::COUNT)};
         const TilePlace x = place_of(call.x, first), result = place_of(call.result, first);
-        float* const terms = reinterpret_cast<float*>(scratch.x);
+        const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
+        float *const terms = reinterpret_cast<float*>(scratch.x), *const operands = reinterpret_cast<float*>(scratch.operand);
+        if (call.method == Method::vjp || call.method == Method::jvp) {
+            ColumnsDerivative derivative{lines, x, place_of(call.operand, first), result, mask, terms, operands, {},
+                                         call.negated, plan.is_worth_streaming};
+            set_outer(derivative.outer, first, count);
+            return derivative.run();
+        }
         if (!plan.is_backward) {
-            const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
             const Columns columns{lines, x, result, mask, terms, call.negated, plan.is_worth_streaming};
             return Maps<T>::columns(call.map, columns, [&](int s, const Strip& strip) { run_strip(first + s * Strip::COUNT, strip, scratch, team); });
         }
-        ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, reinterpret_cast<float*>(scratch.operand), {},
-                             plan.is_worth_streaming};
-        for (Index c = 0; c < count; ++c) back.outer[c] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + c);
+        ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, operands, {}, plan.is_worth_streaming};
+        set_outer(back.outer, first, count);
         return Maps<T>::columns_backward(call.map, back);
+    }
+    INLINE void set_outer(double* outer, Index first, Index count) const {
+        for (Index c = 0; c < count; ++c) outer[c] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + c);
     }
 
     // The rows of a strip, one at a time, in scratch memory behind the strips.
@@ -478,14 +501,36 @@ struct Driver {
         } else {
             ShortRows rows;
             set_rows(rows, first, begin, end, scratch);
-            Row<float> row;
-            row.n = plan.n;
-            row.is_negated = call.negated;
-            row.streams = plan.streams;
-            row.comes_from_afar = plan.comes_from_afar;
-            row.seam = scratch.seam;
-            if (has_operand(call.method)) row.operand = rows.operand[0];
-            return Maps<T>::middle_rows(call.map, call.method, MiddleRows{rows, row, plan.keeps_terms() ? scratch.terms : nullptr, plan.pitch});
+            return Maps<T>::middle_rows(call.map, call.method, middle(rows, scratch));
+        }
+    }
+    INLINE MiddleRows middle(const ShortRows& rows, const Scratch<float>& scratch) const {
+        Row<float> row;
+        row.n = plan.n;
+        row.is_negated = call.negated;
+        row.streams = plan.streams;
+        row.comes_from_afar = plan.comes_from_afar;
+        row.seam = scratch.seam;
+        if (has_operand(call.method)) row.operand = rows.operand[0];
+        return {rows, row, plan.keeps_terms() ? scratch.terms : nullptr, plan.pitch};
+    }
+    // Weights of rows with masks, whose scores are looked at where they are; false, and nothing done that matters, if one of
+    // them needs more care.
+    APART bool run_masked_rows(Index first, Index begin, Index end, const Scratch<T>& scratch, Team& team) const {
+        if constexpr (sizeof(T) == 8) {
+            return false;
+        } else if (plan.is_middle) {
+            ShortRows rows;
+            set_rows(rows, first, begin, end, scratch);
+            place(rows.x, call.x, true, first + begin, static_cast<const float*>(nullptr), rows.count);
+            MiddleRows middle_rows = middle(rows, scratch);
+            for (int r = 0; r < rows.count; ++r) middle_rows.masks[r] = row_of(call, call.mask, first + begin + r);
+            return middle_rows.compute<ShortRows::Asked::weights, true>();
+        } else {
+            Row<float> row = row_at(first + begin, begin, scratch);
+            row.x = reinterpret_cast<const float*>(row_of(call, call.x, first + begin));
+            row.mask = row_of(call, call.mask, first + begin);
+            return Softmax<float>::unmasked_value_at_once(row, team);
         }
     }
     INLINE void set_rows(ShortRows& rows, Index first, Index begin, Index end, const Scratch<T>& scratch) const {
@@ -601,7 +646,7 @@ struct Driver {
         return {row_of(call, array, row), array.strides[call.batch_axes], array.strides[call.batch_axes - 1]};
     }
 
-    INLINE void run_row(Index index, Index place, const Scratch<T>& scratch, Team& team) const {
+    INLINE Row<T> row_at(Index index, Index place, const Scratch<T>& scratch) const {
         Row<T> row;
         T* const own = place_of_x(place, scratch);
         row.n = plan.n;
@@ -614,6 +659,10 @@ struct Driver {
         row.terms = plan.keeps_terms() ? scratch.terms : plan.streams ? nullptr : row.result;
         row.list = scratch.list;
         set_parameters(row, index);
+        return row;
+    }
+    INLINE void run_row(Index index, Index place, const Scratch<T>& scratch, Team& team) const {
+        Row<T> row = row_at(index, place, scratch);
         if (plan.is_backward) return Maps<T>::backward(call.map, row, team);
         if (row.scale == 0.0) return write_zeros(row, team);
         double number = 0.0;

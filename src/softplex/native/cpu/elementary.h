@@ -171,6 +171,14 @@ INLINE V times_power_of_two(const V& value, const V& shifted) {
     return bits_of<V>(wrapping_sum(bits_of<Whole>(value), exponent));
 }
 
+// The same where low < x, 0 elsewhere.
+template <class V>
+INLINE V times_power_of_two_above(const V& low, const V& x, const V& value, const V& shifted) {
+    using Whole = typename Kind<V>::Integers;
+    const Whole exponent = shifted_left<ConstantsOf<V>::mantissa_bits>(bits_of<Whole>(shifted));
+    return sum_where_above(low, x, bits_of<Whole>(value), exponent);
+}
+
 // 2^bias exp(x + x_low) for faint <= x <= 0.
 template <class V>
 INLINE V biased_exp(const V& x, const V& x_low) {
@@ -286,7 +294,9 @@ class Sum<float> {
 
   public:
     INLINE void add(const Floats& v) {
-        const Halves halves = widened(v);
+        add(widened(v));
+    }
+    INLINE void add(const Halves& halves) {
         low = low + halves.low;
         high = high + halves.high;
     }

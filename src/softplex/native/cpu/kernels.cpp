@@ -98,6 +98,7 @@ struct Maps {
     // What rows that lie across the memory are computed for where they lie.
     static bool takes_columns(Map map, Method method) {
         const bool is_exponential = map == Map::softmax || map == Map::log_softmax;
+        if (map == Map::softmax && is_product(map, method)) return true;
         if (method == Method::backward) return is_exponential || map == Map::sparsemax || map == Map::entmax15;
         return method == Method::value && (is_exponential || map == Map::sparsemax || map == Map::entmax15);
     }

@@ -9,22 +9,34 @@
 
 namespace softplex::SOFTPLEX_ISA {
 
-// Of the last cache that one core reaches, in bytes; 0 where the system does not tell.
-inline Index nearest_cache_size() {
+// Of the second or third cache that one core reaches, in bytes; 0 where the system does not tell.
+inline Index cache_of_level(int level) {
     Index kilobytes = 0;
 #ifdef __linux__
-    std::FILE* const file = std::fopen("/sys/devices/system/cpu/cpu0/cache/index3/size", "re");
+    char path[] = "/sys/devices/system/cpu/cpu0/cache/index0/size";
+    path[sizeof("/sys/devices/system/cpu/cpu0/cache/index") - 1] = static_cast<char>('0' + level);
+    std::FILE* const file = std::fopen(path, "re");
     if (file == nullptr) return 0;
     long found = 0;
     if (std::fscanf(file, "%ldK", &found) == 1) kilobytes = found;
     std::fclose(file);
+#else
+    static_cast<void>(level);
 #endif
     return kilobytes << 10;
 }
-// The same, or of all such caches together, or a common size. What lies beyond the nearest is not soon read again.
+// What one core has for itself, within reason.
+INLINE Index own_cache_size() {
+    static const Index found = [] {
+        const Index size = cache_of_level(2), least = 1 << 19, most = 1 << 21;
+        return size < least ? 1 << 20 : size < most ? size : most;
+    }();
+    return found;
+}
+// The last cache, or all such caches together, or a common size. What lies beyond the nearest is not soon read again.
 INLINE Index cache_size() {
     static const Index found = [] {
-        Index size = nearest_cache_size();
+        Index size = cache_of_level(3);
 #ifdef _SC_LEVEL3_CACHE_SIZE
         if (size == 0) size = static_cast<Index>(sysconf(_SC_LEVEL3_CACHE_SIZE));
 #endif

@@ -19,23 +19,27 @@ struct MiddleRows {
     // Where their exponentials are kept, `pitch` apart; none: where the results then are.
     float* terms;
     Index pitch;
+    // Of rows that are asked for with masks.
+    const char* masks[FEW] = {};
 
-    // As many as stay in the nearest cache.
-    static INLINE Index at_once(Index n) {
-        const Index fit = 8192 / n;
+    // As many as stay in the nearest cache, with a result and perhaps an operand each.
+    static INLINE Index at_once(Index n, bool has_operand) {
+        const Index fit = n > 2048 ? 1 : (has_operand ? 4096 : 8192) / n;
         return fit > FEW ? FEW : fit;
     }
 
     // False, and nothing done that matters, if one of the rows needs more care.
-    template <Asked ASKED>
+    template <Asked ASKED, bool IS_MASKED = false>
     APART bool compute() const {
+        static_assert(!IS_MASKED || ASKED == Asked::weights, "others look at the scores again");
         constexpr bool KEEPS = ASKED != Asked::logarithms;
-        using Products = std::conditional_t<ASKED == Asked::log_derivatives, S::Cotangents, S::Products>;
-        using Walk = std::conditional_t<ShortRows::has_operand(ASKED), Products, S::TermsAlone>;
+        using Terms = std::conditional_t<IS_MASKED, S::UnmaskedTerms, S::TermsAlone>;
+        using Products = std::conditional_t<ASKED == Asked::log_derivatives, S::Cotangents, S::FloatProducts>;
+        using Walk = std::conditional_t<ShortRows::has_operand(ASKED), Products, Terms>;
         alignas(64) float magic[2 * FEW] = {}, floor[2 * FEW] = {};
         Floats tops[FEW];
         Doubles sums[FEW], products[FEW];
-        for (int r = 0; r < FEW; ++r) tops[r] = r < rows.count ? scores(own(r), row.sign(), 0, LANES) : all(0.0f);
+        for (int r = 0; r < FEW; ++r) tops[r] = r < rows.count ? unmasked_scores<IS_MASKED>(own(r), row.sign(), 0, LANES) : all(0.0f);
         const Floats guess = largest_of(tops);
         if ((bits(guess < all(512.0f)) & 0xffu) != 0xffu) return false;
         const PlainRows guessed(widened(select(all(-512.0f) < guess, guess, all(0.0f))).low);
@@ -60,7 +64,7 @@ struct MiddleRows {
         if (any(bad) || (bits(larger(found, -found) < all(512.0f)) & 0xffu) != 0xffu) return false;
         const PlainRows plain(widened(found).low);
         if (!plain.are_reached_from(guessed.origins)) return false;
-        if constexpr (ASKED == Asked::derivatives) put_derivatives(sums_of(sums), sums_of(products));
+        if constexpr (ASKED == Asked::derivatives) return put_derivatives(sums_of(sums), sums_of(products));
         if constexpr (ASKED == Asked::log_derivatives) put_log_derivatives(sums_of(sums), sums_of(products));
         if constexpr (ShortRows::has_operand(ASKED)) return true;
         const Doubles factors = plain.factors(guessed.origins), totals = sums_of(sums) * factors;
@@ -75,6 +79,7 @@ struct MiddleRows {
     INLINE Row<float> own(int r) const {
         Row<float> one = row;
         one.x = rows.x[r];
+        one.mask = masks[r];
         one.operand = row.operand != nullptr ? rows.operand[r] : nullptr;
         one.result = rows.result[r];
         one.terms = terms != nullptr ? terms + r * pitch : one.result;
@@ -108,7 +113,8 @@ struct MiddleRows {
         }
     }
     // As Softmax::differentiated.
-    INLINE void put_derivatives(const Doubles& sums, const Doubles& products) const {
+    INLINE bool put_derivatives(const Doubles& sums, const Doubles& products) const {
+        if (bits(magnitude(products) < all(__builtin_inf())) != 0xffu) return false;
         float hi[FEW], lo[FEW], means[FEW];
         const Pair<Doubles> scales = S::Scale::quotients(all(1.0), {sums, all(0.0)});
         store_eight(hi, scales.hi);
@@ -122,6 +128,7 @@ struct MiddleRows {
                 return select(all(0.0f) < e, (fma(e, high, e * low) * (g - mean)) * outer, all(0.0f));
             });
         }
+        return true;
     }
     // As Softmax::log_differentiated.
     INLINE void put_log_derivatives(const Doubles& sums, const Doubles& cotangents) const {
@@ -143,13 +150,22 @@ struct MiddleRows {
     }
 
     INLINE double count_of(const Floats& wanted, const float* from) const {
-        Floats found = all(0.0f);
-        each_vector<float>(0, rows.n, [&](Index i, int count) BODY {
-            found = found + select(take<float>(from + i, count, 0.0f) == wanted, all(1.0f), all(0.0f));
+        Floats found[SEVERAL];
+        for (Floats& each : found) each = all(0.0f);
+        Index i = 0;
+        for (; i + SEVERAL * LANES <= rows.n; i += SEVERAL * LANES)
+            for (int j = 0; j < SEVERAL; ++j) found[j] = found[j] + ones_where(load(from + i + j * LANES) == wanted);
+        each_vector_once<float>(i, rows.n, [&](Index at, int count) BODY {
+            found[0] = found[0] + ones_where(take<float>(from + at, count, 0.0f) == wanted);
         });
-        const Halves halves = widened(found);
-        return sum_of(halves.low + halves.high);
+        Halves whole = widened(found[0]);
+        for (int j = 1; j < SEVERAL; ++j) {
+            const Halves halves = widened(found[j]);
+            whole = {whole.low + halves.low, whole.high + halves.high};
+        }
+        return sum_of(whole.low + whole.high);
     }
+    static INLINE Floats ones_where(const FloatMask& mask) { return select(mask, all(1.0f), all(0.0f)); }
 
     INLINE bool put_logarithms(const PlainRows& plain, const Doubles& totals, const Floats& tops, const Floats& leading) const {
         float hi[FEW], lo[FEW];

@@ -38,6 +38,8 @@ struct Row {
 
     const T* x = nullptr;
     const T* operand = nullptr;
+    // Scores whose byte is 0 count as -inf; only walks that are masked look at it.
+    const char* mask = nullptr;
     T* result = nullptr;
     // Where the exponentials of a row are kept between two passes; none: they are computed twice.
     T* terms = nullptr;
@@ -176,6 +178,25 @@ INLINE void ask_ahead(const Row<T>& row, Index i, int vectors) {
     for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.x + i + AHEAD + j * Lanes<T>::count);
     if (row.operand == nullptr) return;
     for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.operand + i + AHEAD + j * Lanes<T>::count);
+}
+
+// Scores as `scores` and `several_scores` give them, some of which a mask may take out.
+template <bool IS_MASKED, class T>
+INLINE Vector<T> unmasked_scores(const Row<T>& row, const typename Row<T>::Whole& sign, Index i, int count) {
+    const Vector<T> x = scores(row, sign, i, count);
+    if constexpr (IS_MASKED) return select(marked<T>(row.mask + i, count), x, all(-INFINITE<T>));
+    return x;
+}
+template <bool IS_MASKED, class T>
+INLINE SeveralOf<T> several_unmasked_scores(const Row<T>& row, const typename Row<T>::Whole& sign, Index i) {
+    SeveralOf<T> x = several_scores(row, sign, i);
+    if constexpr (IS_MASKED) {
+        constexpr int LANES = Lanes<T>::count;
+        if (row.comes_from_afar) __builtin_prefetch(row.mask + i + 4096);
+        for (int j = 0; j < SEVERAL; ++j)
+            set_one_of(x, j, select(marked<T>(row.mask + i + j * LANES), one_of(x, j), all(-INFINITE<T>)));
+    }
+    return x;
 }
 
 // Zeros stay zeros where the scale is too large for the type.

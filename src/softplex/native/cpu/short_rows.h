@@ -54,7 +54,6 @@ struct ShortRows {
     }
     template <Asked ASKED, bool IS_DENSE>
     INLINE bool compute_rows(int vectors) const {
-        constexpr bool KEEPS = ASKED != Asked::logarithms && ASKED != Asked::losses;
         alignas(64) float terms[ROOM + (SEVERAL + 1) * LANES];
         alignas(64) float tops[ROWS + FEW];
         Doubles sums[ROWS];
@@ -64,14 +63,14 @@ struct ShortRows {
             exponentiate(vectors, terms, tops);
             sum(vectors, terms, sums);
         } else {
-            exponentiate_whole<KEEPS, has_operand(ASKED)>(vectors, terms, tops, sums);
+            exponentiate_whole<has_operand(ASKED)>(vectors, terms, tops, sums);
         }
         for (int r = count; r % FEW != 0; ++r) sums[r] = all(4.0 / UNBIASED<float>);
         if constexpr (ASKED == Asked::logarithms) return put_logarithms(tops, sums);
         if constexpr (ASKED == Asked::losses) return put_losses(tops, sums);
         if constexpr (ASKED == Asked::weights) put_weights(pitch, terms, sums);
         if constexpr (ASKED == Asked::residuals) put_residuals(pitch, terms, sums);
-        if constexpr (ASKED == Asked::derivatives) put_derivatives(pitch, terms, sums);
+        if constexpr (ASKED == Asked::derivatives) return put_derivatives(pitch, terms, sums);
         if constexpr (ASKED == Asked::log_derivatives) put_log_derivatives(pitch, terms, sums);
         return true;
     }
@@ -342,33 +341,39 @@ struct ShortRows {
     INLINE void sum(int vectors, const float* terms, Doubles (&sums)[ROWS]) const {
         for (int r = 0; r < count; ++r) {
             Sum<float> sum;
-            for (int v = 0; v < vectors; ++v) sum.add(take<float>(terms + r * n + v * LANES, lanes_of(v), 0.0f));
+            for (int v = 0; v + 1 < vectors; ++v) sum.add(widened_at(terms + r * n + v * LANES));
+            sum.add(take<float>(terms + r * n + (vectors - 1) * LANES, lanes_of(vectors - 1), 0.0f));
             sums[r] = sum.lanes();
         }
     }
 
-    // The same for rows each of which takes a multiple of several vectors.
-    template <bool KEEPS, bool HAS_OPERAND>
+    // The same for rows each of which takes a multiple of several vectors. The terms of a row are summed after those of the
+    // next are on their way: from memory they are widened with half the work.
+    template <bool HAS_OPERAND>
     INLINE void exponentiate_whole(int vectors, float* terms, const float* tops, Doubles (&sums)[ROWS]) const {
         using W = SeveralOf<float>;
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+        const auto sum_of_row = [&](int r) BODY {
+            Sum<float> sum;
+            for (int v = 0; v < vectors; ++v) sum.add(widened_at(terms + (r * vectors + v) * LANES));
+            return sum.lanes();
+        };
         for (int r = 0; r < count; ++r) {
             const NearExponential::Constants<Floats> own(all(tops[r]));
             const NearExponential::Constants<W> constants(
                 spread<SEVERAL * PARTS>(own.top), spread<SEVERAL * PARTS>(own.floor),
                 spread<SEVERAL * PARTS>(own.top_multiple), spread<SEVERAL * PARTS>(own.top_rest));
-            Sum<float> sum;
             for (Index i = 0; i < n; i += STEP) {
                 const W e = NearExponential::terms(i + STEP <= n ? flipped(load_as<W>(x[r] + i), sign) : last_scores_of(r), constants);
-                if constexpr (KEEPS) store(terms + r * vectors * LANES + i, e);
+                store(terms + r * vectors * LANES + i, e);
                 for (int j = 0; j < SEVERAL; ++j) {
                     ask_ahead(r, i + j * LANES);
                     if constexpr (HAS_OPERAND) __builtin_prefetch(operand[r] + i + j * LANES);
                 }
-                for (int j = 0; j < SEVERAL; ++j) sum.add(one_of(e, j));
             }
-            sums[r] = sum.lanes();
+            if (r > 0) sums[r - 1] = sum_of_row(r - 1);
         }
+        sums[count - 1] = sum_of_row(count - 1);
     }
 
     // 1 / sum of each row as two floats.
@@ -393,21 +398,33 @@ struct ShortRows {
     }
 
     // s (g - <s, g> / sum s) with s = p.
-    INLINE void put_derivatives(Index pitch, const float* terms, const Doubles* sums) const {
+    INLINE bool put_derivatives(Index pitch, const float* terms, const Doubles* sums) const {
         Doubles products[ROWS];
         for (int r = 0; r < count; ++r) {
             const float *const own = terms + r * pitch, *const g = operand[r];
             Sum<float> sum;
-            each_vector_once<float>(0, n, [&](Index i, int lanes) BODY {
+            const auto product = [&](Index i, int lanes) BODY {
                 const Floats e = take<float>(own + i, lanes, 0.0f);
-                sum.add_product(e, where_positive(e, take<float>(g + i, lanes, 0.0f)));
-            });
+                return e * where_positive(e, take<float>(g + i, lanes, 0.0f));
+            };
+            Index i = 0;
+            for (; i + 2 * LANES <= n; i += 2 * LANES) {
+                const Floats e = load(own + i + LANES);
+                sum.add(fma(e, where_positive(e, load(g + i + LANES)), product(i, LANES)));
+            }
+            each_vector_once<float>(i, n, [&](Index at, int lanes) BODY { sum.add(product(at, lanes)); });
             products[r] = sum.lanes();
         }
         for (int r = count; r % FEW != 0; ++r) products[r] = all(0.0);
         float hi[ROWS], lo[ROWS], means[ROWS];
+        bool are_finite = true;
+        for (int r = 0; r < count; r += FEW) {
+            const Doubles found = sums_of(products + r);
+            are_finite &= bits(magnitude(found) < all(__builtin_inf())) == ALL_OF_FEW;
+            store_eight(means + r, found / sums_of(sums + r));
+        }
+        if (!are_finite) return false;
         set_scales(sums, hi, lo);
-        for (int r = 0; r < count; r += FEW) store_eight(means + r, sums_of(products + r) / sums_of(sums + r));
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), factor = all(static_cast<float>(outer[r]));
             const float *const own = terms + r * pitch, *const g = operand[r];
@@ -416,6 +433,7 @@ struct ShortRows {
                 return where_positive(e, (fma(e, high, e * low) * (take<float>(g + i, lanes, 0.0f) - mean)) * factor);
             });
         }
+        return true;
     }
     // g - p sum g where an entry takes part.
     INLINE void put_log_derivatives(Index pitch, const float* terms, const Doubles* sums) const {

@@ -43,7 +43,7 @@ struct NearExponential {
         const W k = shifted - magic;
         const W r = less_ln2_times(k + at.top_multiple, x) - at.top_rest;
         // Zeros for what is too far below to be computed, or to be multiplied fast.
-        return where_above(at.floor, x, times_power_of_two(reduced_exp(r, k), shifted));
+        return times_power_of_two_above(at.floor, x, reduced_exp(r, k), shifted);
     }
     template <class W>
     INLINE W operator()(const W& x) const {
@@ -82,7 +82,7 @@ struct Powers {
         const W low = spread<COUNT>(floor), shift = spread<COUNT>(magic);
         const W shifted = fma(x, every<W>(C::log2e), shift);
         const W k = shifted - shift;
-        return where_above(low, x, times_power_of_two(reduced_exp(less_ln2_times(k, x), k), shifted));
+        return times_power_of_two_above(low, x, reduced_exp(less_ln2_times(k, x), k), shifted);
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
@@ -102,8 +102,7 @@ struct FarExponential {
         const V gap = x - spread<COUNT>(top), near = larger(every<V>(C::faint), gap);
         const V shifted = fma(near, every<V>(C::log2e), magic);
         const V k = shifted - magic;
-        const V power = times_power_of_two(reduced_exp(less_ln2_times(k, near), k), shifted);
-        return where_above(every<V>(C::faint), gap, power);
+        return times_power_of_two_above(every<V>(C::faint), gap, reduced_exp(less_ln2_times(k, near), k), shifted);
     }
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
@@ -243,6 +242,27 @@ struct Softmax {
         }
     };
 
+    // Adds terms to a sum one step after they were stored: from memory floats are widened with half the work.
+    struct LateSum {
+        const T* before = nullptr;
+        alignas(64) T room[2 * STEP];
+
+        INLINE void add(const SeveralOf<T>& e, T* kept, Sum<T>& sum) {
+            T* const place = kept != nullptr ? kept : before == room ? room + STEP : room;
+            store(place, e);
+            finish(sum);
+            before = place;
+        }
+        INLINE void finish(Sum<T>& sum) {
+            if (before != nullptr)
+                for (int j = 0; j < SEVERAL; ++j) sum.add(at(before + j * Lanes<T>::count));
+        }
+        static INLINE auto at(const T* place) {
+            if constexpr (sizeof(T) == 4) return widened_at(place);
+            if constexpr (sizeof(T) == 8) return load(place);
+        }
+    };
+
     // What a walk over some entries finds: the sum of their terms, what `Walk` sums beside it, their top, and whether there
     // is NaN.
     template <class Walk>
@@ -260,25 +280,24 @@ struct Softmax {
         Sum<T> sum;
         SeveralOf<T> tops = spread<SEVERAL * PARTS>(all(-INFINITE<T>));
         auto bad = unordered(one_of(tops, 0), one_of(tops, 0));
+        LateSum late;
         Index i = begin;
         for (; i + STEP <= end; i += STEP) {
             ask_ahead(row, i, SEVERAL);
-            const SeveralOf<T> x = several_scores(row, own.sign, i);
+            const SeveralOf<T> x = several_unmasked_scores<Walk::IS_MASKED>(row, own.sign, i);
             if constexpr (Exponential::FINDS_TOP) {
                 tops = larger(x, tops);
                 for (int j = 0; j < SEVERAL; j += 2) bad = bad | unordered(one_of(x, j), one_of(x, j + 1));
             }
             const SeveralOf<T> e = own.exponential(x);
-            if (kept != nullptr) store(kept + i, e);
-            for (int j = 0; j < SEVERAL; ++j) {
-                sum.add(one_of(e, j));
-                walk.add(one_of(e, j), i + j * Lanes<T>::count, Lanes<T>::count);
-            }
+            late.add(e, kept != nullptr ? kept + i : nullptr, sum);
+            for (int j = 0; j < SEVERAL; j += 2) walk.add(one_of(e, j), one_of(e, j + 1), i + j * Lanes<T>::count);
         }
+        late.finish(sum);
         V top = one_of(tops, 0);
         for (int j = 1; j < SEVERAL; ++j) top = larger(one_of(tops, j), top);
         each_vector_once<T>(i, end, [&](Index at, int count) BODY {
-            const V x = scores(row, own.sign, at, count);
+            const V x = unmasked_scores<Walk::IS_MASKED>(row, own.sign, at, count);
             top = larger(x, top);
             bad = bad | unordered(x, x);
             const V e = own.exponential(x);
@@ -299,7 +318,7 @@ struct Softmax {
         sums.first.add(sink_term(row, exponential));
         return sums;
     }
-    // Products of terms with numbers of any size are not to overflow; those of floats are summed in doubles.
+    // Products of terms with numbers of any size are not to overflow; those of floats are taken in doubles.
     static INLINE V unbiased(const V& e) {
         if constexpr (sizeof(T) == 8) return e * all(UNBIASED<T>);
         return e;
@@ -308,19 +327,49 @@ struct Softmax {
 
     // Nothing but the terms is summed.
     struct TermsAlone {
+        static constexpr bool IS_MASKED = false;
         explicit INLINE TermsAlone(const Row<T>&) {}
         INLINE void add(const V&, Index, int) {}
+        INLINE void add(const V&, const V&, Index) {}
         INLINE Total total() const { return {}; }
         INLINE Doubles lanes() const { return all(0.0); }
     };
+    // The same of a row with a mask.
+    struct UnmaskedTerms : TermsAlone {
+        static constexpr bool IS_MASKED = true;
+        using TermsAlone::TermsAlone;
+    };
     // The terms times the operand, too. Entries that weigh nothing are not read.
     struct Products {
+        static constexpr bool IS_MASKED = false;
         const T* const operand;
         Sum<T> sum;
 
         explicit INLINE Products(const Row<T>& row) : operand(row.operand) {}
         INLINE void add(const V& e, Index i, int count) {
             sum.add_product(unbiased(e), select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0))));
+        }
+        INLINE void add(const V& e, const V& f, Index i) {
+            add(e, i, Lanes<T>::count);
+            add(f, i + Lanes<T>::count, Lanes<T>::count);
+        }
+        INLINE Total total() const { return sum.total(); }
+        INLINE Doubles lanes() const { return sum.lanes(); }
+    };
+    // The same in floats, of which two are added before they are widened. Out of their range the sum is not finite.
+    struct FloatProducts {
+        static constexpr bool IS_MASKED = false;
+        const T* const operand;
+        Sum<T> sum;
+
+        explicit INLINE FloatProducts(const Row<T>& row) : operand(row.operand) {}
+        INLINE V weighed(const V& e, Index i, int count) const {
+            return select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0)));
+        }
+        INLINE void add(const V& e, Index i, int count) { sum.add(e * weighed(e, i, count)); }
+        INLINE void add(const V& e, const V& f, Index i) {
+            constexpr int LANES = Lanes<T>::count;
+            sum.add(fma(f, weighed(f, i + LANES, LANES), e * weighed(e, i, LANES)));
         }
         INLINE Total total() const { return sum.total(); }
         INLINE Doubles lanes() const { return sum.lanes(); }
@@ -349,7 +398,8 @@ struct Softmax {
         return true;
     }
     static INLINE double guess_of_top(const Row<T>& row) {
-        const V first = scores(row, row.sign(), 0, static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count));
+        const int count = static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count);
+        const V first = row.mask != nullptr ? unmasked_scores<true>(row, row.sign(), 0, count) : scores(row, row.sign(), 0, count);
         return static_cast<double>(largest_of(first));
     }
     // The same for what shows terms that are no weights of the type: which of them vanish depends on the power of 2, so that
@@ -362,6 +412,7 @@ struct Softmax {
         const Totals sums = walk(guessed);
         if (!is_near(sums.top) || sums.third.hi != 0.0) return false;
         if (!guessed.reaches(sums.top) || (row.n > LONGEST && __builtin_fabs(sums.top - guess) > 4.0)) return false;
+        if (!(__builtin_fabs(sums.second.hi) < __builtin_inf())) return false;
         finish(guessed, sums);
         return true;
     }
@@ -384,10 +435,16 @@ struct Softmax {
             return sink_term(row, exponential) / sum.value();
         });
     }
-    static INLINE bool value_at_once(Row<T>& row, Team& team) {
+    static INLINE bool value_at_once(Row<T>& row, Team& team) { return value_at_once_by<TermsAlone>(row, team); }
+    // The same of a row with a mask, whose terms are kept.
+    static INLINE bool unmasked_value_at_once(Row<T>& row, Team& team) {
+        return row.terms != nullptr && value_at_once_by<UnmaskedTerms>(row, team);
+    }
+    template <class Walk>
+    static INLINE bool value_at_once_by(Row<T>& row, Team& team) {
         if (row.terms == row.x) return false;
         return at_once(
-            row, [&](const Powers& powers) APART { return walked(row, team, powers, TermsAlone(row)); },
+            row, [&](const Powers& powers) APART { return walked(row, team, powers, Walk(row)); },
             [&](const Powers& powers, const Totals& sums, double factor) BODY {
                 weighed(row, team, powers, sums.first, factor);
             });
@@ -476,7 +533,7 @@ struct Softmax {
     static INLINE bool vjp_at_once(Row<T>& row, Team& team) {
         const Row<T> own = row.terms == row.x ? without_terms(row) : row;
         return at_once_as_guessed(
-            row, [&](const Powers& powers) APART { return walked(own, team, powers, Products(own)); },
+            row, [&](const Powers& powers) APART { return walked(own, team, powers, FloatProducts(own)); },
             [&](const Powers& powers, const Totals& sums) BODY { differentiated(own, team, powers, sums); });
     }
     // s (g - <s, g> / sum s) with s = p.
@@ -656,6 +713,7 @@ struct Softmax {
 
     // Beside the terms the cotangents of entries that take part.
     struct Cotangents {
+        static constexpr bool IS_MASKED = false;
         const Row<T>& row;
         Sum<T> sum;
 
@@ -663,6 +721,10 @@ struct Softmax {
         INLINE void add(const V&, Index i, int count) {
             const V dead = all(row.is_negated ? INFINITE<T> : -INFINITE<T>);
             sum.add(select(take<T>(row.x + i, count, T(0)) == dead, all(T(0)), take<T>(row.operand + i, count, T(0))));
+        }
+        INLINE void add(const V& e, const V& f, Index i) {
+            add(e, i, Lanes<T>::count);
+            add(f, i + Lanes<T>::count, Lanes<T>::count);
         }
         INLINE Total total() const { return sum.total(); }
         INLINE Doubles lanes() const { return sum.lanes(); }

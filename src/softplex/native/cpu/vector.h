@@ -484,6 +484,15 @@ INLINE auto marked(const char* bytes) {
 #endif
 }
 
+// The same of the first lanes; no byte beyond them is read.
+template <class T>
+INLINE auto marked(const char* bytes, int count) {
+    char some[Lanes<T>::count] = {};
+    if (count == Lanes<T>::count) return marked<T>(bytes);
+    std::memcpy(some, bytes, static_cast<std::size_t>(count));
+    return marked<T>(some);
+}
+
 // a > b ? a : b, so b where one of them is NaN.
 template <int COUNT>
 INLINE Pack<NativeFloats, COUNT> larger(const Pack<NativeFloats, COUNT>& a, const Pack<NativeFloats, COUNT>& b) {
@@ -538,6 +547,22 @@ INLINE Pack<NativeDoubles, COUNT> where_above(const Pack<NativeDoubles, COUNT>& 
     EACH_OF(COUNT) r.part[i] = (NativeDoubles)((NativeLongs)a.part[i] & (low.part[i] < x.part[i]));
 #endif
     return r;
+}
+
+// The bits of a plus b where low < x, 0 elsewhere.
+template <int COUNT>
+INLINE Pack<NativeFloats, COUNT> sum_where_above(const Pack<NativeFloats, COUNT>& low, const Pack<NativeFloats, COUNT>& x,
+                                                 const Pack<NativeInts, COUNT>& a, const Pack<NativeInts, COUNT>& b) {
+#if defined(__AVX512F__)
+    Pack<NativeFloats, COUNT> r;
+    EACH_OF(COUNT) {
+        const __mmask16 is_above = _mm512_cmp_ps_mask(low.part[i], x.part[i], _CMP_LT_OQ);
+        r.part[i] = (NativeFloats)_mm512_maskz_add_epi32(is_above, (__m512i)a.part[i], (__m512i)b.part[i]);
+    }
+    return r;
+#else
+    return where_above(low, x, bits_of<Pack<NativeFloats, COUNT>>(wrapping_sum(a, b)));
+#endif
 }
 
 // -- memory ------------------------------------------------------------------------------------------------------------
@@ -741,6 +766,21 @@ INLINE Halves widened(const Floats& a) {
         r.high.part[i] = parts[PARTS + i];
     }
     return r;
+}
+// The same of floats in memory, where they need not be taken apart.
+INLINE Halves widened_at(const float* from) {
+#if defined(__AVX512F__)
+    return {{{_mm512_cvtps_pd(_mm256_loadu_ps(from))}}, {{_mm512_cvtps_pd(_mm256_loadu_ps(from + 8))}}};
+#elif defined(__AVX2__)
+    Halves r;
+    EACH_PART {
+        r.low.part[i] = _mm256_cvtps_pd(_mm_loadu_ps(from + 4 * i));
+        r.high.part[i] = _mm256_cvtps_pd(_mm_loadu_ps(from + 8 + 4 * i));
+    }
+    return r;
+#else
+    return widened(load(from));
+#endif
 }
 INLINE Floats narrowed(const Doubles& low, const Doubles& high) {
     NativeDoubles parts[2 * PARTS];

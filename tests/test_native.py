@@ -645,6 +645,61 @@ def test_rows_that_lie_across_have_the_bits_of_others(kind):
                     assert_bits(np.ascontiguousarray(result), np.ascontiguousarray(wanted), (map_, n, count))
 
 
+@pytest.mark.parametrize("kind", KINDS_OF_ROWS)
+def test_derivatives_of_rows_that_lie_across_have_the_bits_of_others(kind):
+    rng = np.random.default_rng(6)
+    for n in (1, 2, 16, 31, 32, 64, 100, 128, 129, 191, 192, 1000, 4097, 16_384):
+        for count in (15, 16, 33, 300) if n < 4097 else (17,):
+            x = columns_of(kind, n, count, rng)
+            g = rng.normal(size=x.shape).astype(np.float32)
+            g[:, 1], g[n // 2, 2] = 3e38, np.nan
+            where = rng.random(x.shape) < 0.8
+            for map_, mask in ((sx.softmax, None), (sx.softmin, None), (sx.softmax, where), (sx.log_softmax, None)):
+                turned = None if mask is None else np.ascontiguousarray(mask.T)
+                wanted = map_.vjp(np.ascontiguousarray(x.T), np.ascontiguousarray(g.T), where=turned).T
+                mixed = np.ascontiguousarray(g.T).T
+                for cotangent in (g, mixed):
+                    found = map_.vjp(x, cotangent, axis=0, where=mask)
+                    assert_bits(np.ascontiguousarray(found), np.ascontiguousarray(wanted), (map_, n, count))
+
+
+@pytest.mark.parametrize("size", [1e-38, 1.0, 1e20, 3e38])
+def test_cotangents_of_any_size_are_summed(size):
+    """Products of floats may leave their range: such rows are computed in doubles, and no row beside them is."""
+    rng = np.random.default_rng(8)
+    for n in (20, 64, 300, 4000, 5000, 40_000):
+        x, g = (2 * rng.normal(size=(9, n)) - 3).astype(np.float32), rng.normal(size=(9, n)).astype(np.float32)
+        alone = sx.softmax.vjp(x[:4], g[:4])
+        g[4:] = np.sign(g[4:]) * np.float32(size)
+        p, wide = exact_weights(x), g.astype(np.longdouble)
+        wanted = p * (wide - (p * wide).sum(axis=1, keepdims=True))
+        largest = np.maximum(np.abs(p * wide), p * (p * np.abs(wide)).sum(axis=1, keepdims=True)).max(axis=1, keepdims=True)
+        found = sx.softmax.vjp(x, g)
+        assert np.all(np.abs(found - wanted) <= 4 * np.maximum(np.spacing(largest.astype(np.float32)), 2.0**-149)), n
+        assert_bits(found[:4], alone, n)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.log_softmax], ids=lambda each: each.name)
+def test_what_is_masked_counts_as_minus_infinity_to_the_bit(map_, dtype):
+    rng = np.random.default_rng(10)
+    for n in (10, 100, 129, 200, 1000, 4096, 5000, 20_000, 300_000):
+        rows = 3 if n > 20_000 else 19
+        x = (3 * rng.normal(size=(rows, n)) - 300 * (np.arange(rows) % 5 == 4)[:, None]).astype(dtype)
+        where = rng.random(x.shape) < rng.choice([0.05, 0.5, 1], (rows, 1))
+        where[:, 1], where[0], where[1, 7:] = True, False, False
+        dead = np.inf if map_ is sx.softmin else -np.inf
+        wanted = map_(np.where(where, x, np.asarray(dead, dtype)))
+        hidden = np.where(where, x, np.asarray(np.nan, dtype))
+        wide, out = np.zeros((rows, n + 5), bool), np.empty((rows, n + 3), dtype)[:, 2:-1]
+        wide[:, 3:-2] = where
+        for mask in (where, wide[:, 3:-2], np.asfortranarray(where)):
+            assert_bits(map_(hidden, where=mask), wanted, n)
+        assert_bits(np.ascontiguousarray(map_(hidden, where=where, out=out)), wanted, n)
+        shared = map_(x, where=where[2])
+        assert_bits(shared, map_(np.where(where[2], x, np.asarray(dead, dtype))), n)
+
+
 def exact_weights(x):
     z = x.astype(np.longdouble)
     e = np.exp(z - z.max(axis=1, keepdims=True))

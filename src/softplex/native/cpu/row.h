@@ -4,6 +4,7 @@
 // taken block by block and added in the order of the blocks, whoever computes them, so that no bit depends on the team.
 #pragma once
 
+#include <limits>
 #include <type_traits>
 
 #include "elementary.h"
@@ -71,6 +72,8 @@ struct Row {
 
 template <class T>
 constexpr T INFINITE = static_cast<T>(__builtin_inf());
+template <class T>
+constexpr T LARGEST = std::numeric_limits<T>::max();
 
 // -- vectors of a row ------------------------------------------------------------------------------------------------
 

@@ -544,19 +544,29 @@ struct Softmax {
     }
     template <class Exponential>
     static INLINE void differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
+        const double mean = sums.second.value() / (sums.first.value() * OF_PRODUCTS);
+        // Less it a cotangent may be out of range, and their product with a weight within.
+        constexpr double LEAST = static_cast<double>(LARGEST<T>) * (sizeof(T) == 4 ? 0x1p-28 : 0x1p-57);
+        if (__builtin_fabs(mean) >= LEAST) return differentiated_by<true>(row, team, exponential, sums, mean);
+        differentiated_by<false>(row, team, exponential, sums, mean);
+    }
+    template <bool IS_LARGE, class Exponential>
+    static INLINE void differentiated_by(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums, double middle) {
         const Terms<Exponential> terms{row, exponential};
-        const V mean = all(static_cast<T>(sums.second.value() / (sums.first.value() * OF_PRODUCTS)));
+        const V quarter = all(T(IS_LARGE ? 0.25 : 1.0)), mean = all(static_cast<T>(middle * (IS_LARGE ? 0.25 : 1.0)));
         const Scale scale(sums.first);
         const V outer = all(static_cast<T>(row.outer()));
         team.each_block(row.n, [&](Index begin, Index end) APART {
             // Own copies, which no store can change.
             const Terms<Exponential> own = terms;
             const Scale own_scale = scale;
-            const V own_mean = mean, own_outer = outer;
+            const V own_mean = mean, own_outer = outer, own_quarter = quarter;
             write<T>(own.row, begin, end, [&](Index i, int count) BODY {
                 const V e = own.kept(i, count);
                 const V g = take<T>(own.row.operand + i, count, T(0));
-                return select(all(T(0)) < e, (own_scale(e) * (g - own_mean)) * own_outer, all(T(0)));
+                V moved = own_scale(e) * (IS_LARGE ? g * own_quarter - own_mean : g - own_mean);
+                if constexpr (IS_LARGE) moved = moved * all(T(4));
+                return select(all(T(0)) < e, moved * own_outer, all(T(0)));
             });
         });
     }

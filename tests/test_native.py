@@ -673,7 +673,8 @@ def test_cotangents_of_any_size_are_summed(size):
         g[4:] = np.sign(g[4:]) * np.float32(size)
         p, wide = exact_weights(x), g.astype(np.longdouble)
         wanted = p * (wide - (p * wide).sum(axis=1, keepdims=True))
-        largest = np.maximum(np.abs(p * wide), p * (p * np.abs(wide)).sum(axis=1, keepdims=True)).max(axis=1, keepdims=True)
+        terms = np.maximum(np.abs(p * wide), p * (p * np.abs(wide)).sum(axis=1, keepdims=True))
+        largest = terms.max(axis=1, keepdims=True)
         found = sx.softmax.vjp(x, g)
         assert np.all(np.abs(found - wanted) <= 4 * np.maximum(np.spacing(largest.astype(np.float32)), 2.0**-149)), n
         assert_bits(found[:4], alone, n)

@@ -49,14 +49,18 @@ INLINE bool has_operand(Method method) {
            method == Method::backward;
 }
 
-template <class T>
-INLINE bool is_packed(const Call& call, const Array& array) {
-    const Index size = static_cast<Index>(sizeof(T));
-    if (size_of(call.type) != size || call.row_axes != 1) return false;
+template <class E>
+INLINE bool is_packed_as(const Call& call, const Array& array) {
+    const Index size = static_cast<Index>(sizeof(E));
+    if (call.row_axes != 1) return false;
     if (array.strides[call.batch_axes] != size && call.shape[call.batch_axes] > 1) return false;
     Index misfits = static_cast<Index>(reinterpret_cast<std::uintptr_t>(array.data));
     for (int axis = 0; axis < call.batch_axes; ++axis) misfits |= array.strides[axis];
     return (misfits & (size - 1)) == 0;
+}
+template <class T>
+INLINE bool is_packed(const Call& call, const Array& array) {
+    return size_of(call.type) == static_cast<Index>(sizeof(T)) && is_packed_as<T>(call, array);
 }
 
 // How the rows of a call lie and what memory they take.
@@ -65,7 +69,8 @@ struct Plan {
     Index rows = 1, n = 1, pitch = 0;
     bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, comes_from_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
-    bool is_masked_in_place = false;  // scores are read beside their mask, by those who know how
+    bool is_dense = false;  // short rows follow each other in scratch memory as they do in the arrays, and are brought in as one
+    Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
     Index columns = 0;  // rows that lie across which are computed where they lie
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
@@ -106,12 +111,14 @@ struct Plan {
         const bool is_lone = is_solved && rows == 1;
         is_short = n <= longest_short && (is_backward || is_plain) && !is_lone;
         if (is_short) group = at_once = is_solved ? ShortRows::LANES : ShortRows::at_once(n, is_backward);
+        is_dense = is_short && needs_x() && follow_each_other(call);
+        if (is_dense) pitch = n;
         choose_tiles(call);
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
         if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method));
         if (is_middle && !is_tiled) group = at_once;
         if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit(has_operand(call.method));
-        is_masked_in_place = reads_masks(call);
+        source = source_of(call);
         bytes = scratch_bytes(lists);
         const Index least = columns > 1 ? columns : 1, per_piece = n > 0 && PIECE / n > least ? PIECE / n : least;
         groups = per_piece / group > 1 ? per_piece / group : 1;
@@ -133,10 +140,27 @@ struct Plan {
     }
 
   private:
-    bool reads_masks(const Call& call) const {
-        if (sizeof(T) != 4 || call.mask.data == nullptr || call.map != Map::softmax || call.method != Method::value) return false;
-        if (is_short || !is_plain || !result_packed || !is_packed<T>(call, call.x)) return false;
-        return call.mask.strides[call.batch_axes] == 1 && (!streams || keeps_terms());
+    // Whether rows, masks and results lie packed, one behind the other.
+    bool follow_each_other(const Call& call) const {
+        const Index size = size_of(call.type);
+        const auto follow = [&](const Array& array, Index step) {
+            return call.row_axes == 1 && call.batch_axes == 1 && array.strides[0] == n * step && (array.strides[1] == step || n == 1);
+        };
+        const bool is_whole = ((reinterpret_cast<std::uintptr_t>(call.x.data) | reinterpret_cast<std::uintptr_t>(call.result.data)) &
+                               static_cast<std::uintptr_t>(size - 1)) == 0;
+        return is_whole && follow(call.x, size) && (call.mask.data == nullptr || follow(call.mask, 1)) &&
+               (result_packed || !has_entries(call.method) || follow(call.result, size));
+    }
+    Source source_of(const Call& call) const {
+        const bool is_known = sizeof(T) == 4 && call.map == Map::softmax && call.method == Method::value && is_plain && !is_short;
+        if (!is_known || call.row_axes != 1) return Source::plain;
+        if (call.mask.data == nullptr) {
+            const bool is_narrow = size_of(call.type) == 2 && is_packed_as<std::uint16_t>(call, call.x);
+            if (!is_narrow || !is_packed_as<std::uint16_t>(call, call.result)) return Source::plain;
+            return call.type == Type::float16 ? Source::float16 : Source::bfloat16;
+        }
+        const bool reads = result_packed && is_packed<T>(call, call.x) && call.mask.strides[call.batch_axes] == 1;
+        return reads && (!streams || keeps_terms()) ? Source::masked : Source::plain;
     }
     void choose_tiles(const Call& call) {
         if (x_packed || call.row_axes != 1 || call.batch_axes == 0) return;
@@ -405,27 +429,27 @@ struct Driver {
     INLINE Index run_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
         if (const Index columns = columns_from(first, end); columns > 0 && run_columns(first, columns, scratch, team)) return columns;
         const Index count = group_size(first, end);
-        if (!plan.x_packed && !plan.is_masked_in_place) read_scores(first, count, scratch, team);
+        if (!plan.x_packed && plan.source == Source::plain) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
+        const bool is_narrow = plan.source == Source::float16 || plan.source == Source::bfloat16;
         for (Index r = 0; r < count;) {
-            const Index next = r + (count - r < plan.at_once ? count - r : plan.at_once);
-            if (plan.is_masked_in_place) {
-                if (run_masked_rows(first, r, next, scratch, team)) {
-                    r = next;
-                    continue;
-                }
-                for (Index i = r; i < next; ++i) read_x(first + i, scratch.x + i * plan.pitch, team);
-            }
-            if ((plan.is_short && run_short_rows(first, r, next, scratch)) || (plan.is_middle && run_middle_rows(first, r, next, scratch))) {
-                r = next;
-                continue;
-            }
-            // One of them needs more care. Of a sparse map that is likely for all.
-            for (; r < next; ++r)
-                if (!plan.is_short || plan.is_solved || !run_short_rows(first, r, r + 1, scratch)) run_row(first + r, r, scratch, team);
+            const Index begin = r, next = r + (count - r < plan.at_once ? count - r : plan.at_once);
+            r = next;
+            if (plan.source != Source::plain && run_in_place(first, begin, next, scratch, team)) continue;
+            for (Index i = begin; i < next && plan.source != Source::plain; ++i) read_x(first + i, scratch.x + i * plan.pitch, team);
+            run_some(first, begin, next, scratch, team);
+            for (Index i = begin; i < next && is_narrow; ++i) write_result(first + i, scratch.x + i * plan.pitch);
         }
-        if (has_entries(call.method) && !plan.result_packed) write_results(first, count, scratch);
+        if (has_entries(call.method) && !plan.result_packed && !is_narrow) write_results(first, count, scratch);
         return count;
+    }
+    // Together if they can be, or each by itself.
+    INLINE void run_some(Index first, Index begin, Index end, const Scratch<T>& scratch, Team& team) const {
+        if (plan.is_short && run_short_rows(first, begin, end, scratch)) return;
+        if (plan.is_middle && run_middle_rows(first, begin, end, scratch)) return;
+        // One of them needs more care. Of a sparse map that is likely for all.
+        for (Index r = begin; r < end; ++r)
+            if (!plan.is_short || plan.is_solved || !run_short_rows(first, r, r + 1, scratch)) run_row(first + r, r, scratch, team);
     }
 
     // The neighbours of a tile do not go on past the end of their axis.
@@ -514,23 +538,48 @@ struct Driver {
         if (has_operand(call.method)) row.operand = rows.operand[0];
         return {rows, row, plan.keeps_terms() ? scratch.terms : nullptr, plan.pitch};
     }
-    // Weights of rows with masks, whose scores are looked at where they are; false, and nothing done that matters, if one of
-    // them needs more care.
-    APART bool run_masked_rows(Index first, Index begin, Index end, const Scratch<T>& scratch, Team& team) const {
+    // Weights of rows whose scores are read where they are although they are not plain; false, and nothing done that matters,
+    // if one of them needs more care.
+    APART bool run_in_place(Index first, Index begin, Index end, const Scratch<T>& scratch, Team& team) const {
         if constexpr (sizeof(T) == 8) {
             return false;
-        } else if (plan.is_middle) {
-            ShortRows rows;
-            set_rows(rows, first, begin, end, scratch);
-            place(rows.x, call.x, true, first + begin, static_cast<const float*>(nullptr), rows.count);
-            MiddleRows middle_rows = middle(rows, scratch);
-            for (int r = 0; r < rows.count; ++r) middle_rows.masks[r] = row_of(call, call.mask, first + begin + r);
-            return middle_rows.compute<ShortRows::Asked::weights, true>();
         } else {
+            if (plan.source == Source::masked) return run_from<Source::masked>(first, begin, end, scratch, team);
+            if (plan.source == Source::float16) return run_from<Source::float16>(first, begin, end, scratch, team);
+            return run_from<Source::bfloat16>(first, begin, end, scratch, team);
+        }
+    }
+    template <Source FROM>
+    INLINE bool run_from(Index first, Index begin, Index end, const Scratch<float>& scratch, Team& team) const {
+        constexpr bool IS_NARROW = FROM != Source::masked;
+        if (!plan.is_middle) {
             Row<float> row = row_at(first + begin, begin, scratch);
-            row.x = reinterpret_cast<const float*>(row_of(call, call.x, first + begin));
-            row.mask = row_of(call, call.mask, first + begin);
-            return Softmax<float>::unmasked_value_at_once(row, team);
+            if constexpr (IS_NARROW) row.terms = place_of_x(begin, scratch);
+            point_at<FROM>(first + begin, row.x, row.mask, row.narrow_x, row.narrow_result);
+            row.type = call.type;
+            return Softmax<float>::template value_at_once<FROM>(row, team);
+        }
+        ShortRows rows;
+        set_rows(rows, first, begin, end, scratch);
+        MiddleRows those = middle(rows, scratch);
+        those.row.type = call.type;
+        for (int r = 0; r < rows.count; ++r)
+            point_at<FROM>(first + begin + r, rows.x[r], those.masks[r], those.narrow_x[r], those.narrow_results[r]);
+        if constexpr (IS_NARROW) {
+            those.terms = place_of_x(begin, scratch);
+            those.pitch = plan.pitch;
+        }
+        return those.compute<ShortRows::Asked::weights, FROM>();
+    }
+    template <Source FROM>
+    INLINE void point_at(Index row, const float*& x, const char*& mask, const std::uint16_t*& narrow_x, std::uint16_t*& narrow_result) const {
+        if constexpr (FROM == Source::masked) {
+            x = reinterpret_cast<const float*>(row_of(call, call.x, row));
+            mask = row_of(call, call.mask, row);
+        } else {
+            x = nullptr;
+            narrow_x = reinterpret_cast<const std::uint16_t*>(row_of(call, call.x, row));
+            narrow_result = reinterpret_cast<std::uint16_t*>(row_of(call, call.result, row));
         }
     }
     INLINE void set_rows(ShortRows& rows, Index first, Index begin, Index end, const Scratch<T>& scratch) const {
@@ -594,6 +643,10 @@ struct Driver {
     }
 
     INLINE void read_scores(Index first, Index count, const Scratch<T>& scratch, Team& team) const {
+        if (plan.is_dense) {
+            const char* const mask = call.mask.data != nullptr ? row_of(call, call.mask, first) : nullptr;
+            return read_part(row_of(call, call.x, first), size_of(call.type), mask, 1, scratch.x, count * plan.n);
+        }
         if (!plan.is_tiled) {
             for (Index r = 0; r < count; ++r) read_x(first + r, scratch.x + r * plan.pitch, team);
             return;
@@ -605,6 +658,7 @@ struct Driver {
         return plan.is_tiled && array.strides[call.batch_axes - 1] == size_of(call.type);
     }
     INLINE void write_results(Index first, Index count, const Scratch<T>& scratch) const {
+        if (plan.is_dense) return write_run<T>(call.type, scratch.x, row_of(call, call.result, first), size_of(call.type), count * plan.n);
         if (lies_across(call.result))
             return write_tile<T>(call.type, scratch.x, plan.pitch, place_of(call.result, first), count, plan.n);
         for (Index r = 0; r < count; ++r) write_result(first + r, scratch.x + r * plan.pitch);

@@ -47,61 +47,6 @@ INLINE Index cache_size() {
 
 INLINE Index size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
 
-// -- sixteen-bit numbers -------------------------------------------------------------------------------------------------
-
-INLINE float from_bfloat16(std::uint16_t half) {
-    const std::uint32_t whole = static_cast<std::uint32_t>(half) << 16;
-    return bits_of<float>(whole);
-}
-// To nearest, ties to even; NaN stays NaN.
-INLINE std::uint16_t to_bfloat16(float x) {
-    const std::uint32_t whole = bits_of<std::uint32_t>(x);
-    const std::uint32_t rounded_up = (whole + 0x7fffu + ((whole >> 16) & 1u)) >> 16;
-    const bool is_nan = (whole & 0x7fffffffu) > 0x7f800000u;
-    return static_cast<std::uint16_t>(is_nan ? ((whole >> 16) | 0x40u) : rounded_up);
-}
-INLINE float from_float16(std::uint16_t half) {
-    const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16, rest = half & 0x7fffu;
-    if (rest >= 0x7c00u) return bits_of<float>(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
-    const float magnitude = bits_of<float>(rest << 13) * 0x1p112f;
-    return bits_of<float>(bits_of<std::uint32_t>(magnitude) | sign);
-}
-INLINE std::uint16_t to_float16(float x) {
-    const std::uint32_t whole = bits_of<std::uint32_t>(x), sign = (whole >> 16) & 0x8000u, rest = whole & 0x7fffffffu;
-    if (rest > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
-    if (rest >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);
-    if (rest < 0x38800000u) {
-        // Adding 0.5 leaves the digits that a subnormal has, rounded.
-        const float shifted = bits_of<float>(rest) + 0.5f;
-        return static_cast<std::uint16_t>(sign | (bits_of<std::uint32_t>(shifted) - 0x3f000000u));
-    }
-    const std::uint32_t rounded_up = rest + 0xfffu + ((rest >> 13) & 1u);
-    return static_cast<std::uint16_t>(sign | ((rounded_up - 0x38000000u) >> 13));
-}
-
-INLINE void floats_from_float16(const std::uint16_t* from, float* to, Index n) {
-    Index i = 0;
-#if defined(__AVX512F__)
-    for (; i + 16 <= n; i += 16)
-        _mm512_storeu_ps(to + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from + i))));
-#elif defined(__F16C__)
-    for (; i + 8 <= n; i += 8)
-        _mm256_storeu_ps(to + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i))));
-#endif
-    for (; i < n; ++i) to[i] = from_float16(from[i]);
-}
-INLINE void float16_from_floats(const float* from, std::uint16_t* to, Index n) {
-    Index i = 0;
-#if defined(__AVX512F__)
-    for (; i + 16 <= n; i += 16)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + i), _mm512_cvtps_ph(_mm512_loadu_ps(from + i), 0));
-#elif defined(__F16C__)
-    for (; i + 8 <= n; i += 8)
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + i), _mm256_cvtps_ph(_mm256_loadu_ps(from + i), 0));
-#endif
-    for (; i < n; ++i) to[i] = to_float16(from[i]);
-}
-
 // -- runs of entries -------------------------------------------------------------------------------------------------------
 
 // n entries that lie `stride` bytes apart, as neighbours of the working type.
@@ -119,8 +64,7 @@ inline void read_run(Type type, const char* from, Index stride, T* to, Index n) 
             return;
         }
         if (is_packed && type == Type::bfloat16) {
-            const std::uint16_t* const halves = reinterpret_cast<const std::uint16_t*>(from);
-            for (Index i = 0; i < n; ++i) to[i] = from_bfloat16(halves[i]);
+            floats_from_bfloat16(reinterpret_cast<const std::uint16_t*>(from), to, n);
             return;
         }
     }
@@ -156,8 +100,7 @@ inline void write_run(Type type, const T* from, char* to, Index stride, Index n)
             return;
         }
         if (is_packed && type == Type::bfloat16) {
-            std::uint16_t* const halves = reinterpret_cast<std::uint16_t*>(to);
-            for (Index i = 0; i < n; ++i) halves[i] = to_bfloat16(from[i]);
+            bfloat16_from_floats(from, reinterpret_cast<std::uint16_t*>(to), n);
             return;
         }
     }

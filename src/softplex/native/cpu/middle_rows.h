@@ -19,8 +19,10 @@ struct MiddleRows {
     // Where their exponentials are kept, `pitch` apart; none: where the results then are.
     float* terms;
     Index pitch;
-    // Of rows that are asked for with masks.
+    // Of rows that are not plain.
     const char* masks[FEW] = {};
+    const std::uint16_t* narrow_x[FEW] = {};
+    std::uint16_t* narrow_results[FEW] = {};
 
     // As many as stay in the nearest cache, with a result and perhaps an operand each.
     static INLINE Index at_once(Index n, bool has_operand) {
@@ -29,17 +31,17 @@ struct MiddleRows {
     }
 
     // False, and nothing done that matters, if one of the rows needs more care.
-    template <Asked ASKED, bool IS_MASKED = false>
+    template <Asked ASKED, Source FROM = Source::plain>
     APART bool compute() const {
-        static_assert(!IS_MASKED || ASKED == Asked::weights, "others look at the scores again");
+        static_assert(FROM == Source::plain || ASKED == Asked::weights, "others look at the scores again");
         constexpr bool KEEPS = ASKED != Asked::logarithms;
-        using Terms = std::conditional_t<IS_MASKED, S::UnmaskedTerms, S::TermsAlone>;
+        using Terms = S::TermsFrom<FROM>;
         using Products = std::conditional_t<ASKED == Asked::log_derivatives, S::Cotangents, S::FloatProducts>;
         using Walk = std::conditional_t<ShortRows::has_operand(ASKED), Products, Terms>;
         alignas(64) float magic[2 * FEW] = {}, floor[2 * FEW] = {};
         Floats tops[FEW];
         Doubles sums[FEW], products[FEW];
-        for (int r = 0; r < FEW; ++r) tops[r] = r < rows.count ? unmasked_scores<IS_MASKED>(own(r), row.sign(), 0, LANES) : all(0.0f);
+        for (int r = 0; r < FEW; ++r) tops[r] = r < rows.count ? scores_from<FROM>(own(r), row.sign(), 0, LANES) : all(0.0f);
         const Floats guess = largest_of(tops);
         if ((bits(guess < all(512.0f)) & 0xffu) != 0xffu) return false;
         const PlainRows guessed(widened(select(all(-512.0f) < guess, guess, all(0.0f))).low);
@@ -80,6 +82,8 @@ struct MiddleRows {
         Row<float> one = row;
         one.x = rows.x[r];
         one.mask = masks[r];
+        one.narrow_x = narrow_x[r];
+        one.narrow_result = narrow_results[r];
         one.operand = row.operand != nullptr ? rows.operand[r] : nullptr;
         one.result = rows.result[r];
         one.terms = terms != nullptr ? terms + r * pitch : one.result;
@@ -99,14 +103,14 @@ struct MiddleRows {
             const Row<float> one = own(r);
             const Floats high = all(hi[r]), low = all(lo[r]);
             if ((crowded >> r & 1u) != 0) {
-                write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
+                write_weights<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                     const Floats e = take<float>(one.terms + i, count, 0.0f);
                     return fma(e, high, e * low);
                 });
                 continue;
             }
             const Floats own_kept = all(kept[r]), own_top = all(top[r]);
-            write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
+            write_weights<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                 const Floats e = take<float>(one.terms + i, count, 0.0f);
                 return select(e == own_kept, own_top, fma(e, high, e * low));
             });

@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "elementary.h"
+#include "narrow.h"
 #include "threads.h"
 
 // A function of a vector is inlined, one of a block is not: it is called from several places.
@@ -39,8 +40,11 @@ struct Row {
 
     const T* x = nullptr;
     const T* operand = nullptr;
-    // Scores whose byte is 0 count as -inf; only walks that are masked look at it.
+    // What some walks read in place of x alone, and where what they find goes in place of the result: see Source.
     const char* mask = nullptr;
+    const std::uint16_t* narrow_x = nullptr;
+    std::uint16_t* narrow_result = nullptr;
+    Type type = Type::float32;
     T* result = nullptr;
     // Where the exponentials of a row are kept between two passes; none: they are computed twice.
     T* terms = nullptr;
@@ -183,23 +187,47 @@ INLINE void ask_ahead(const Row<T>& row, Index i, int vectors) {
     for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.operand + i + AHEAD + j * Lanes<T>::count);
 }
 
-// Scores as `scores` and `several_scores` give them, some of which a mask may take out.
-template <bool IS_MASKED, class T>
-INLINE Vector<T> unmasked_scores(const Row<T>& row, const typename Row<T>::Whole& sign, Index i, int count) {
-    const Vector<T> x = scores(row, sign, i, count);
-    if constexpr (IS_MASKED) return select(marked<T>(row.mask + i, count), x, all(-INFINITE<T>));
-    return x;
+// Where a walk finds the scores of a row: packed in the working type, beside a mask whose bytes are 0 where a score counts as
+// -inf, or in sixteen bits.
+enum class Source { plain, masked, float16, bfloat16 };
+constexpr Type type_of(Source source) { return source == Source::float16 ? Type::float16 : Type::bfloat16; }
+
+// Scores as `scores` and `several_scores` give them.
+template <Source FROM, class T>
+INLINE Vector<T> scores_from(const Row<T>& row, const typename Row<T>::Whole& sign, Index i, int count) {
+    if constexpr (FROM == Source::plain) return scores(row, sign, i, count);
+    if constexpr (FROM == Source::masked) return select(marked<T>(row.mask + i, count), scores(row, sign, i, count), all(-INFINITE<T>));
+    if constexpr (FROM == Source::float16 || FROM == Source::bfloat16)
+        return flipped(load_narrow<type_of(FROM)>(row.narrow_x + i, count, row.is_negated ? INFINITE<T> : -INFINITE<T>), sign);
 }
-template <bool IS_MASKED, class T>
-INLINE SeveralOf<T> several_unmasked_scores(const Row<T>& row, const typename Row<T>::Whole& sign, Index i) {
-    SeveralOf<T> x = several_scores(row, sign, i);
-    if constexpr (IS_MASKED) {
-        constexpr int LANES = Lanes<T>::count;
+template <Source FROM, class T>
+INLINE SeveralOf<T> several_scores_from(const Row<T>& row, const typename Row<T>::Whole& sign, Index i) {
+    constexpr int LANES = Lanes<T>::count;
+    if constexpr (FROM == Source::plain) return several_scores(row, sign, i);
+    if constexpr (FROM == Source::masked) {
+        SeveralOf<T> x = several_scores(row, sign, i);
         if (row.comes_from_afar) __builtin_prefetch(row.mask + i + 4096);
         for (int j = 0; j < SEVERAL; ++j)
             set_one_of(x, j, select(marked<T>(row.mask + i + j * LANES), one_of(x, j), all(-INFINITE<T>)));
+        return x;
     }
-    return x;
+    if constexpr (FROM == Source::float16 || FROM == Source::bfloat16) {
+        SeveralOf<T> x;
+        for (int j = 0; j < SEVERAL; ++j) set_one_of(x, j, flipped(load_narrow<type_of(FROM)>(row.narrow_x + i + j * LANES), sign));
+        return x;
+    }
+}
+// `write` for weights, which may have to be rounded to sixteen bits.
+template <class T, class Body>
+INLINE void write_weights(const Row<T>& row, Index begin, Index end, const Body& body) {
+    if constexpr (sizeof(T) == 4) {
+        std::uint16_t* const to = row.narrow_result;
+        if (to != nullptr && row.type == Type::float16)
+            return each_vector<T>(begin, end, [&](Index i, int count) BODY { store_narrow<Type::float16>(to + i, body(i, count), count); });
+        if (to != nullptr)
+            return each_vector<T>(begin, end, [&](Index i, int count) BODY { store_narrow<Type::bfloat16>(to + i, body(i, count), count); });
+    }
+    write<T>(row, begin, end, body);
 }
 
 // Zeros stay zeros where the scale is too large for the type.

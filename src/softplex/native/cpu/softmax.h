@@ -284,7 +284,7 @@ struct Softmax {
         Index i = begin;
         for (; i + STEP <= end; i += STEP) {
             ask_ahead(row, i, SEVERAL);
-            const SeveralOf<T> x = several_unmasked_scores<Walk::IS_MASKED>(row, own.sign, i);
+            const SeveralOf<T> x = several_scores_from<Walk::FROM>(row, own.sign, i);
             if constexpr (Exponential::FINDS_TOP) {
                 tops = larger(x, tops);
                 for (int j = 0; j < SEVERAL; j += 2) bad = bad | unordered(one_of(x, j), one_of(x, j + 1));
@@ -297,7 +297,7 @@ struct Softmax {
         V top = one_of(tops, 0);
         for (int j = 1; j < SEVERAL; ++j) top = larger(one_of(tops, j), top);
         each_vector_once<T>(i, end, [&](Index at, int count) BODY {
-            const V x = unmasked_scores<Walk::IS_MASKED>(row, own.sign, at, count);
+            const V x = scores_from<Walk::FROM>(row, own.sign, at, count);
             top = larger(x, top);
             bad = bad | unordered(x, x);
             const V e = own.exponential(x);
@@ -327,21 +327,21 @@ struct Softmax {
 
     // Nothing but the terms is summed.
     struct TermsAlone {
-        static constexpr bool IS_MASKED = false;
+        static constexpr Source FROM = Source::plain;
         explicit INLINE TermsAlone(const Row<T>&) {}
         INLINE void add(const V&, Index, int) {}
         INLINE void add(const V&, const V&, Index) {}
         INLINE Total total() const { return {}; }
         INLINE Doubles lanes() const { return all(0.0); }
     };
-    // The same of a row with a mask.
-    struct UnmaskedTerms : TermsAlone {
-        static constexpr bool IS_MASKED = true;
+    template <Source SOURCE>
+    struct TermsFrom : TermsAlone {
+        static constexpr Source FROM = SOURCE;
         using TermsAlone::TermsAlone;
     };
     // The terms times the operand, too. Entries that weigh nothing are not read.
     struct Products {
-        static constexpr bool IS_MASKED = false;
+        static constexpr Source FROM = Source::plain;
         const T* const operand;
         Sum<T> sum;
 
@@ -358,7 +358,7 @@ struct Softmax {
     };
     // The same in floats, of which two are added before they are widened. Out of their range the sum is not finite.
     struct FloatProducts {
-        static constexpr bool IS_MASKED = false;
+        static constexpr Source FROM = Source::plain;
         const T* const operand;
         Sum<T> sum;
 
@@ -378,9 +378,9 @@ struct Softmax {
     // walk(powers) and finish(powers, what it found, factor) for a near row whose top is found on the way; false, and
     // nothing written that matters, if the row must be looked at first. The factor is what terms that were kept lack, the
     // guess having been another power of 2 than the top gives: all is multiplied exactly.
-    template <class Walk, class Finish>
+    template <Source FROM = Source::plain, class Walk, class Finish>
     static INLINE bool at_once(Row<T>& row, Walk walk, Finish finish) {
-        const double guess = guess_of_top(row);
+        const double guess = guess_of_top<FROM>(row);
         if (guess >= 512.0) return false;
         const Powers guessed(is_near(guess) ? guess : 0.0);
         Totals sums = walk(guessed);
@@ -397,16 +397,16 @@ struct Softmax {
         finish(powers, sums, row.terms != nullptr ? factor : 1.0);
         return true;
     }
+    template <Source FROM>
     static INLINE double guess_of_top(const Row<T>& row) {
         const int count = static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count);
-        const V first = row.mask != nullptr ? unmasked_scores<true>(row, row.sign(), 0, count) : scores(row, row.sign(), 0, count);
-        return static_cast<double>(largest_of(first));
+        return static_cast<double>(largest_of(scores_from<FROM>(row, row.sign(), 0, count)));
     }
     // The same for what shows terms that are no weights of the type: which of them vanish depends on the power of 2, so that
     // the guess stays what it was.
     template <class Walk, class Finish>
     static INLINE bool at_once_as_guessed(Row<T>& row, Walk walk, Finish finish) {
-        const double guess = guess_of_top(row);
+        const double guess = guess_of_top<Source::plain>(row);
         if (guess >= 512.0) return false;
         const Powers guessed(is_near(guess) ? guess : 0.0);
         const Totals sums = walk(guessed);
@@ -435,16 +435,12 @@ struct Softmax {
             return sink_term(row, exponential) / sum.value();
         });
     }
-    static INLINE bool value_at_once(Row<T>& row, Team& team) { return value_at_once_by<TermsAlone>(row, team); }
-    // The same of a row with a mask, whose terms are kept.
-    static INLINE bool unmasked_value_at_once(Row<T>& row, Team& team) {
-        return row.terms != nullptr && value_at_once_by<UnmaskedTerms>(row, team);
-    }
-    template <class Walk>
-    static INLINE bool value_at_once_by(Row<T>& row, Team& team) {
-        if (row.terms == row.x) return false;
-        return at_once(
-            row, [&](const Powers& powers) APART { return walked(row, team, powers, Walk(row)); },
+    // Terms are kept unless the scores are plain, and not where these are.
+    template <Source FROM = Source::plain>
+    static INLINE bool value_at_once(Row<T>& row, Team& team) {
+        if (row.terms == nullptr ? FROM != Source::plain : row.terms == row.x) return false;
+        return at_once<FROM>(
+            row, [&](const Powers& powers) APART { return walked(row, team, powers, TermsFrom<FROM>(row)); },
             [&](const Powers& powers, const Totals& sums, double factor) BODY {
                 weighed(row, team, powers, sums.first, factor);
             });
@@ -511,7 +507,7 @@ struct Softmax {
             const Terms<Powers> own = terms;
             const Scale own_scale = scale;
             const V own_kept = kept, own_top = top;
-            write<T>(own.row, begin, end, [&](Index i, int count) BODY {
+            write_weights<T>(own.row, begin, end, [&](Index i, int count) BODY {
                 const V e = own.kept(i, count);
                 return select(e == own_kept, own_top, own_scale(e));
             });
@@ -525,7 +521,7 @@ struct Softmax {
         team.each_block(row.n, [&](Index begin, Index end) APART {
             const Terms<Exponential> own = terms;
             const Scale own_scale = scale;
-            write<T>(own.row, begin, end, [&](Index i, int count) BODY { return own_scale(own.kept(i, count)); });
+            write_weights<T>(own.row, begin, end, [&](Index i, int count) BODY { return own_scale(own.kept(i, count)); });
         });
     }
 
@@ -723,7 +719,7 @@ struct Softmax {
 
     // Beside the terms the cotangents of entries that take part.
     struct Cotangents {
-        static constexpr bool IS_MASKED = false;
+        static constexpr Source FROM = Source::plain;
         const Row<T>& row;
         Sum<T> sum;
 

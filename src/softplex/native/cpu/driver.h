@@ -67,7 +67,7 @@ INLINE bool is_packed(const Call& call, const Array& array) {
 template <class T>
 struct Plan {
     Index rows = 1, n = 1, pitch = 0;
-    bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, comes_from_afar, is_tiled = false;
+    bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, comes_from_afar, goes_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
     bool is_dense = false;  // short rows follow each other in scratch memory as they do in the arrays, and are brought in as one
     Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
@@ -100,6 +100,7 @@ struct Plan {
         is_worth_streaming = is_beyond_cache && !call.is_result_new;
         streams = result_packed && is_worth_streaming;
         comes_from_afar = x_packed && size > AT_HAND;
+        goes_afar = result_packed && !streams && size > 16 * AT_HAND;
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
         is_log = call.map == Map::log_softmax;
         widens = is_widened && sizeof(T) == 4 && !is_backward && (is_tempered || call.has_sink);
@@ -534,6 +535,7 @@ struct Driver {
         row.is_negated = call.negated;
         row.streams = plan.streams;
         row.comes_from_afar = plan.comes_from_afar;
+        row.goes_afar = plan.goes_afar;
         row.seam = scratch.seam;
         if (has_operand(call.method)) row.operand = rows.operand[0];
         return {rows, row, plan.keeps_terms() ? scratch.terms : nullptr, plan.pitch};
@@ -709,6 +711,7 @@ struct Driver {
         if (has_operand(call.method)) row.operand = operand_of(index, place, scratch);
         row.streams = plan.streams;
         row.comes_from_afar = plan.comes_from_afar;
+        row.goes_afar = plan.goes_afar;
         row.seam = scratch.seam;
         row.terms = plan.keeps_terms() ? scratch.terms : plan.streams ? nullptr : row.result;
         row.list = scratch.list;

@@ -59,6 +59,8 @@ struct Row {
     bool streams = false;
     // So is x.
     bool comes_from_afar = false;
+    // The result is written through the caches, and does not stay in the nearest.
+    bool goes_afar = false;
     Seam<T>* seam = nullptr;
     double temperature = 1.0;
     double sink = 0.0;
@@ -185,6 +187,13 @@ INLINE void ask_ahead(const Row<T>& row, Index i, int vectors) {
     for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.x + i + AHEAD + j * Lanes<T>::count);
     if (row.operand == nullptr) return;
     for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.operand + i + AHEAD + j * Lanes<T>::count);
+}
+// The same of places that are written to.
+template <class T>
+INLINE void ask_ahead_to_write(const Row<T>& row, Index i, int vectors) {
+    constexpr Index AHEAD = 4096 / sizeof(T);
+    if (!row.goes_afar) return;
+    for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.result + i + AHEAD + j * Lanes<T>::count, 1);
 }
 
 // Where a walk finds the scores of a row: packed in the working type, beside a mask whose bytes are 0 where a score counts as

@@ -284,6 +284,7 @@ struct Softmax {
         Index i = begin;
         for (; i + STEP <= end; i += STEP) {
             ask_ahead(row, i, SEVERAL);
+            if (kept == nullptr) ask_ahead_to_write(row, i, SEVERAL);
             const SeveralOf<T> x = several_scores_from<Walk::FROM>(row, own.sign, i);
             if constexpr (Exponential::FINDS_TOP) {
                 tops = larger(x, tops);

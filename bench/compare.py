@@ -4,7 +4,7 @@ which derivatives of PyTorch's tensors there are.
     python bench/compare.py            measures every peer that is installed; writes bench/results/compare-<date>.json
     python bench/compare.py --demo     runs the demonstration; writes bench/results/demo-<date>.json
     python bench/compare.py --readme   rewrites the tables in README.md from the newest of those files, of those that
-                                       `softplex bench --json bench/results/bench-<date>-<instruction set>.json`
+                                       `softplex bench --json bench/results/bench-<date>-<processor>-<set>.json`
                                        writes and of those of bench/errors.py
 
 Nothing here is timed. A peer is called as its users call it; what it lacks stays empty. Exact results come from mpmath
@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import warnings
@@ -692,21 +693,27 @@ def errors_table(found: dict[str, Any], source: str) -> str:
 
 
 def full_runs() -> dict[str, Any]:
-    """The newest run of `softplex bench` on each instruction set, quick ones left out, by their paths."""
+    """The newest run of `softplex bench` on each processor and instruction set, without quick ones, by their paths."""
     newest = {}
     for source, found in results_of("bench").items():
         if not found["settings"]["quick"]:
-            newest[found["machine"]["instruction set"]] = source, found
+            newest[heading_of(found)] = source, found
     return dict(newest.values())
 
 
+def heading_of(found: dict[str, Any]) -> str:
+    """What a run was taken on, in few words: AMD EPYC, x86-64-v4."""
+    names = re.sub(r"\([^)]*\)|Processor", "", found["machine"]["cpu"]).split()
+    return f"{' '.join(names)}, {found['machine']['instruction set']}"
+
+
 def speed_table(runs: dict[str, Any]) -> str:
-    """What is promised of speed and what was measured as Markdown, an instruction set a column."""
+    """What is promised of speed and what was measured as Markdown, a processor and an instruction set a column."""
     from softplex.bench import report
 
     keys = list(dict.fromkeys(key_of(goal) for found in runs.values() for goal in found["goals"]))
     goals = [{key_of(goal): goal for goal in found["goals"]} for found in runs.values()]
-    headings = ["", "against", *(found["machine"]["instruction set"] for found in runs.values()), "promised"]
+    headings = ["", "against", *map(heading_of, runs.values()), "promised"]
     lines = ["| " + " | ".join(headings) + " |", "|---" * len(headings) + "|"]
     for key in keys:
         same = [each.get(key) for each in goals]

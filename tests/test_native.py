@@ -663,6 +663,62 @@ def test_derivatives_of_rows_that_lie_across_have_the_bits_of_others(kind):
                     assert_bits(np.ascontiguousarray(found), np.ascontiguousarray(wanted), (map_, n, count))
 
 
+def test_cotangents_may_overlap_themselves_and_rows_have_one_entry():
+    rng = np.random.default_rng(11)
+    x, few = np.asfortranarray(rng.normal(size=(64, 40)).astype(np.float32)), rng.normal(size=103).astype(np.float32)
+    g = np.lib.stride_tricks.sliding_window_view(few, 40)
+    assert_bits(sx.softmax.vjp(x, g, axis=1), sx.softmax.vjp(np.ascontiguousarray(x), g.copy(), axis=1), "windows")
+    one, all_count = x[:1], np.ones((1, 40), bool)
+    for where in (all_count, np.arange(40)[None] % 7 != 0):
+        for dtype in ("float32", "float16", "float64"):
+            assert not sx.softmax.vjp(one.astype(dtype), one.astype(dtype), axis=0, where=where).any()
+            for map_ in (sx.softmax, sx.sparsemax, sx.entmax15):
+                assert_bits(map_(one.astype(dtype), axis=0, where=where), where.astype(dtype), (map_, dtype))
+    bad = np.where(np.arange(300) == 5, np.nan, rng.normal(size=(1, 300))).astype(np.float16)
+    assert_bits(sx.sparsemax(bad, axis=0), np.where(np.isnan(bad), bad, np.float16(1)), "NaN")
+
+
+@pytest.mark.parametrize("n", [150, 160, 175, 191, 192, 223, 4100, 4130])
+def test_pairs_of_products_do_not_depend_on_the_instruction_set(n):
+    rng = np.random.default_rng(n)
+    x, g = np.zeros((40, n), np.float32), np.zeros((40, n), np.float32)
+    g[:, n // 32 * 32 - 32 :] = rng.normal(size=g[:, n // 32 * 32 - 32 :].shape)
+    found = {}
+    for name in ("x86-64-v3", "x86-64-v4"):
+        with instructions(name):
+            found[name] = sx.softmax.vjp(x, g)
+            across = sx.softmax.vjp(np.asfortranarray(x), np.asfortranarray(g))
+            assert_bits(np.ascontiguousarray(across), found[name], (name, "across"))
+    assert_bits(*found.values(), n)
+
+
+def test_a_mean_beyond_the_digits_of_cotangents_is_seen_everywhere():
+    """The first scores say nothing of the top, so that products stay in range although the mean is huge."""
+    x, g = np.full((9, 1024), -34.6, np.float32), np.full((9, 1024), 1.5e38, np.float32)
+    x[:, :16], x[:, 16], x[:, 17] = -np.inf, -16, -36
+    g[:, 16], g[:, 17] = 0, np.finfo(np.float32).min
+    x[5, 3] = np.nan
+    alone = sx.softmax.vjp(x[:1], g[:1])
+    assert np.all(np.isfinite(alone))
+    together = sx.softmax.vjp(x, g)
+    across = np.ascontiguousarray(sx.softmax.vjp(np.asfortranarray(np.tile(x[:1], (20, 1))), np.tile(g[:1], (20, 1))))
+    for row in (0, 4, 8):
+        assert_bits(together[row], alone[0], row)
+        assert_bits(across[row], alone[0], ("across", row))
+
+
+def test_zeros_of_the_way_back_have_no_sign_that_depends_on_neighbours():
+    p = np.array([[1.4e-45, 0.5, 0.5]] * 17, np.float32)
+    g = np.array([[-0.25, 0, 0]] * 17, np.float32)
+    back = partial(run, type=1, method=BACKWARD)
+    alone = back(x=p[:1], operand=g[:1], result=np.empty((1, 3), np.float32))
+    scaled = back(x=p, operand=g, temperature=np.r_[np.ones(16), 2.0], result=np.empty_like(p))
+    turned = np.asfortranarray(p)
+    across = back(x=turned, operand=np.asfortranarray(g), result=np.empty_like(turned))
+    assert_bits(scaled[:1], alone, "neighbours")
+    assert_bits(np.ascontiguousarray(across[:1]), alone, "across")
+
+
 @pytest.mark.parametrize("size", [1e-38, 1.0, 1e20, 3e38])
 def test_cotangents_of_any_size_are_summed(size):
     """Products of floats may leave their range: such rows are computed in doubles, and no row beside them is."""

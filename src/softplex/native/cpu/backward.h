@@ -189,7 +189,7 @@ struct PlainBackward {
     static INLINE Floats result(const Floats& p, const Floats& g, const Floats& mean, const Floats& outer) {
         const Floats s = Slopes::of(p), zero = all(0.0f);
         if constexpr (SCALES) return fma(s * (g - mean), outer, zero);
-        return HAS_FMA ? fma(s, g - mean, zero) : s * (g - mean) + zero;
+        return s * (g - mean) + zero;
     }
     template <bool SKIPS, bool SCALES>
     static INLINE Floats result_at(const float* weights, const float* g, int count, const Floats& mean, const Floats& outer) {

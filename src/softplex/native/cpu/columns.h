@@ -78,11 +78,11 @@ struct Strip {
         return true;
     }
 
-    // The same for s (g - <s, g> / sum s), g being the cotangents, entry by entry.
+    // As `prepare`, for s (g - <s, g> / sum s), g being the cotangents, entry by entry.
     INLINE bool prepare_derivative(const Floats& tops, const float* g, Numbers& numbers) const {
         if (is_short()) {
             const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
-            return prepare_by([&](const auto& scores) BODY { return exponential(scores); }, g, n / (2 * COUNT) * (2 * COUNT), numbers);
+            return prepare_by([&](const auto& scores) BODY { return exponential(scores); }, g, numbers);
         }
         const Floats guess = top_of(COUNT);
         if (bits(guess < all(512.0f)) != ALL) return false;
@@ -91,7 +91,7 @@ struct Strip {
         if (!PlainRows(wide.low).are_reached_from(plain[0].origins)) return false;
         if (!PlainRows(wide.high).are_reached_from(plain[1].origins)) return false;
         const Powers powers = powers_of(plain);
-        return prepare_by([&](const auto& scores) BODY { return powers(scores); }, g, n / ShortRows::STEP * ShortRows::STEP, numbers);
+        return prepare_by([&](const auto& scores) BODY { return powers(scores); }, g, numbers);
     }
 
     static INLINE Floats differentiated(const Floats& e, const Floats& g, const Numbers& by, const Floats& factor) {
@@ -164,7 +164,7 @@ struct Strip {
     static constexpr Index AT_ONCE = 4 * COUNT;
 
     // The sums of exponential(scores), each in the order of Sum<float>; the exponentials may take the place of the scores.
-    // `ties` grows by how many are as large as the leading ones.
+    // `ties` is then how many of each row are as large as its leading one.
     template <bool KEEPS, class Exponential>
     INLINE Wide sum(const Exponential& exponential, const Floats* leading = nullptr, Floats* ties = nullptr) const {
         Wide sums[COUNT];
@@ -272,20 +272,22 @@ struct Strip {
 
     // -- as either of them -----------------------------------------------------------------------------------------------
 
-    // Of the first `paired` entries two products are added as floats.
     template <class Exponential>
-    INLINE bool prepare_by(const Exponential& exponential, const float* g, Index paired, Numbers& numbers) const {
-        const Wide sums = sum<true>(exponential), products = sum_of_products(g, paired);
+    INLINE bool prepare_by(const Exponential& exponential, const float* g, Numbers& numbers) const {
+        const Wide sums = sum<true>(exponential), products = sum_of_products(g);
         float means[COUNT];
         for (int half = 0; half < 2; ++half) {
-            if (bits(magnitude(products.part[half]) < all(__builtin_inf())) != ShortRows::ALL_OF_FEW) return false;
-            store_eight(means + half * HALF, products.part[half] / sums.part[half]);
+            const Doubles found = products.part[half] / sums.part[half];
+            if (!Softmax<float>::are_moderate(found)) return false;
+            store_eight(means + half * HALF, found);
         }
         set_scales(sums, numbers);
         numbers.top = load(means);
         return true;
     }
-    INLINE Wide sum_of_products(const float* g, Index paired) const {
+    // Two products are added as floats where there are two.
+    INLINE Wide sum_of_products(const float* g) const {
+        const Index paired = n / (2 * COUNT) * (2 * COUNT);
         const auto weighed = [&](const Floats& e, Index i) BODY { return select(all(0.0f) < e, load(g + i * COUNT), all(0.0f)); };
         Wide sums[COUNT];
         for (int lane = 0; lane < COUNT; ++lane) {

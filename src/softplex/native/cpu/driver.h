@@ -1,8 +1,9 @@
 // The row driver: from a call to rows, from rows to a map's kernel, and back. It serves every map alike; `Family` in
 // kernels.cpp says which map runs which kernel.
 //
-// Rows that lie packed in the working type are computed where they are. Others are brought into scratch memory: one at a
-// time, or where neighbours in memory belong to neighbouring rows a tile of them. Threads share the rows, or where a row
+// Rows that lie packed in the working type are computed where they are; weights of softmax from masked or 16-bit rows, too.
+// Others are brought into scratch memory: one at a time, or where neighbours in memory belong to neighbouring rows a tile of
+// them. Threads share the rows, or where a row
 // is huge its blocks.
 #pragma once
 
@@ -67,9 +68,9 @@ INLINE bool is_packed(const Call& call, const Array& array) {
 template <class T>
 struct Plan {
     Index rows = 1, n = 1, pitch = 0;
-    bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, comes_from_afar, goes_afar, is_tiled = false;
+    bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, is_far, comes_from_afar, goes_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
-    bool is_dense = false;  // short rows follow each other in scratch memory as they do in the arrays, and are brought in as one
+    bool follows = false;  // short rows follow each other in scratch memory as they do in the arrays, and are brought in as one
     Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
     Index columns = 0;  // rows that lie across which are computed where they lie
     bool widens;  // some rows may have to be computed in double
@@ -99,7 +100,8 @@ struct Plan {
         const bool is_beyond_cache = size > cache_size();
         is_worth_streaming = is_beyond_cache && !call.is_result_new;
         streams = result_packed && is_worth_streaming;
-        comes_from_afar = x_packed && size > AT_HAND;
+        is_far = size > AT_HAND;
+        comes_from_afar = x_packed && is_far;
         goes_afar = result_packed && !streams && size > 16 * AT_HAND;
         const bool is_tempered = call.temperature.rows.data != nullptr || call.temperature.fixed != 1.0;
         is_log = call.map == Map::log_softmax;
@@ -112,8 +114,8 @@ struct Plan {
         const bool is_lone = is_solved && rows == 1;
         is_short = n <= longest_short && (is_backward || is_plain) && !is_lone;
         if (is_short) group = at_once = is_solved ? ShortRows::LANES : ShortRows::at_once(n, is_backward);
-        is_dense = is_short && needs_x() && follow_each_other(call);
-        if (is_dense) pitch = n;
+        follows = is_short && n > 0 && needs_x() && follow_each_other(call);
+        if (follows) pitch = n;
         choose_tiles(call);
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
         if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method));
@@ -164,7 +166,7 @@ struct Plan {
         return reads && (!streams || keeps_terms()) ? Source::masked : Source::plain;
     }
     void choose_tiles(const Call& call) {
-        if (x_packed || call.row_axes != 1 || call.batch_axes == 0) return;
+        if (x_packed || call.row_axes != 1 || call.batch_axes == 0 || n <= 1) return;
         const int last = call.batch_axes - 1;
         const Index size = size_of(call.type), line = 64 / size;
         const bool lies_across = call.x.strides[last] == size && call.x.strides[call.batch_axes] != size;
@@ -467,7 +469,8 @@ struct Driver {
 
     // How many rows from `first` on Columns can take where they lie.
     INLINE Index columns_from(Index first, Index end) const {
-        if (plan.columns == 0 || !lies_across(call.result) || (has_operand(call.method) && !lies_across(call.operand))) return 0;
+        if (plan.columns == 0 || !lies_across(call.result)) return 0;
+        if (has_operand(call.method) && (plan.operand_packed || !lies_across(call.operand))) return 0;
         const Index neighbours = call.shape[call.batch_axes - 1], left = neighbours - first % neighbours;
         const Index most = left < end - first ? left : end - first;
         return (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
@@ -557,6 +560,7 @@ struct Driver {
         if (!plan.is_middle) {
             Row<float> row = row_at(first + begin, begin, scratch);
             if constexpr (IS_NARROW) row.terms = place_of_x(begin, scratch);
+            row.comes_from_afar = plan.is_far && !IS_NARROW;
             point_at<FROM>(first + begin, row.x, row.mask, row.narrow_x, row.narrow_result);
             row.type = call.type;
             return Softmax<float>::template value_at_once<FROM>(row, team);
@@ -565,6 +569,7 @@ struct Driver {
         set_rows(rows, first, begin, end, scratch);
         MiddleRows those = middle(rows, scratch);
         those.row.type = call.type;
+        those.row.comes_from_afar = plan.is_far && !IS_NARROW;
         for (int r = 0; r < rows.count; ++r)
             point_at<FROM>(first + begin + r, rows.x[r], those.masks[r], those.narrow_x[r], those.narrow_results[r]);
         if constexpr (IS_NARROW) {
@@ -645,7 +650,7 @@ struct Driver {
     }
 
     INLINE void read_scores(Index first, Index count, const Scratch<T>& scratch, Team& team) const {
-        if (plan.is_dense) {
+        if (plan.follows) {
             const char* const mask = call.mask.data != nullptr ? row_of(call, call.mask, first) : nullptr;
             return read_part(row_of(call, call.x, first), size_of(call.type), mask, 1, scratch.x, count * plan.n);
         }
@@ -660,7 +665,7 @@ struct Driver {
         return plan.is_tiled && array.strides[call.batch_axes - 1] == size_of(call.type);
     }
     INLINE void write_results(Index first, Index count, const Scratch<T>& scratch) const {
-        if (plan.is_dense) return write_run<T>(call.type, scratch.x, row_of(call, call.result, first), size_of(call.type), count * plan.n);
+        if (plan.follows) return write_run<T>(call.type, scratch.x, row_of(call, call.result, first), size_of(call.type), count * plan.n);
         if (lies_across(call.result))
             return write_tile<T>(call.type, scratch.x, plan.pitch, place_of(call.result, first), count, plan.n);
         for (Index r = 0; r < count; ++r) write_result(first + r, scratch.x + r * plan.pitch);

@@ -1,4 +1,4 @@
-// From arrays of any layout and type to rows of the working type, and back. Nothing is computed but the rounding.
+// From arrays of any layout and type to rows of the working type, and back. Nothing is computed here.
 #pragma once
 
 #include <unistd.h>

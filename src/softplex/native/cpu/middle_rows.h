@@ -1,4 +1,4 @@
-// Plain float rows of some hundred entries, a few at a time: while the sums of one row are waited for the next is walked, and
+// Float rows of some hundred entries, plain but for a mask or that they come in sixteen bits,, a few at a time: while the sums of one row are waited for the next is walked, and
 // what is one number a row is computed for all at once. The operations are those of Softmax, in the same order.
 #pragma once
 
@@ -118,7 +118,7 @@ struct MiddleRows {
     }
     // As Softmax::differentiated.
     INLINE bool put_derivatives(const Doubles& sums, const Doubles& products) const {
-        if (bits(magnitude(products) < all(__builtin_inf())) != 0xffu) return false;
+        if (!S::are_moderate(products / sums)) return false;
         float hi[FEW], lo[FEW], means[FEW];
         const Pair<Doubles> scales = S::Scale::quotients(all(1.0), {sums, all(0.0)});
         store_eight(hi, scales.hi);

@@ -1,6 +1,6 @@
 // One row as the maps' kernels see it, and how a row is walked: in vectors, in blocks, by a team of threads.
 //
-// A row is contiguous and of the working type here; layouts, masks and 16-bit types are the driver's business. Sums are
+// A row is contiguous and of the working type here unless its Source says otherwise; layouts are the driver's business. Sums are
 // taken block by block and added in the order of the blocks, whoever computes them, so that no bit depends on the team.
 #pragma once
 

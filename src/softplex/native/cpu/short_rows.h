@@ -417,13 +417,13 @@ struct ShortRows {
         }
         for (int r = count; r % FEW != 0; ++r) products[r] = all(0.0);
         float hi[ROWS], lo[ROWS], means[ROWS];
-        bool are_finite = true;
+        bool are_moderate = true;
         for (int r = 0; r < count; r += FEW) {
-            const Doubles found = sums_of(products + r);
-            are_finite &= bits(magnitude(found) < all(__builtin_inf())) == ALL_OF_FEW;
-            store_eight(means + r, found / sums_of(sums + r));
+            const Doubles found = sums_of(products + r) / sums_of(sums + r);
+            are_moderate &= Softmax<float>::are_moderate(found);
+            store_eight(means + r, found);
         }
-        if (!are_finite) return false;
+        if (!are_moderate) return false;
         set_scales(sums, hi, lo);
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), factor = all(static_cast<float>(outer[r]));

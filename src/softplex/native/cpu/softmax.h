@@ -297,6 +297,19 @@ struct Softmax {
         late.finish(sum);
         V top = one_of(tops, 0);
         for (int j = 1; j < SEVERAL; ++j) top = larger(one_of(tops, j), top);
+        // Pairs are the same whatever a step is.
+        constexpr int LANES = Lanes<T>::count;
+        for (; Walk::PAIRS && i + 2 * LANES <= end; i += 2 * LANES) {
+            const V x = scores_from<Walk::FROM>(row, own.sign, i, LANES), y = scores_from<Walk::FROM>(row, own.sign, i + LANES, LANES);
+            top = larger(x, larger(y, top));
+            bad = bad | unordered(x, y);
+            const V e = own.exponential(x), f = own.exponential(y);
+            if (kept != nullptr) store(kept + i, e);
+            if (kept != nullptr) store(kept + i + LANES, f);
+            sum.add(e);
+            sum.add(f);
+            walk.add(e, f, i);
+        }
         each_vector_once<T>(i, end, [&](Index at, int count) BODY {
             const V x = scores_from<Walk::FROM>(row, own.sign, at, count);
             top = larger(x, top);
@@ -329,6 +342,7 @@ struct Softmax {
     // Nothing but the terms is summed.
     struct TermsAlone {
         static constexpr Source FROM = Source::plain;
+        static constexpr bool PAIRS = false;
         explicit INLINE TermsAlone(const Row<T>&) {}
         INLINE void add(const V&, Index, int) {}
         INLINE void add(const V&, const V&, Index) {}
@@ -343,6 +357,7 @@ struct Softmax {
     // The terms times the operand, too. Entries that weigh nothing are not read.
     struct Products {
         static constexpr Source FROM = Source::plain;
+        static constexpr bool PAIRS = false;
         const T* const operand;
         Sum<T> sum;
 
@@ -360,6 +375,7 @@ struct Softmax {
     // The same in floats, of which two are added before they are widened. Out of their range the sum is not finite.
     struct FloatProducts {
         static constexpr Source FROM = Source::plain;
+        static constexpr bool PAIRS = true;
         const T* const operand;
         Sum<T> sum;
 
@@ -539,12 +555,14 @@ struct Softmax {
             differentiated(row, team, exponential, walked(row, team, exponential, Products(row)));
         });
     }
+    // A cotangent less such a mean may be out of range, and their product with a weight within.
+    static constexpr double LARGE_MEAN = static_cast<double>(LARGEST<T>) * (sizeof(T) == 4 ? 0x1p-28 : 0x1p-57);
+    static INLINE bool are_moderate(const Doubles& means) { return bits(magnitude(means) < all(LARGE_MEAN)) == 0xffu; }
+
     template <class Exponential>
     static INLINE void differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
         const double mean = sums.second.value() / (sums.first.value() * OF_PRODUCTS);
-        // Less it a cotangent may be out of range, and their product with a weight within.
-        constexpr double LEAST = static_cast<double>(LARGEST<T>) * (sizeof(T) == 4 ? 0x1p-28 : 0x1p-57);
-        if (__builtin_fabs(mean) >= LEAST) return differentiated_by<true>(row, team, exponential, sums, mean);
+        if (__builtin_fabs(mean) >= LARGE_MEAN) return differentiated_by<true>(row, team, exponential, sums, mean);
         differentiated_by<false>(row, team, exponential, sums, mean);
     }
     template <bool IS_LARGE, class Exponential>
@@ -721,6 +739,7 @@ struct Softmax {
     // Beside the terms the cotangents of entries that take part.
     struct Cotangents {
         static constexpr Source FROM = Source::plain;
+        static constexpr bool PAIRS = false;
         const Row<T>& row;
         Sum<T> sum;
 

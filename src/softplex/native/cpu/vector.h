@@ -1,4 +1,4 @@
-// Sixteen floats or eight doubles at once: with memory.h's conversions all that knows an instruction set. No mathematics lives here.
+// Sixteen floats or eight doubles at once: with narrow.h's conversions all that knows an instruction set. No mathematics lives here.
 //
 // The number of lanes is the same everywhere, and every operation is rounded as IEEE 754 says, so that results do not
 // depend on the width of the registers. Sets without fused multiply-add (x86-64-v2) round fma twice.

@@ -23,7 +23,7 @@ from native_samples import BY_ROW, CALLS, LOSSES, drawn, drawn_maxout
 from softplex.backends.torch import solving
 from softplex.native.gpu import launch, long, short, widths
 
-MANY, SOME, FEW = 12, 4, 3
+MANY, SOME, FEW = 8, 3, 3
 OF_PARTS = {"rows": 3, "lengths": (5, 16, 17, 33, 64, 100)}
 DTYPES = ("float32", "float16", "bfloat16")
 LENGTHS = (1, 2, 3, 5, 8, 17, 33, 64, 100, 300)
@@ -848,4 +848,4 @@ def test_the_comparison_sees_a_wrong_kernel(mutant, gpu, request):
     gpu.setattr(place, mutant.kernel, wrong(getattr(place, mutant.kernel), mutant.run))
     how = OF_PARTS if place is long else {}
     with pytest.raises(AssertionError):
-        all_judged(samples(mutant.map, mutant.task, 4 * MANY, **how))
+        all_judged(samples(mutant.map, mutant.task, 6 * MANY, **how))

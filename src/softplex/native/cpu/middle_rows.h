@@ -1,5 +1,6 @@
-// Float rows of some hundred entries, plain but for a mask or that they come in sixteen bits,, a few at a time: while the sums of one row are waited for the next is walked, and
-// what is one number a row is computed for all at once. The operations are those of Softmax, in the same order.
+// Float rows of some hundred entries, plain but for a mask or that they come in sixteen bits, a few at a time: while the sums
+// of one row are waited for the next is walked, and what is one number a row is computed for all at once. The operations are
+// those of Softmax, in the same order.
 #pragma once
 
 #include "plain_rows.h"

@@ -272,6 +272,12 @@ struct Softmax {
         V top;
         decltype(unordered(V(), V())) bad;
     };
+    template <class Walk>
+    static INLINE void add_two(Walk& walk, const V& e, const V& f, Index i) {
+        if constexpr (Walk::PAIRS) return walk.add_pair(e, f, i);
+        walk.add(e, i, Lanes<T>::count);
+        walk.add(f, i + Lanes<T>::count, Lanes<T>::count);
+    }
     template <class Walk, class Exponential>
     static INLINE Found<Walk> walk_over(const Row<T>& row, const Exponential& exponential, Index begin, Index end) {
         const Terms<Exponential> own{row, exponential};
@@ -292,7 +298,7 @@ struct Softmax {
             }
             const SeveralOf<T> e = own.exponential(x);
             late.add(e, kept != nullptr ? kept + i : nullptr, sum);
-            for (int j = 0; j < SEVERAL; j += 2) walk.add(one_of(e, j), one_of(e, j + 1), i + j * Lanes<T>::count);
+            for (int j = 0; j < SEVERAL; j += 2) add_two(walk, one_of(e, j), one_of(e, j + 1), i + j * Lanes<T>::count);
         }
         late.finish(sum);
         V top = one_of(tops, 0);
@@ -308,7 +314,7 @@ struct Softmax {
             if (kept != nullptr) store(kept + i + LANES, f);
             sum.add(e);
             sum.add(f);
-            walk.add(e, f, i);
+            add_two(walk, e, f, i);
         }
         each_vector_once<T>(i, end, [&](Index at, int count) BODY {
             const V x = scores_from<Walk::FROM>(row, own.sign, at, count);
@@ -345,7 +351,6 @@ struct Softmax {
         static constexpr bool PAIRS = false;
         explicit INLINE TermsAlone(const Row<T>&) {}
         INLINE void add(const V&, Index, int) {}
-        INLINE void add(const V&, const V&, Index) {}
         INLINE Total total() const { return {}; }
         INLINE Doubles lanes() const { return all(0.0); }
     };
@@ -354,42 +359,38 @@ struct Softmax {
         static constexpr Source FROM = SOURCE;
         using TermsAlone::TermsAlone;
     };
-    // The terms times the operand, too. Entries that weigh nothing are not read.
-    struct Products {
+    // What is summed beside the terms of plain scores, of which some walks add two at a time.
+    struct Summing {
         static constexpr Source FROM = Source::plain;
         static constexpr bool PAIRS = false;
-        const T* const operand;
         Sum<T> sum;
 
-        explicit INLINE Products(const Row<T>& row) : operand(row.operand) {}
-        INLINE void add(const V& e, Index i, int count) {
-            sum.add_product(unbiased(e), select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0))));
-        }
-        INLINE void add(const V& e, const V& f, Index i) {
-            add(e, i, Lanes<T>::count);
-            add(f, i + Lanes<T>::count, Lanes<T>::count);
-        }
         INLINE Total total() const { return sum.total(); }
         INLINE Doubles lanes() const { return sum.lanes(); }
     };
+    // The terms times the operand. Entries that weigh nothing are not read.
+    struct Products : Summing {
+        const T* const operand;
+
+        explicit INLINE Products(const Row<T>& row) : operand(row.operand) {}
+        INLINE void add(const V& e, Index i, int count) {
+            this->sum.add_product(unbiased(e), select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0))));
+        }
+    };
     // The same in floats, of which two are added before they are widened. Out of their range the sum is not finite.
-    struct FloatProducts {
-        static constexpr Source FROM = Source::plain;
+    struct FloatProducts : Summing {
         static constexpr bool PAIRS = true;
         const T* const operand;
-        Sum<T> sum;
 
         explicit INLINE FloatProducts(const Row<T>& row) : operand(row.operand) {}
         INLINE V weighed(const V& e, Index i, int count) const {
             return select(all(T(0)) < e, take<T>(operand + i, count, T(0)), all(T(0)));
         }
-        INLINE void add(const V& e, Index i, int count) { sum.add(e * weighed(e, i, count)); }
-        INLINE void add(const V& e, const V& f, Index i) {
+        INLINE void add(const V& e, Index i, int count) { this->sum.add(e * weighed(e, i, count)); }
+        INLINE void add_pair(const V& e, const V& f, Index i) {
             constexpr int LANES = Lanes<T>::count;
-            sum.add(fma(f, weighed(f, i + LANES, LANES), e * weighed(e, i, LANES)));
+            this->sum.add(fma(f, weighed(f, i + LANES, LANES), e * weighed(e, i, LANES)));
         }
-        INLINE Total total() const { return sum.total(); }
-        INLINE Doubles lanes() const { return sum.lanes(); }
     };
 
     // walk(powers) and finish(powers, what it found, factor) for a near row whose top is found on the way; false, and
@@ -737,23 +738,14 @@ struct Softmax {
     }
 
     // Beside the terms the cotangents of entries that take part.
-    struct Cotangents {
-        static constexpr Source FROM = Source::plain;
-        static constexpr bool PAIRS = false;
+    struct Cotangents : Summing {
         const Row<T>& row;
-        Sum<T> sum;
 
         explicit INLINE Cotangents(const Row<T>& the_row) : row(the_row) {}
         INLINE void add(const V&, Index i, int count) {
             const V dead = all(row.is_negated ? INFINITE<T> : -INFINITE<T>);
-            sum.add(select(take<T>(row.x + i, count, T(0)) == dead, all(T(0)), take<T>(row.operand + i, count, T(0))));
+            this->sum.add(select(take<T>(row.x + i, count, T(0)) == dead, all(T(0)), take<T>(row.operand + i, count, T(0))));
         }
-        INLINE void add(const V& e, const V& f, Index i) {
-            add(e, i, Lanes<T>::count);
-            add(f, i + Lanes<T>::count, Lanes<T>::count);
-        }
-        INLINE Total total() const { return sum.total(); }
-        INLINE Doubles lanes() const { return sum.lanes(); }
     };
     static INLINE bool log_vjp_at_once(Row<T>& row, Team& team) {
         const Row<T> unkept = without_terms(row);

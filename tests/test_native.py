@@ -757,6 +757,67 @@ def test_what_is_masked_counts_as_minus_infinity_to_the_bit(map_, dtype):
         assert_bits(shared, map_(np.where(where[2], x, np.asarray(dead, dtype))), n)
 
 
+@contextmanager
+def a_cache_of(size):
+    """Results beyond it go past the caches."""
+    cpu.assume_cache(size)
+    try:
+        yield
+    finally:
+        cpu.assume_cache(0)
+
+
+def rows_with_cares(rows, n, rng):
+    """Scores of which some rows have to be looked at first: with NaN, infinities, far from 0, nothing, a late top."""
+    x = (3 * rng.normal(size=(rows, n))).astype(np.float32)
+    x[:, n // 2] += np.float32(30) * (np.arange(rows) % 7 == 3)
+    x[rows // 3, n // 3], x[rows // 2, 1], x[rows // 2 + 3] = np.nan, np.inf, -np.inf
+    x[-2] += np.float32(700)
+    x[1, 1:], x[2] = -np.inf, x[2, 0]
+    return x
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.log_softmax, sx.sparsemax], ids=lambda each: each.name)
+def test_results_that_go_past_the_caches_have_the_same_bits(map_, count):
+    """Rows are written while the next are walked: each whole, none with another's numbers, nothing beside them."""
+    rng = np.random.default_rng(21)
+    for n in (130, 200, 512, 1000, 1024, 2500, 4096, 4097, 9000, 40_000, 200_000):
+        rows = max(7, min(67, 600_000 // n))
+        x = rows_with_cares(rows, n, rng)
+        where = rng.random(x.shape) < rng.choice([0.3, 1], (rows, 1))
+        with a_cache_of(1 << 40):
+            wanted, masked = map_(x), map_(x, where=where)
+        for skipped in (0, 1, 3):
+            room = np.full(rows * n + 40, -7, np.float32)
+            first = (-room.ctypes.data // 4) % 16 + skipped
+            out = room[first : first + rows * n].reshape(rows, n)
+            with a_cache_of(1), threads(count):
+                assert_bits(map_(x, out=out), wanted, (n, skipped))
+                assert_bits(map_(x, where=where, out=out), masked, (n, skipped, "masked"))
+                out[...] = x
+                assert_bits(map_(out, out=out), wanted, (n, skipped, "in place"))
+                out[...] = x
+                assert_bits(map_(out, where=where, out=out), masked, (n, skipped, "masked in place"))
+            assert np.all(room[:first] == -7) and np.all(room[first + rows * n :] == -7)
+
+
+@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.log_softmax], ids=lambda each: each.name)
+def test_many_rows_have_the_bits_of_a_few(map_):
+    """Large results are written while the next rows are walked, through the caches."""
+    rng = np.random.default_rng(22)
+    for n in (131, 1000, 4096, 30_000):
+        rows = 3_000_000 // n
+        x = rows_with_cares(rows, n, rng)
+        where = rng.random(x.shape) < rng.choice([0.3, 1], (rows, 1))
+        parts = range(0, rows, 50_000 // n + 1)
+        for mask in (None, where):
+            some = [map_(x[r : r + parts.step], where=None if mask is None else mask[r : r + parts.step]) for r in parts]
+            assert_bits(map_(x, where=mask), np.concatenate(some), n)
+            out = x.copy()
+            assert_bits(map_(out, where=mask, out=out), np.concatenate(some), (n, "in place"))
+
+
 def exact_weights(x):
     z = x.astype(np.longdouble)
     e = np.exp(z - z.max(axis=1, keepdims=True))

@@ -80,6 +80,9 @@ def streaming_copy(to: _Array, from_: _Array, threads: int) -> None:
 def set_threads(n: int) -> None:
     """How many threads short cuts may use, for the whole process."""
 
+def assume_cache(bytes: int) -> None:
+    """What size the last cache is taken to have, beyond which results are written past it; 0: that which it has."""
+
 def formulas_only() -> bool:
     """Whether short cuts decline every call of this thread."""
 

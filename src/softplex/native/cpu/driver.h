@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdlib>
+#include <new>
 
 #include "columns.h"
 #include "maxout.h"
@@ -73,6 +74,7 @@ struct Plan {
     bool follows = false;  // short rows follow each other in scratch memory as they do in the arrays, and are brought in as one
     Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
     Index columns = 0;  // rows that lie across which are computed where they lie
+    bool lags = false;  // weights, or their logarithms, are written while the next rows are walked
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
     bool is_short;  // rows are taken several at a time, by ShortRows
@@ -117,13 +119,15 @@ struct Plan {
         follows = is_short && n > 0 && needs_x() && follow_each_other(call);
         if (follows) pitch = n;
         choose_tiles(call);
+        source = source_of(call);
+        lags = can_lag(call);
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
-        if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method));
+        if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method), lags);
         if (is_middle && !is_tiled) group = at_once;
         if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit(has_operand(call.method));
-        source = source_of(call);
         bytes = scratch_bytes(lists);
-        const Index least = columns > 1 ? columns : 1, per_piece = n > 0 && PIECE / n > least ? PIECE / n : least;
+        const Index piece = lags ? large_piece(call.threads) : PIECE, least = columns > 1 ? columns : 1;
+        const Index per_piece = n > 0 && piece / n > least ? piece / n : least;
         groups = per_piece / group > 1 ? per_piece / group : 1;
         pieces = (rows + groups * group - 1) / (groups * group);
     }
@@ -139,8 +143,11 @@ struct Plan {
         const Index row = pitch * static_cast<Index>(sizeof(T));
         // Exponentials cost less beside a walk that waits for memory.
         if (is_backward) return is_log && streams && row <= SCRATCH;
+        if (lags) return !is_log;
         return streams ? row <= SCRATCH : !x_packed && !result_packed && row <= SCRATCH / 4;
     }
+    // Rows whose terms are kept.
+    INLINE Index kept_at_once() const { return (is_middle ? group : 1) * (lags ? 2 : 1); }
 
   private:
     // Whether rows, masks and results lie packed, one behind the other.
@@ -165,6 +172,17 @@ struct Plan {
         const bool reads = result_packed && is_packed<T>(call, call.x) && call.mask.strides[call.batch_axes] == 1;
         return reads && (!streams || keeps_terms()) ? Source::masked : Source::plain;
     }
+    // At the end of each piece some rows have no others to be written beside.
+    Index large_piece(Index threads) const {
+        const Index fair = rows * n / (threads * 16), most = 64 * PIECE;
+        return fair < PIECE ? PIECE : fair < most ? fair : most;
+    }
+    // Two rows, or what is kept of them, are to stay in the core's own cache.
+    bool can_lag(const Call& call) const {
+        const bool is_known = sizeof(T) == 4 && (call.map == Map::softmax || is_log) && call.method == Method::value && is_plain;
+        const bool is_fit = !is_short && !is_huge && 4 * pitch * static_cast<Index>(sizeof(T)) <= own_cache_size();
+        return is_known && is_fit && (streams || goes_afar) && (x_packed || source == Source::masked);
+    }
     void choose_tiles(const Call& call) {
         if (x_packed || call.row_axes != 1 || call.batch_axes == 0 || n <= 1) return;
         const int last = call.batch_axes - 1;
@@ -187,7 +205,8 @@ struct Plan {
         Index total = 64;
         if (needs_x()) total += taken_together() * row;
         if (!operand_packed) total += taken_together() * row;
-        if (keeps_terms()) total += (is_middle ? group : 1) * row;
+        if (keeps_terms()) total += kept_at_once() * row;
+        if (lags) total += static_cast<Index>(sizeof(Unwritten<T>));
         if (is_apart) total += row;
         if (widens) total += 3 * pitch * 8;
         if (lists) total += list_room(n) * static_cast<Index>(sizeof(T));
@@ -204,11 +223,13 @@ struct Scratch {
     T* list = nullptr;
     Totals* found = nullptr;
     Seam<T>* seam = nullptr;
+    Unwritten<T>* unwritten = nullptr;
 
     INLINE Scratch(const Plan<T>& plan, bool lists, char* memory) {
         if (plan.needs_x()) x = cut<T>(memory, plan.taken_together() * plan.pitch);
         if (!plan.operand_packed) operand = cut<T>(memory, plan.taken_together() * plan.pitch);
-        if (plan.keeps_terms()) terms = cut<T>(memory, (plan.is_middle ? plan.group : 1) * plan.pitch);
+        if (plan.keeps_terms()) terms = cut<T>(memory, plan.kept_at_once() * plan.pitch);
+        if (plan.lags) unwritten = cut<Unwritten<T>>(memory, 1);
         if (plan.is_apart) weights = cut<T>(memory, plan.pitch);
         if (plan.widens) {
             wide_weights = cut<double>(memory, plan.pitch);
@@ -420,14 +441,31 @@ struct Driver {
         Scratch<T> scratch(plan, lists, memory);
         if (!team.shares) scratch.seam = &seam;
         team.found = scratch.found;
+        if (plan.lags) {
+            Row<T> common = common_of_rows(scratch);
+            common.goes_afar = plan.goes_afar;
+            new (scratch.unwritten) Unwritten<T>(common, plan.is_log, scratch.terms, plan.keeps_terms() ? plan.kept_at_once() / 2 * plan.pitch : 0);
+        }
         const Index rows_a_piece = plan.groups * plan.group;
         const Index begin = piece * rows_a_piece, end = begin + rows_a_piece < plan.rows ? begin + rows_a_piece : plan.rows;
         for (Index row = begin; row < end && !team.is_stopped;) row += run_group(row, end, scratch, team);
+        if (plan.lags) scratch.unwritten->finish();
         seam.flush();
         finish_streaming();
     }
 
   private:
+    INLINE Row<T> common_of_rows(const Scratch<T>& scratch) const {
+        Row<T> row;
+        row.n = plan.n;
+        row.is_negated = call.negated;
+        row.streams = plan.streams;
+        row.comes_from_afar = plan.comes_from_afar;
+        row.goes_afar = plan.goes_afar && !plan.lags;
+        row.seam = scratch.seam;
+        row.unwritten = scratch.unwritten;
+        return row;
+    }
     // Rows from `first` on that are brought in together; returns how many.
     INLINE Index run_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
         if (const Index columns = columns_from(first, end); columns > 0 && run_columns(first, columns, scratch, team)) return columns;
@@ -533,15 +571,9 @@ struct Driver {
         }
     }
     INLINE MiddleRows middle(const ShortRows& rows, const Scratch<float>& scratch) const {
-        Row<float> row;
-        row.n = plan.n;
-        row.is_negated = call.negated;
-        row.streams = plan.streams;
-        row.comes_from_afar = plan.comes_from_afar;
-        row.goes_afar = plan.goes_afar;
-        row.seam = scratch.seam;
+        Row<float> row = common_of_rows(scratch);
         if (has_operand(call.method)) row.operand = rows.operand[0];
-        return {rows, row, plan.keeps_terms() ? scratch.terms : nullptr, plan.pitch};
+        return {rows, row, place_of_terms(scratch, nullptr), plan.pitch};
     }
     // Weights of rows whose scores are read where they are although they are not plain; false, and nothing done that matters,
     // if one of them needs more care.
@@ -645,6 +677,10 @@ struct Driver {
         return plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))
                                    : scratch.operand + place * plan.pitch;
     }
+    INLINE T* place_of_terms(const Scratch<T>& scratch, T* otherwise) const {
+        if (!plan.keeps_terms()) return otherwise;
+        return plan.lags ? scratch.unwritten->terms() : scratch.terms;
+    }
     INLINE T* place_of_x(Index place, const Scratch<T>& scratch) const {
         return scratch.x + (plan.needs_x() ? place * plan.pitch : 0);
     }
@@ -708,17 +744,12 @@ struct Driver {
     }
 
     INLINE Row<T> row_at(Index index, Index place, const Scratch<T>& scratch) const {
-        Row<T> row;
+        Row<T> row = common_of_rows(scratch);
         T* const own = place_of_x(place, scratch);
-        row.n = plan.n;
         row.x = plan.x_packed ? reinterpret_cast<const T*>(row_of(call, call.x, index)) : own;
         row.result = plan.result_packed ? reinterpret_cast<T*>(row_of(call, call.result, index)) : own;
         if (has_operand(call.method)) row.operand = operand_of(index, place, scratch);
-        row.streams = plan.streams;
-        row.comes_from_afar = plan.comes_from_afar;
-        row.goes_afar = plan.goes_afar;
-        row.seam = scratch.seam;
-        row.terms = plan.keeps_terms() ? scratch.terms : plan.streams ? nullptr : row.result;
+        row.terms = place_of_terms(scratch, plan.streams ? nullptr : row.result);
         row.list = scratch.list;
         set_parameters(row, index);
         return row;
@@ -732,6 +763,8 @@ struct Driver {
             if (!has_entries(call.method)) put_number(call, index, number);
             return;
         }
+        if (plan.lags) scratch.unwritten->finish();
+        row.unwritten = nullptr;
         if (settled(row, index, team)) return;
         if (plan.widens && Maps<T>::is_softmax(call.map, row) && needs_double(row))
             run_widened(row, index, scratch, team);

@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "row.h"
+#include "settings.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
@@ -42,7 +43,8 @@ INLINE Index cache_size() {
 #endif
         return size > (1 << 20) ? size : Index(1) << 25;
     }();
-    return found;
+    const Index assumed = assumed_cache.load(std::memory_order_relaxed);
+    return assumed > 0 ? assumed : found;
 }
 
 INLINE Index size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }

@@ -25,9 +25,9 @@ struct MiddleRows {
     const std::uint16_t* narrow_x[FEW] = {};
     std::uint16_t* narrow_results[FEW] = {};
 
-    // As many as stay in the nearest cache, with a result and perhaps an operand each.
-    static INLINE Index at_once(Index n, bool has_operand) {
-        const Index fit = n > 2048 ? 1 : (has_operand ? 4096 : 8192) / n;
+    // As many as stay in the nearest cache, with a result and perhaps an operand each; more where that waits for the memory.
+    static INLINE Index at_once(Index n, bool has_operand, bool lags) {
+        const Index fit = lags ? 4 * LONGEST / n : n > 2048 ? 1 : (has_operand ? 4096 : 8192) / n;
         return fit > FEW ? FEW : fit;
     }
 
@@ -48,15 +48,26 @@ struct MiddleRows {
         const PlainRows guessed(widened(select(all(-512.0f) < guess, guess, all(0.0f))).low);
         guessed.put_powers(magic, floor);
         auto bad = unordered(all(0.0f), all(0.0f));
-        for (int r = 0; r < rows.count; ++r) {
-            Row<float> one = own(r);
-            if (!KEEPS) one.terms = nullptr;
-            if (one.terms == one.x) return false;
-            const auto found = S::walk_over<Walk>(one, Powers(magic[r], floor[r]), 0, rows.n);
+        const auto note = [&](int r, const auto& found) BODY {
             sums[r] = found.sum.lanes();
             products[r] = found.walk.lanes();
             tops[r] = found.top;
             bad = bad | found.bad;
+        };
+        for (int r = 0; r < rows.count; ++r) {
+            Row<float> one = own(r);
+            if (!KEEPS) one.terms = nullptr;
+            if (one.terms == one.x) return false;
+            const Powers powers(magic[r], floor[r]);
+            if constexpr (ASKED == Asked::weights || ASKED == Asked::logarithms) {
+                if (row.unwritten != nullptr) {
+                    row.unwritten->start();
+                    note(r, S::walk_over<S::TermsWhileWriting<FROM, !KEEPS>>(one, powers, 0, rows.n));
+                    row.unwritten->finish_row();
+                    continue;
+                }
+            }
+            note(r, S::walk_over<Walk>(one, powers, 0, rows.n));
         }
         for (int r = rows.count; r < FEW; ++r) {
             sums[r] = all(4.0 / UNBIASED<float>);
@@ -100,6 +111,14 @@ struct MiddleRows {
         for (int r = 0; r < rows.count; ++r)
             if ((crowded >> r & 1u) == 0) ties[r] = count_of(all(kept[r]), own(r).terms);
         plain.put_scales(totals, led, load(ties), factors, hi, lo, top);
+        if (row.unwritten != nullptr) {
+            row.unwritten->take_turns();
+            for (int r = 0; r < rows.count; ++r) {
+                const Floats own_kept = all((crowded >> r & 1u) != 0 ? __builtin_nanf("") : kept[r]);
+                row.unwritten->leave_weights(own(r).terms, rows.result[r], own_kept, all(top[r]), all(hi[r]), all(lo[r]));
+            }
+            return;
+        }
         for (int r = 0; r < rows.count; ++r) {
             const Row<float> one = own(r);
             const Floats high = all(hi[r]), low = all(lo[r]);
@@ -177,6 +196,12 @@ struct MiddleRows {
         alignas(64) float top[2 * FEW];
         if (!plain.put_shifts(totals, widened(leading).low, hi, lo)) return false;
         store(top, tops);
+        if (row.unwritten != nullptr) {
+            row.unwritten->take_turns();
+            for (int r = 0; r < rows.count; ++r)
+                row.unwritten->leave_logarithms(rows.x[r], rows.result[r], all(top[r]), all(hi[r]), all(lo[r]));
+            return true;
+        }
         for (int r = 0; r < rows.count; ++r) {
             const Row<float> one = own(r);
             const auto sign = one.sign();

@@ -875,6 +875,7 @@ NB_MODULE(_cpu, module) {
     module.def("know_tensors", &softplex::know_tensors, "type"_a);
     module.def("streaming_copy", &softplex::streaming_copy, "to"_a, "from_"_a, "threads"_a);
     module.def("set_threads", [](int n) { softplex::thread_count.store(n < 1 ? 1 : n); }, "n"_a);
+    module.def("assume_cache", [](long long bytes) { softplex::assumed_cache.store(bytes); }, "bytes"_a);
     module.def("formulas_only", [] { return softplex::only_formulas; });
     module.def("set_formulas_only", [](bool value) { softplex::only_formulas = value; }, "value"_a);
     module.def("instruction_set", [] { return softplex::instruction_set(); });

@@ -33,6 +33,8 @@ INLINE Index list_room(Index n) {
 
 template <class T>
 struct Seam;
+template <class T>
+struct Unwritten;
 
 template <class T>
 struct Row {
@@ -62,6 +64,8 @@ struct Row {
     // The result is written through the caches, and does not stay in the nearest.
     bool goes_afar = false;
     Seam<T>* seam = nullptr;
+    // Where weights or their logarithms are left, to be written while the next row is walked.
+    Unwritten<T>* unwritten = nullptr;
     double temperature = 1.0;
     double sink = 0.0;
     double alpha = 1.5;
@@ -179,21 +183,27 @@ INLINE void write(const Row<T>& row, Index begin, Index end, const Body& body) {
     if (i < end) put_part<T>(row, result + i, 0, body(i, static_cast<int>(end - i)), static_cast<int>(end - i));
 }
 
+// What lies a little ahead is to come into the nearest cache, and what lies far ahead into the next: the nearest has places for
+// a few lines on their way, too few for the time that the memory takes. There lines come in pairs.
+template <class T>
+INLINE void ask_for(const T* from, int vectors) {
+    constexpr Index NEAR = 4096 / sizeof(T), FAR = 16384 / sizeof(T);
+    for (int j = 0; j < vectors; ++j) __builtin_prefetch(from + NEAR + j * Lanes<T>::count);
+    for (int j = 0; j < vectors; j += 2) __builtin_prefetch(from + FAR + j * Lanes<T>::count, 0, 2);
+}
 // Asks the memory for entries that a walk at i comes to later, in this row or the next.
 template <class T>
 INLINE void ask_ahead(const Row<T>& row, Index i, int vectors) {
-    constexpr Index AHEAD = 16384 / sizeof(T);
     if (!row.comes_from_afar) return;
-    for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.x + i + AHEAD + j * Lanes<T>::count);
-    if (row.operand == nullptr) return;
-    for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.operand + i + AHEAD + j * Lanes<T>::count);
+    ask_for(row.x + i, vectors);
+    if (row.operand != nullptr) ask_for(row.operand + i, vectors);
 }
 // The same of places that are written to.
 template <class T>
-INLINE void ask_ahead_to_write(const Row<T>& row, Index i, int vectors) {
+INLINE void ask_ahead_to_write(const Row<T>& row, const T* to, int vectors) {
     constexpr Index AHEAD = 4096 / sizeof(T);
     if (!row.goes_afar) return;
-    for (int j = 0; j < vectors; ++j) __builtin_prefetch(row.result + i + AHEAD + j * Lanes<T>::count, 1);
+    for (int j = 0; j < vectors; ++j) __builtin_prefetch(to + AHEAD + j * Lanes<T>::count, 1);
 }
 
 // Where a walk finds the scores of a row: packed in the working type, beside a mask whose bytes are 0 where a score counts as

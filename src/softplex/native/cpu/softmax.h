@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "row.h"
+#include "unwritten.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
@@ -290,7 +291,7 @@ struct Softmax {
         Index i = begin;
         for (; i + STEP <= end; i += STEP) {
             ask_ahead(row, i, SEVERAL);
-            if (kept == nullptr) ask_ahead_to_write(row, i, SEVERAL);
+            if (kept == nullptr) ask_ahead_to_write(row, row.result + i, SEVERAL);
             const SeveralOf<T> x = several_scores_from<Walk::FROM>(row, own.sign, i);
             if constexpr (Exponential::FINDS_TOP) {
                 tops = larger(x, tops);
@@ -359,6 +360,16 @@ struct Softmax {
         static constexpr Source FROM = SOURCE;
         using TermsAlone::TermsAlone;
     };
+    // The same, while rows that were walked before are written.
+    template <Source SOURCE, bool ARE_LOGARITHMS>
+    struct TermsWhileWriting : TermsFrom<SOURCE> {
+        static constexpr bool PAIRS = true;
+        Unwritten<T>& unwritten;
+
+        explicit INLINE TermsWhileWriting(const Row<T>& row) : TermsFrom<SOURCE>(row), unwritten(*row.unwritten) {}
+        INLINE void add(const V&, Index, int) { unwritten.template go_on<ARE_LOGARITHMS, 1>(); }
+        INLINE void add_pair(const V&, const V&, Index) { unwritten.template go_on<ARE_LOGARITHMS, 2>(); }
+    };
     // What is summed beside the terms of plain scores, of which some walks add two at a time.
     struct Summing {
         static constexpr Source FROM = Source::plain;
@@ -417,8 +428,10 @@ struct Softmax {
     }
     template <Source FROM>
     static INLINE double guess_of_top(const Row<T>& row) {
-        const int count = static_cast<int>(row.n < Lanes<T>::count ? row.n : Lanes<T>::count);
-        return static_cast<double>(largest_of(scores_from<FROM>(row, row.sign(), 0, count)));
+        const Index count = row.n > LONGEST ? BLOCK : row.n < Lanes<T>::count ? row.n : Lanes<T>::count;
+        V top = all(-INFINITE<T>);
+        each_vector_once<T>(0, count, [&](Index i, int some) BODY { top = larger(scores_from<FROM>(row, row.sign(), i, some), top); });
+        return static_cast<double>(largest_of(top));
     }
     // The same for what shows terms that are no weights of the type: which of them vanish depends on the power of 2, so that
     // the guess stays what it was.
@@ -436,6 +449,14 @@ struct Softmax {
     }
     // Beyond it the sum may be so large that what the weights are multiplied by gets subnormal.
     static constexpr Index LONGEST = Index(1) << 24;
+
+    // The terms of a row that gets weights or their logarithms.
+    template <Source FROM, bool ARE_LOGARITHMS>
+    static INLINE Totals walked_alone(const Row<T>& row, Team& team, const Powers& powers) {
+        if (row.unwritten == nullptr) return walked(row, team, powers, TermsFrom<FROM>(row));
+        row.unwritten->start();
+        return walked(row, team, powers, TermsWhileWriting<FROM, ARE_LOGARITHMS>(row));
+    }
 
     // -- weights -----------------------------------------------------------------------------------------------------
 
@@ -458,7 +479,7 @@ struct Softmax {
     static INLINE bool value_at_once(Row<T>& row, Team& team) {
         if (row.terms == nullptr ? FROM != Source::plain : row.terms == row.x) return false;
         return at_once<FROM>(
-            row, [&](const Powers& powers) APART { return walked(row, team, powers, TermsFrom<FROM>(row)); },
+            row, [&](const Powers& powers) APART { return walked_alone<FROM, false>(row, team, powers); },
             [&](const Powers& powers, const Totals& sums, double factor) BODY {
                 weighed(row, team, powers, sums.first, factor);
             });
@@ -505,8 +526,10 @@ struct Softmax {
     // The leading term was rounded as all others; where it is a large part of the sum all weights would bear its error, so
     // that it is taken as it is: in the sum, as often as it is there, and among the weights.
     static INLINE void weighed(const Row<T>& row, Team& team, const Powers& powers, const Total& sum, double factor) {
-        if (sum.value() * UNBIASED<T> >= CROWDED) return scaled(row, team, powers, Scale(sum, factor));
-        weighed_exactly(row, team, powers, sum, factor);
+        if (sum.value() * UNBIASED<T> < CROWDED) return weighed_exactly(row, team, powers, sum, factor);
+        const Scale scale(sum, factor);
+        if (row.unwritten != nullptr) return leave_weights(row, all(static_cast<T>(__builtin_nan(""))), all(T(0)), scale);
+        scaled(row, team, powers, scale);
     }
     static APART void weighed_exactly(const Row<T>& row, Team& team, const Powers& powers, Total sum, double factor) {
         const Terms<Powers> terms{row, powers};
@@ -521,6 +544,7 @@ struct Softmax {
         sum.add(found.first.hi * (unit - leading));
         const Scale scale(sum, factor);
         const V top = all(static_cast<T>(unit / sum.value()));
+        if (row.unwritten != nullptr) return leave_weights(row, kept, top, scale);
         team.each_block(row.n, [&](Index begin, Index end) APART {
             const Terms<Powers> own = terms;
             const Scale own_scale = scale;
@@ -533,13 +557,20 @@ struct Softmax {
     }
     static constexpr double CROWDED = 8.5;
 
+    static INLINE void leave_weights(const Row<T>& row, const V& leading, const V& top, const Scale& scale) {
+        row.unwritten->take_turns();
+        row.unwritten->leave_weights(row.terms, row.result, leading, top, scale.hi, scale.lo);
+    }
     template <class Exponential>
     static INLINE void scaled(const Row<T>& row, Team& team, const Exponential& exponential, const Scale& scale) {
         const Terms<Exponential> terms{row, exponential};
         team.each_block(row.n, [&](Index begin, Index end) APART {
             const Terms<Exponential> own = terms;
             const Scale own_scale = scale;
-            write_weights<T>(own.row, begin, end, [&](Index i, int count) BODY { return own_scale(own.kept(i, count)); });
+            write_weights<T>(own.row, begin, end, [&](Index i, int count) BODY {
+                if (own.row.terms == nullptr) ask_ahead(own.row, i, 1);
+                return own_scale(own.kept(i, count));
+            });
         });
     }
 
@@ -685,17 +716,23 @@ struct Softmax {
     static INLINE bool log_value_at_once(Row<T>& row, Team& team) {
         const Row<T> unkept = without_terms(row);
         return at_once(
-            row, [&](const Powers& powers) APART { return walked(unkept, team, powers, TermsAlone(row)); },
+            row, [&](const Powers& powers) APART { return walked_alone<Source::plain, true>(unkept, team, powers); },
             [&](const Powers& powers, const Totals& sums, double) BODY { shifted(row, team, powers, sums.first); });
     }
     template <class Exponential>
     static INLINE void shifted(const Row<T>& row, Team& team, const Exponential& exponential, const Total& sum) {
         const double rest = sum_but_one(row, team, exponential, sum);
         const Shift shift(sizeof(T) == 4 && rest >= CLEAR ? first_of(short_log1p(all(rest))) : log1p_of(rest));
+        if (row.unwritten != nullptr) {
+            row.unwritten->take_turns();
+            return row.unwritten->leave_logarithms(row.x, row.result, all(static_cast<T>(row.top)), shift.hi, shift.lo);
+        }
         team.each_block(row.n, [&](Index begin, Index end) APART {
             const Terms<Exponential> own{row, exponential};
             const Shift own_shift = shift;
+            const bool asks = team.shares;
             write<T>(own.row, begin, end, [&](Index i, int count) BODY {
+                if (asks) ask_ahead(own.row, i, 1);
                 return own_shift(own.exponential.gap(scores(own.row, own.sign, i, count)));
             });
         });

@@ -3,8 +3,7 @@
 //
 // Rows that lie packed in the working type are computed where they are; weights of softmax from masked or 16-bit rows, too.
 // Others are brought into scratch memory: one at a time, or where neighbours in memory belong to neighbouring rows a tile of
-// them. Threads share the rows, or where a row
-// is huge its blocks.
+// them. Threads share the rows, or where a row is huge its blocks.
 #pragma once
 
 #include <cstdlib>

@@ -169,7 +169,9 @@ TORCH_FORMULAS = replace(
 )
 
 
-COMPILED_QUICKLY = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+COMPILED_QUICKLY = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+)
 SOME_LAWS = ("values_are_accurate", "vjp_is_accurate", "losses_are_accurate_against_an_index")
 BRIEF_LAWS = (
     *SOME_LAWS,

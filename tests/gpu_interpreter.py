@@ -40,6 +40,27 @@ def rounded(values, given, wanted, mode):
 
 interpreter._convert_float = rounded
 
+patch_the_language, known_by = interpreter._patch_lang, set()
+
+
+def at_a_launch(kernel):
+    """The modules of functions that it calls are looked through again."""
+    known_by.clear()
+    known_by.add(id(kernel.__globals__))
+    return patch_the_language(kernel)
+
+
+def called(function, *given, **named):
+    """A kernel's function: its module is looked through once in a launch, not at every call, which is most of the time."""
+    if id(function.fn.__globals__) not in known_by:
+        known_by.add(id(function.fn.__globals__))
+        patch_the_language(function.fn)
+    return function.rewrite()(*given, **named)
+
+
+interpreter._patch_lang = at_a_launch
+interpreter.InterpretedFunction.__call__ = called
+
 
 def is_taken(x):
     return type(x) in PLAIN and x.layout is torch.strided and not is_transformed()

@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import triton
+from triton._C.libtriton import ir
 from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import make_backend
@@ -25,14 +26,26 @@ TOOLS = Path(nvidia.__file__).parent / "bin"
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """What became of a kernel."""
+class Laid:
+    """Where a kernel keeps its numbers."""
 
     name: str
     capability: int
+    layouts: str
+
+    def sums(self):
+        """In which layouts it reduces rows: numbers are added in their order."""
+        named = dict(re.findall(r"^(#\w+) = (#ttg\.\w+<.*>)$", self.layouts, re.M))
+        reduced = re.findall(r'"tt\.reduce".*?\}\) : \((.*?)\) ->', self.layouts, re.S)
+        return [re.sub(r"#\w+", lambda found: named.get(found[0], found[0]), one) for one in reduced]
+
+
+@dataclass(frozen=True)
+class Compiled(Laid):
+    """What became of a kernel."""
+
     registers: int
     stack: int
-    layouts: str
     assembly: str
 
     def accesses(self, kind):
@@ -52,22 +65,37 @@ class Compiled:
         """How many stores do."""
         return self.accesses("st").count((16, True))
 
-    def sums(self):
-        """In which layouts it reduces rows: numbers are added in their order."""
-        named = dict(re.findall(r"^(#\w+) = (#ttg\.\w+<.*>)$", self.layouts, re.M))
-        reduced = re.findall(r'"tt\.reduce".*?\}\) : \((.*?)\) ->', self.layouts, re.S)
-        return [re.sub(r"#\w+", lambda found: named.get(found[0], found[0]), one) for one in reduced]
 
-
-def compiled(kernel, target, arguments, options):
-    """A kernel as a launch with these arguments would compile it: Triton's own reading of them, up to the launch."""
+def source_of(kernel, target, arguments, options):
+    """A kernel as a launch with these arguments would compile it: Triton's own reading of them, and its options."""
     backend = make_backend(target)
     bound, specialized, named = binder(kernel, backend)(**arguments, **options)
     packed = kernel._pack_args(backend, options, bound, specialized, named)
-    source = triton.compiler.ASTSource(kernel, *packed[1:])
-    made = triton.compile(source, target=target, options=packed[0].__dict__)
+    return triton.compiler.ASTSource(kernel, *packed[1:]), packed[0].__dict__
+
+
+def compiled(kernel, target, arguments, options):
+    """Down to machine code."""
+    source, options = source_of(kernel, target, arguments, options)
+    made = triton.compile(source, target=target, options=options)
     registers, stack = resources(made.asm["cubin"])
-    return Compiled(kernel.__name__, target.arch, registers, stack, made.asm["ttgir"], made.asm["ptx"])
+    return Compiled(kernel.__name__, target.arch, made.asm["ttgir"], registers, stack, made.asm["ptx"])
+
+
+def laid(kernel, target, arguments, options):
+    """As far as layouts are decided upon, which takes a fifth of the time."""
+    source, options = source_of(kernel, target, arguments, options)
+    backend, stages, context = make_backend(target), {}, ir.context()
+    options = backend.parse_options({**options, **source.parse_options()})
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    module = source.make_ir(
+        target, options, backend.get_codegen_implementation(options), backend.get_module_map(), context
+    )
+    backend.add_stages(stages, options, source.language)
+    for stage in ("ttir", "ttgir"):
+        module = stages[stage](module, {})
+    return Laid(kernel.__name__, target.arch, str(module))
 
 
 def binder(kernel, backend):
@@ -98,7 +126,7 @@ KNOWN = {}
 
 
 @contextmanager
-def compiling(capabilities):
+def compiling(capabilities, how=compiled):
     """What is launched within is compiled instead, once for each capability; a list of what came of it."""
     found, seen = [], set()
 
@@ -109,9 +137,9 @@ def compiling(capabilities):
         for capability in capabilities:
             target = GPUTarget("cuda", capability, 32)
             specialized = binder(kernel, make_backend(target))(**arguments, **options)[1]
-            key = (kernel.__name__, capability, str(specialized), str(options))
+            key = (kernel.__name__, capability, str(specialized), str(options), how)
             if key not in KNOWN:
-                KNOWN[key] = compiled(kernel, target, arguments, options)
+                KNOWN[key] = how(kernel, target, arguments, options)
             if key not in seen:
                 seen.add(key)
                 found.append(KNOWN[key])

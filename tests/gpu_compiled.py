@@ -358,11 +358,13 @@ def maxima(map_, n, dtype):
 @pytest.mark.parametrize("call", [*CALLS[:3], every_loss, twice, forward_mode, maxima], ids=lambda each: each.__name__)
 @pytest.mark.parametrize("map_", **EACH_MAP)
 def test_nothing_waits_for_the_device(map_, call, monkeypatch):
-    """As graphs of CUDA demand it: not forward, not back, in no method and no loss."""
+    """As graphs of CUDA demand it: not forward, not back, in no method and no loss; in parts, too, which are small."""
     monkeypatch.setattr(JITFunction, "run", lambda *_, **__: None)
+    monkeypatch.setattr(widths, "LONGEST", 64)
+    monkeypatch.setattr(widths, "PART", 64)
     for name in ("is_on_gpu", "is_captured"):
         monkeypatch.setattr(solving, name, lambda _: True)
-    for n in (17, 40_000):
+    for n in (17, 300):
         for dtype in (torch.float32, torch.float16):
             assert not waits(lambda n=n, dtype=dtype: call(map_, n, dtype))
 

@@ -51,7 +51,7 @@ def at_a_launch(kernel):
 
 
 def called(function, *given, **named):
-    """A kernel's function: its module is looked through once in a launch, not at every call, which is most of the time."""
+    """A function of kernels: its module is looked through once a launch; at every call, that took most of the time."""
     if id(function.fn.__globals__) not in known_by:
         known_by.add(id(function.fn.__globals__))
         patch_the_language(function.fn)

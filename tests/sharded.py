@@ -7,7 +7,9 @@ import os
 import re
 import sys
 
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+from frameworks import COMPILED_QUICKLY
+
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=4 {COMPILED_QUICKLY}"
 
 import jax
 import jax.numpy as jnp

@@ -544,6 +544,30 @@ def test_gradients_within_shard_map():
     assert done.returncode == 0, done.stderr[-3000:]
 
 
+AT_LEISURE = """
+import jax, numpy as np, softplex as sx
+
+x, g = np.random.default_rng(0).normal(size=(2, 3, 9)).astype(np.float32)
+hypers = [(each, {"budget": 2.0} if each is sx.budget else {}) for each in sx.MAPS]
+
+def everything(x, g):
+    return [(each(x, **hyper), each.vjp(x, g, **hyper)) for each, hyper in hypers]
+
+with sx.kernels("none"):
+    found = jax.jit(everything)(x, g)
+for pair, wanted in zip(found, everything(x, g), strict=True):
+    for one, other in zip(pair, wanted, strict=True):
+        assert np.abs(one - other).max() < 3e-6 and np.abs(other).max() > 0
+"""
+
+
+def test_formulas_compiled_as_users_compile_them():
+    """With all that XLA does to a program, of which the laws and the shards have less."""
+    given = {**environment(), "XLA_FLAGS": ""}
+    done = subprocess.run([sys.executable, "-c", AT_LEISURE], capture_output=True, text=True, env=given, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
 def test_the_reference_knows_supports_larger_than_one():
     """The rows that Keras computes wrongly, against the reference."""
     for row in ([0.5, 0.3, 0.1], [0.5, 0.5], [0.1, 0.2, 0.3, 0.2]):

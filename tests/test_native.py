@@ -810,12 +810,13 @@ def test_many_rows_have_the_bits_of_a_few(map_):
         rows = 3_000_000 // n
         x = rows_with_cares(rows, n, rng)
         where = rng.random(x.shape) < rng.choice([0.3, 1], (rows, 1))
-        parts = range(0, rows, 50_000 // n + 1)
-        for mask in (None, where):
-            some = [map_(x[r : r + parts.step], where=None if mask is None else mask[r : r + parts.step]) for r in parts]
-            assert_bits(map_(x, where=mask), np.concatenate(some), n)
+        few = 50_000 // n + 1
+        parts = [slice(first, first + few) for first in range(0, rows, few)]
+        for options in ({}, {"where": where}):
+            some = [map_(x[part], **{name: mask[part] for name, mask in options.items()}) for part in parts]
+            assert_bits(map_(x, **options), np.concatenate(some), n)
             out = x.copy()
-            assert_bits(map_(out, where=mask, out=out), np.concatenate(some), (n, "in place"))
+            assert_bits(map_(out, **options, out=out), np.concatenate(some), (n, "in place"))
 
 
 def exact_weights(x):

@@ -7,7 +7,7 @@
 #pragma once
 
 #include <cstdlib>
-#include <new>
+#include <optional>
 
 #include "columns.h"
 #include "maxout.h"
@@ -98,7 +98,7 @@ struct Plan {
         is_backward = call.method == Method::backward;
         const Index arrays = is_backward ? 3 : 2;
         const Index size = (arrays * static_cast<Index>(sizeof(T)) + (call.mask.data != nullptr ? 1 : 0)) * rows * n;
-        const bool is_beyond_cache = size > cache_size();
+        const bool is_beyond_cache = size > (call.last_cache > 0 ? call.last_cache : cache_size());
         is_worth_streaming = is_beyond_cache && !call.is_result_new;
         streams = result_packed && is_worth_streaming;
         is_far = size > AT_HAND;
@@ -119,7 +119,7 @@ struct Plan {
         if (follows) pitch = n;
         choose_tiles(call);
         source = source_of(call);
-        lags = can_lag(call);
+        lags = can_lag(call);  // after the source, which is the same whether they do or not
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
         if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method), lags);
         if (is_middle && !is_tiled) group = at_once;
@@ -143,9 +143,10 @@ struct Plan {
         // Exponentials cost less beside a walk that waits for memory.
         if (is_backward) return is_log && streams && row <= SCRATCH;
         if (lags) return !is_log;
-        return streams ? row <= SCRATCH : !x_packed && !result_packed && row <= SCRATCH / 4;
+        if (streams) return (needs_x() ? 2 : 1) * row <= SCRATCH;
+        return !x_packed && !result_packed && row <= SCRATCH / 4;
     }
-    // Rows whose terms are kept.
+    // Rows whose terms are kept: of those that are walked, and of those that wait.
     INLINE Index kept_at_once() const { return (is_middle ? group : 1) * (lags ? 2 : 1); }
 
   private:
@@ -176,10 +177,11 @@ struct Plan {
         const Index fair = rows * n / (threads * 16), most = 64 * PIECE;
         return fair < PIECE ? PIECE : fair < most ? fair : most;
     }
-    // Two rows, or what is kept of them, are to stay in the core's own cache.
+    // What is read and what is kept of two rows is to stay in the core's own cache. A masked row may have to be brought in, too.
     bool can_lag(const Call& call) const {
         const bool is_known = sizeof(T) == 4 && (call.map == Map::softmax || is_log) && call.method == Method::value && is_plain;
-        const bool is_fit = !is_short && !is_huge && 4 * pitch * static_cast<Index>(sizeof(T)) <= own_cache_size();
+        const Index row = pitch * static_cast<Index>(sizeof(T)), held = (is_log ? 0 : 2) + (needs_x() ? 1 : 0);
+        const bool is_fit = !is_short && !is_huge && 4 * row <= own_cache_size() && held * row < SCRATCH;
         return is_known && is_fit && (streams || goes_afar) && (x_packed || source == Source::masked);
     }
     void choose_tiles(const Call& call) {
@@ -205,7 +207,6 @@ struct Plan {
         if (needs_x()) total += taken_together() * row;
         if (!operand_packed) total += taken_together() * row;
         if (keeps_terms()) total += kept_at_once() * row;
-        if (lags) total += static_cast<Index>(sizeof(Unwritten<T>));
         if (is_apart) total += row;
         if (widens) total += 3 * pitch * 8;
         if (lists) total += list_room(n) * static_cast<Index>(sizeof(T));
@@ -228,7 +229,6 @@ struct Scratch {
         if (plan.needs_x()) x = cut<T>(memory, plan.taken_together() * plan.pitch);
         if (!plan.operand_packed) operand = cut<T>(memory, plan.taken_together() * plan.pitch);
         if (plan.keeps_terms()) terms = cut<T>(memory, plan.kept_at_once() * plan.pitch);
-        if (plan.lags) unwritten = cut<Unwritten<T>>(memory, 1);
         if (plan.is_apart) weights = cut<T>(memory, plan.pitch);
         if (plan.widens) {
             wide_weights = cut<double>(memory, plan.pitch);
@@ -437,13 +437,15 @@ struct Driver {
     // All rows of a piece.
     void run_piece(Index piece, char* memory, Team& team) const {
         Seam<T> seam;
+        std::optional<Unwritten<T>> unwritten;
         Scratch<T> scratch(plan, lists, memory);
         if (!team.shares) scratch.seam = &seam;
         team.found = scratch.found;
         if (plan.lags) {
             Row<T> common = common_of_rows(scratch);
             common.goes_afar = plan.goes_afar;
-            new (scratch.unwritten) Unwritten<T>(common, plan.is_log, scratch.terms, plan.keeps_terms() ? plan.kept_at_once() / 2 * plan.pitch : 0);
+            const Index half = plan.keeps_terms() ? plan.kept_at_once() / 2 * plan.pitch : 0;
+            scratch.unwritten = &unwritten.emplace(common, plan.is_log, scratch.terms, half);
         }
         const Index rows_a_piece = plan.groups * plan.group;
         const Index begin = piece * rows_a_piece, end = begin + rows_a_piece < plan.rows ? begin + rows_a_piece : plan.rows;
@@ -460,7 +462,7 @@ struct Driver {
         row.is_negated = call.negated;
         row.streams = plan.streams;
         row.comes_from_afar = plan.comes_from_afar;
-        row.goes_afar = plan.goes_afar && !plan.lags;
+        row.goes_afar = plan.goes_afar && !plan.lags;  // else it is not this row that is written now
         row.seam = scratch.seam;
         row.unwritten = scratch.unwritten;
         return row;

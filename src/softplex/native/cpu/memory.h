@@ -6,7 +6,6 @@
 #include <cstdio>
 
 #include "row.h"
-#include "settings.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
@@ -43,8 +42,7 @@ INLINE Index cache_size() {
 #endif
         return size > (1 << 20) ? size : Index(1) << 25;
     }();
-    const Index assumed = assumed_cache.load(std::memory_order_relaxed);
-    return assumed > 0 ? assumed : found;
+    return found;
 }
 
 INLINE Index size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }

@@ -13,6 +13,7 @@ struct MiddleRows {
     using Asked = ShortRows::Asked;
     static constexpr int FEW = ShortRows::FEW, LANES = ShortRows::LANES;
     static constexpr Index LONGEST = 4096;
+    static_assert(FEW <= Unwritten<float>::MOST, "all of them are left to be written");
 
     const ShortRows& rows;
     // What they have in common.
@@ -63,7 +64,7 @@ struct MiddleRows {
                 if (row.unwritten != nullptr) {
                     row.unwritten->start();
                     note(r, S::walk_over<S::TermsWhileWriting<FROM, !KEEPS>>(one, powers, 0, rows.n));
-                    row.unwritten->finish_row();
+                    row.unwritten->write_row();  // one for each that is walked
                     continue;
                 }
             }

@@ -98,6 +98,7 @@ class Unlocked {
 };
 
 Outcome run_unlocked_if_long(Call& call, Index entries) {
+    call.last_cache = assumed_cache.load(std::memory_order_relaxed);
     if (entries <= UNLOCKED_FROM) return run(call);
     const Unlocked unlocked(call);
     return run(call);

@@ -184,7 +184,7 @@ INLINE void write(const Row<T>& row, Index begin, Index end, const Body& body) {
 }
 
 // What lies a little ahead is to come into the nearest cache, and what lies far ahead into the next: the nearest has places for
-// a few lines on their way, too few for the time that the memory takes. There lines come in pairs.
+// a few lines on their way, too few for the time that the memory takes. There lines come in pairs, of which one is asked for.
 template <class T>
 INLINE void ask_for(const T* from, int vectors) {
     constexpr Index NEAR = 4096 / sizeof(T), FAR = 16384 / sizeof(T);

@@ -428,6 +428,7 @@ struct Softmax {
     }
     template <Source FROM>
     static INLINE double guess_of_top(const Row<T>& row) {
+        // Of so long a row a guess that is far off costs a second walk.
         const Index count = row.n > LONGEST ? BLOCK : row.n < Lanes<T>::count ? row.n : Lanes<T>::count;
         V top = all(-INFINITE<T>);
         each_vector_once<T>(0, count, [&](Index i, int some) BODY { top = larger(scores_from<FROM>(row, row.sign(), i, some), top); });

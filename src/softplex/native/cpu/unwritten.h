@@ -60,8 +60,8 @@ struct Unwritten {
         }
         next += VECTORS * LANES;
     }
-    // The rest of it.
-    APART void finish_row() {
+    // What is left of the row that is being written, or all of the next, if there is one.
+    APART void write_row() {
         start();
         if (are_logarithms)
             while (next + LANES <= end) go_on<true, 1>();
@@ -75,7 +75,7 @@ struct Unwritten {
     }
     // All that waits.
     INLINE void finish() {
-        while (at < count) finish_row();
+        while (at < count) write_row();
         at = count = 0;
     }
 

@@ -778,7 +778,9 @@ def rows_with_cares(rows, n, rng):
 
 
 @pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.log_softmax, sx.sparsemax], ids=lambda each: each.name)
+@pytest.mark.parametrize(
+    "map_", [sx.softmax, sx.softmin, sx.log_softmax, sx.log_softmin, sx.sparsemax], ids=lambda each: each.name
+)
 def test_results_that_go_past_the_caches_have_the_same_bits(map_, count):
     """Rows are written while the next are walked: each whole, none with another's numbers, nothing beside them."""
     rng = np.random.default_rng(21)
@@ -800,6 +802,11 @@ def test_results_that_go_past_the_caches_have_the_same_bits(map_, count):
                 out[...] = x
                 assert_bits(map_(out, where=where, out=out), masked, (n, skipped, "masked in place"))
             assert np.all(room[:first] == -7) and np.all(room[first + rows * n :] == -7)
+        wide = np.full((rows, n + 5), -7, np.float32)
+        for gapped in (wide[:, 2:-3], wide[::-1, 2:-3]):
+            with a_cache_of(1), threads(count):
+                assert_bits(np.ascontiguousarray(map_(x, out=gapped)), wanted, (n, "with gaps"))
+            assert np.all(wide[:, :2] == -7) and np.all(wide[:, -3:] == -7)
 
 
 @pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.log_softmax], ids=lambda each: each.name)

@@ -611,7 +611,10 @@ def exact_residuals(x, y):
     return p
 
 
-KINDS_OF_ROWS = ["normal", "wide", "ties", "flat", "far", "sure", "special"]
+KINDS_OF_ROWS = ["normal", "wide", "ties", "flat", "far", "sure", "special", "rising", "inverted"]
+
+INVERTED = np.float32(-0.031086175)
+"""A score whose exponential, as it is computed, is less than that of the score below it."""
 
 
 def columns_of(kind, n, count, rng):
@@ -621,6 +624,11 @@ def columns_of(kind, n, count, rng):
     made["far"] = x + np.where(np.arange(count) % 7 == 0, 600, -300).astype(np.float32)
     made["sure"][rng.integers(0, n, count), np.arange(count)] += lead
     made["special"][rng.random(x.shape) < 0.1] = -np.inf
+    made["rising"] = x + np.linspace(-40, 40, n, dtype=np.float32)[:, None]
+    made["rising"][: n // 20] = -np.inf
+    made["inverted"] = -5 - 5 * rng.random(size=x.shape, dtype=np.float32)
+    leads = np.array([INVERTED, np.nextafter(INVERTED, np.float32(-1)), INVERTED])
+    made["inverted"][n // 2 : n // 2 + 3] = leads[: n - n // 2, None]
     made["special"][0, 3], made["special"][-1, 7], made["special"][:, 9] = np.nan, np.inf, -np.inf
     return made[kind]
 

@@ -35,17 +35,29 @@ struct Numbers {
 // Sixteen rows: their scores, entry by entry, where their terms then are.
 struct Strip {
     static constexpr int COUNT = Lanes<float>::count, HALF = COUNT / 2;
+    static constexpr unsigned ALL = (1u << COUNT) - 1u;
 
     float* terms;
     Index n;
 
     INLINE bool is_short() const { return n <= Softmax<float>::SHORT; }
 
-    // Terms from scores unless it is for their logarithms, and what these are finished with; false if one of the rows needs
-    // more care.
+    // Terms from scores unless it is for their logarithms, and what these are finished with, as ShortRows; false if one of the
+    // rows needs more care.
     template <bool LOG>
-    INLINE bool prepare(const Floats& tops, Numbers& numbers) const {
-        return is_short() ? prepare_short<LOG>(tops, numbers) : prepare_long<LOG>(tops, numbers);
+    INLINE bool prepare_short(const Floats& tops, Numbers& numbers) const {
+        const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
+        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
+        if constexpr (!LOG) {
+            set_scales(sums, numbers);
+            return true;
+        }
+        float hi[COUNT], lo[COUNT];
+        const Halves wide = widened(tops);
+        if (!ShortRows::set_shifts(wide.low, sums.part[0], hi, lo)) return false;
+        if (!ShortRows::set_shifts(wide.high, sums.part[1], hi + HALF, lo + HALF)) return false;
+        numbers = {load(hi), load(lo), tops, tops};
+        return true;
     }
     template <bool LOG, bool IS_SHORT>
     static INLINE Floats finished(const Floats& v, const Numbers& by) {
@@ -116,9 +128,19 @@ struct Strip {
         }
     }
 
-  private:
-    static constexpr unsigned ALL = (1u << COUNT) - 1u;
+    static INLINE Powers powers_of(const PlainRows (&plain)[2]) {
+        float magic[COUNT], floor[COUNT];
+        for (int half = 0; half < 2; ++half) plain[half].put_powers(magic + half * HALF, floor + half * HALF);
+        return Powers(load(magic), load(floor));
+    }
+    // How many entries of each row are `wanted`.
+    APART Floats count_of(const Floats& wanted) const {
+        Floats found = all(0.0f);
+        for (Index i = 0; i < n; ++i) found = found + select(load(terms + i * COUNT) == wanted, all(1.0f), all(0.0f));
+        return found;
+    }
 
+  private:
     INLINE bool are_all_above(const Floats& cuts) const {
         for (Index i = 0; i < n; ++i)
             if (bits(cuts < load(terms + i * COUNT)) != ALL) return false;
@@ -164,11 +186,9 @@ struct Strip {
     static constexpr Index AT_ONCE = 4 * COUNT;
 
     // The sums of exponential(scores), each in the order of Sum<float>; the exponentials may take the place of the scores.
-    // `ties` is then how many of each row are as large as its leading one.
     template <bool KEEPS, class Exponential>
-    INLINE Wide sum(const Exponential& exponential, const Floats* leading = nullptr, Floats* ties = nullptr) const {
+    INLINE Wide sum(const Exponential& exponential) const {
         Wide sums[COUNT];
-        Floats found[2] = {all(0.0f), all(0.0f)};
         for (Wide& each : sums) each = {{all(0.0), all(0.0)}};
         alignas(64) float room[KEEPS ? 1 : AT_ONCE * COUNT];
         for (Index begin = 0; begin < n; begin += AT_ONCE) {
@@ -188,30 +208,10 @@ struct Strip {
                 }
                 sums[lane] = own;
             }
-            if (leading == nullptr) continue;
-            for (Index at = 0; at < rows; ++at) found[at % 2] = found[at % 2] + select(load(to + at * COUNT) == *leading, all(1.0f), all(0.0f));
         }
-        if (leading != nullptr) *ties = found[0] + found[1];
         return sum_of_lanes(sums);
     }
 
-    // -- as ShortRows --------------------------------------------------------------------------------------------------
-
-    template <bool LOG>
-    INLINE bool prepare_short(const Floats& tops, Numbers& numbers) const {
-        const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
-        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
-        if constexpr (!LOG) {
-            set_scales(sums, numbers);
-            return true;
-        }
-        float hi[COUNT], lo[COUNT];
-        const Halves wide = widened(tops);
-        if (!ShortRows::set_shifts(wide.low, sums.part[0], hi, lo)) return false;
-        if (!ShortRows::set_shifts(wide.high, sums.part[1], hi + HALF, lo + HALF)) return false;
-        numbers = {load(hi), load(lo), tops, tops};
-        return true;
-    }
     // 1 / sum of each row.
     static INLINE void set_scales(const Wide& sums, Numbers& numbers) {
         float hi[COUNT], lo[COUNT];
@@ -222,55 +222,6 @@ struct Strip {
         }
         numbers = {load(hi), load(lo), all(0.0f), all(-1.0f)};
     }
-
-    // -- as Softmax where it is plain ------------------------------------------------------------------------------------
-
-    static INLINE Powers powers_of(const PlainRows (&plain)[2]) {
-        float magic[COUNT], floor[COUNT];
-        for (int half = 0; half < 2; ++half) plain[half].put_powers(magic + half * HALF, floor + half * HALF);
-        return Powers(load(magic), load(floor));
-    }
-    template <bool LOG>
-    INLINE bool prepare_long(const Floats& tops, Numbers& numbers) const {
-        const Halves wide = widened(tops);
-        const PlainRows plain[2] = {PlainRows(wide.low), PlainRows(wide.high)};
-        const Powers powers = powers_of(plain);
-        const Floats leading = powers(tops);
-        Floats ties;
-        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return powers(scores); }, LOG ? nullptr : &leading, &ties);
-        if constexpr (LOG) return set_shifts(plain, tops, sums, leading, numbers);
-        set_weights(plain, sums, leading, ties, numbers);
-        return true;
-    }
-
-    // As Softmax::weighed: a leading term that is a large part of the sum is taken as it is.
-    static INLINE void set_weights(const PlainRows (&plain)[2], const Wide& sums, const Floats& leading, const Floats& ties, Numbers& numbers) {
-        const unsigned crowded = PlainRows::crowded(sums.part[0]) | PlainRows::crowded(sums.part[1]) << HALF;
-        float own[COUNT], counts[COUNT], hi[COUNT], lo[COUNT], tops[COUNT];
-        store(own, leading);
-        store(counts, ties);
-        for (int c = 0; c < COUNT; ++c)
-            if ((crowded >> c & 1u) != 0) {
-                own[c] = -1.0f;  // which no term equals
-                counts[c] = 0.0f;
-            }
-        const Halves wide = widened(leading), tied = widened(load(counts));
-        plain[0].put_scales(sums.part[0], wide.low, tied.low, all(1.0), hi, lo, tops);
-        plain[1].put_scales(sums.part[1], wide.high, tied.high, all(1.0), hi + HALF, lo + HALF, tops + HALF);
-        numbers = {load(hi), load(lo), load(tops), load(own)};
-    }
-
-    // As Softmax::shifted.
-    static INLINE bool set_shifts(const PlainRows (&plain)[2], const Floats& tops, const Wide& sums, const Floats& leading, Numbers& numbers) {
-        const Halves wide = widened(leading);
-        float hi[COUNT], lo[COUNT];
-        if (!plain[0].put_shifts(sums.part[0], wide.low, hi, lo)) return false;
-        if (!plain[1].put_shifts(sums.part[1], wide.high, hi + HALF, lo + HALF)) return false;
-        numbers = {load(hi), load(lo), tops, tops};
-        return true;
-    }
-
-    // -- as either of them -----------------------------------------------------------------------------------------------
 
     template <class Exponential>
     INLINE bool prepare_by(const Exponential& exponential, const float* g, Numbers& numbers) const {
@@ -306,13 +257,102 @@ struct Strip {
     }
 };
 
+// What is found of sixteen plain rows while their scores are read and become terms, as Softmax finds it of one: the origins
+// of the powers are guessed.
+struct WalkedStrip {
+    static constexpr int COUNT = Strip::COUNT, HALF = Strip::HALF;
+
+    Doubles origins[2];
+    Floats magic, floor;
+    Wide sums[COUNT];
+    // The largest scores, the largest terms, and how many terms are as large.
+    Floats top, most, ties;
+
+    // False if there is nothing to be guessed from these scores.
+    INLINE bool start(const Floats& guess) {
+        const Halves wide = widened(select(all(-512.0f) < guess, guess, all(0.0f)));
+        const PlainRows plain[2] = {PlainRows(wide.low), PlainRows(wide.high)};
+        const Powers powers = Strip::powers_of(plain);
+        magic = powers.magic;
+        floor = powers.floor;
+        for (int half = 0; half < 2; ++half) origins[half] = plain[half].origins;
+        for (Wide& each : sums) each = {{all(0.0), all(0.0)}};
+        top = all(-INFINITE<float>);
+        most = all(-1.0f);
+        ties = all(0.0f);
+        return bits(guess < all(512.0f)) == Strip::ALL;
+    }
+    // Adds `count` terms from the entry `at` on.
+    INLINE void add(const float* terms, Index at, Index count) {
+        for (Index i = 0; i < count; ++i) sums[(at + i) % COUNT].add(widened_at(terms + i * COUNT));
+    }
+    INLINE void look_for_most(const Floats& e) {
+        ties = select(most < e, all(1.0f), ties + select(e == most, all(1.0f), all(0.0f)));
+        most = larger(e, most);
+    }
+
+    // What the terms are finished with, or the scores for their logarithms; false if one of the rows needs more care.
+    template <bool LOG>
+    INLINE bool finish(const Strip& strip, Numbers& numbers) const {
+        const Halves wide = widened(top);
+        const PlainRows plain[2] = {PlainRows(wide.low), PlainRows(wide.high)};
+        const Floats leading = Strip::powers_of(plain)(top);
+        const Wide whole = sum_of_lanes(sums);
+        Doubles factors[2], totals[2];
+        for (int half = 0; half < 2; ++half) {
+            factors[half] = plain[half].factors(origins[half]);
+            totals[half] = whole.part[half] * factors[half];
+        }
+        if constexpr (LOG) return set_shifts(plain, totals, leading, numbers);
+        set_weights(strip, plain, totals, factors, leading, numbers);
+        return true;
+    }
+    // Whether no term is out of range.
+    INLINE bool is_reached() const {
+        const Halves wide = widened(top);
+        return PlainRows(wide.low).are_reached_from(origins[0]) && PlainRows(wide.high).are_reached_from(origins[1]);
+    }
+
+  private:
+    // As MiddleRows: a leading term that is a large part of the sum is taken as it is.
+    INLINE void set_weights(const Strip& strip, const PlainRows (&plain)[2], const Doubles (&totals)[2], const Doubles (&factors)[2],
+                            const Floats& leading, Numbers& numbers) const {
+        const unsigned crowded = PlainRows::crowded(totals[0]) | PlainRows::crowded(totals[1]) << HALF;
+        const Halves led = widened(leading);
+        float own[COUNT], counts[COUNT], hi[COUNT], lo[COUNT], tops[COUNT];
+        store_eight(own, led.low / factors[0]);
+        store_eight(own + HALF, led.high / factors[1]);
+        // The exponential of a smaller score may be rounded to a larger term.
+        const bool are_counted = (bits(most == load(own)) | crowded) == Strip::ALL;
+        store(counts, are_counted ? ties : strip.count_of(load(own)));
+        for (int c = 0; c < COUNT; ++c)
+            if ((crowded >> c & 1u) != 0) {
+                own[c] = -1.0f;  // which no term equals
+                counts[c] = 0.0f;
+            }
+        const Halves tied = widened(load(counts));
+        plain[0].put_scales(totals[0], led.low, tied.low, factors[0], hi, lo, tops);
+        plain[1].put_scales(totals[1], led.high, tied.high, factors[1], hi + HALF, lo + HALF, tops + HALF);
+        numbers = {load(hi), load(lo), load(tops), load(own)};
+    }
+    // As Softmax::shifted.
+    INLINE bool set_shifts(const PlainRows (&plain)[2], const Doubles (&totals)[2], const Floats& leading, Numbers& numbers) const {
+        const Halves led = widened(leading);
+        float hi[COUNT], lo[COUNT];
+        if (!plain[0].put_shifts(totals[0], led.low, hi, lo)) return false;
+        if (!plain[1].put_shifts(totals[1], led.high, hi + HALF, lo + HALF)) return false;
+        numbers = {load(hi), load(lo), top, top};
+        return true;
+    }
+};
+
 // Strips of rows that lie side by side: what lies together in memory is read and written together.
 struct Lines {
     static constexpr int STRIPS = 16, COUNT = Strip::COUNT, MOST = STRIPS * COUNT;
     static constexpr Index LONGEST = BLOCK - 1;
     // Lines that are read strip by strip, while the next ones are asked for.
     static constexpr Index AT_ONCE = 8;
-    // Those that are asked for before they are written to.
+    // Those that are asked for before they are written to, and what is kept of them before it is read.
     static constexpr Index AHEAD = 4;
 
     Type type;
@@ -343,11 +383,65 @@ struct Lines {
             bad = is_bad;
         });
         bool are_near = !any(bad);
-        for (int s = 0; s < strips; ++s) {
-            // -0 and 0 must not be told apart by the order of the entries.
-            tops[s] = tops[s] + all(0.0f);
-            are_near &= bits(larger(tops[s], -tops[s]) < all(512.0f)) == (1u << COUNT) - 1u;
-        }
+        for (int s = 0; s < strips; ++s) are_near &= is_near(tops[s]);
+        return are_near;
+    }
+    // Whether these tops are near 0.
+    static INLINE bool is_near(Floats& tops) {
+        // -0 and 0 must not be told apart by the order of the entries.
+        tops = tops + all(0.0f);
+        return bits(larger(tops, -tops) < all(512.0f)) == Strip::ALL;
+    }
+    // The largest of the first entries of each row.
+    INLINE void guess_tops(const TilePlace& from, const TilePlace& mask, bool is_negated, Floats* tops) const {
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+        for (int s = 0; s < strips; ++s) tops[s] = all(-INFINITE<float>);
+        const Lines first{type, n < COUNT ? n : COUNT, strips};
+        first.read(from, mask, is_negated ? INFINITE<float> : -INFINITE<float>, [&](int s, Index, Index count, const float* entries, Index step) BODY {
+            for (Index i = 0; i < count; ++i) tops[s] = larger(flipped(load(entries + i * step), sign), tops[s]);
+        });
+    }
+    // Terms and what is found of them, or for their logarithms scores; false if a row is not near 0, or has NaN.
+    template <bool LOG>
+    INLINE bool walk(const TilePlace& from, const TilePlace& mask, bool is_negated, float* to, const Floats* guesses, WalkedStrip* walked) const {
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+        const Index apart = pitch();
+        auto bad = unordered(all(0.0f), all(0.0f));
+        for (int s = 0; s < strips; ++s)
+            if (!walked[s].start(guesses[s])) return false;
+        read(from, mask, is_negated ? INFINITE<float> : -INFINITE<float>, [&](int s, Index at, Index count, const float* entries, Index step) BODY {
+            WalkedStrip& own = walked[s];
+            const Powers powers(own.magic, own.floor);
+            float* const place = to + s * apart + at * COUNT;
+            alignas(64) float room[LOG ? AT_ONCE * COUNT : 1];
+            float* const terms = LOG ? room : place;
+            auto is_bad = bad;
+            Floats top = own.top;
+            Index i = 0;
+            for (; i + SEVERAL <= count; i += SEVERAL) {
+                SeveralOf<float> x;
+                for (int j = 0; j < SEVERAL; ++j) set_one_of(x, j, load(entries + (i + j) * step));
+                x = flipped(x, sign);
+                for (int j = 0; j < SEVERAL; j += 2) is_bad = is_bad | unordered(one_of(x, j), one_of(x, j + 1));
+                for (int j = 0; j < SEVERAL; ++j) top = larger(one_of(x, j), top);
+                if constexpr (LOG) store(place + i * COUNT, x);
+                store(terms + i * COUNT, powers(x));
+            }
+            for (; i < count; ++i) {
+                const Floats x = flipped(load(entries + i * step), sign);
+                is_bad = is_bad | unordered(x, x);
+                top = larger(x, top);
+                if constexpr (LOG) store(place + i * COUNT, x);
+                store(terms + i * COUNT, powers(x));
+            }
+            own.top = top;
+            bad = is_bad;
+            own.add(terms, at, count);
+            if constexpr (LOG) return;
+            for (Index j = 0; j < count; ++j) own.look_for_most(load(terms + j * COUNT));
+        });
+        bool are_near = !any(bad);
+        for (int s = 0; s < strips; ++s) are_near &= is_near(walked[s].top);
         return are_near;
     }
     // The entries of another array.
@@ -358,25 +452,30 @@ struct Lines {
             for (Index i = 0; i < count; ++i) store(place + i * COUNT, load(entries + i * step));
         });
     }
-    // Writes body(strip, place of sixteen entries in memory that is cut as `copy` does).
+    // Writes body(strip, place of sixteen entries in memory that is cut as `copy` does), from what is kept there, and perhaps
+    // in other memory beside it.
     template <class Body>
-    INLINE void write(const TilePlace& to, bool streams, Body body) const {
+    INLINE void write(const TilePlace& to, bool streams, const float* kept, const float* others, const Body& body) const {
         const bool is_direct = is_whole<float>(type, to);
         const bool is_aligned = (reinterpret_cast<std::uintptr_t>(to.first) | static_cast<std::uintptr_t>(to.stride)) % 64 == 0;
         const bool is_streamed = streams && is_direct && is_aligned;
-        const Index apart = pitch(), length = n;
+        const Index apart = pitch(), length = n, stride = to.stride, run = COUNT * size_of(type);
         const int width = strips;
         float room[MOST];
         for (Index i = 0; i < length; ++i) {
-            char* const line = to.first + i * to.stride;
+            char* const line = to.first + i * stride;
+            char* const next = line + AHEAD * stride;
             float* const entries = is_direct ? reinterpret_cast<float*>(line) : room;
-            if (is_streamed) {
-                for (int s = 0; s < width; ++s) stream<float>(entries + s * COUNT, body(s, s * apart + i * COUNT));
-            } else {
-                for (int s = 0; s < width; ++s) {
-                    __builtin_prefetch(line + AHEAD * to.stride + s * COUNT * size_of(type), 1);
-                    store(entries + s * COUNT, body(s, s * apart + i * COUNT));
+            for (int s = 0; s < width; ++s) {
+                const Index at = s * apart + i * COUNT;
+                __builtin_prefetch(kept + at + AHEAD * COUNT);
+                if (others != nullptr) __builtin_prefetch(others + at + AHEAD * COUNT);
+                if (is_streamed) {
+                    stream<float>(entries + s * COUNT, body(s, at));
+                    continue;
                 }
+                __builtin_prefetch(next + s * run, 1);
+                store(entries + s * COUNT, body(s, at));
             }
             if (!is_direct) write_run<float>(type, room, line, size_of(type), width * COUNT);
         }
@@ -422,16 +521,7 @@ struct Columns {
     // False, and nothing written but the terms, if one of the rows needs more care.
     template <bool LOG>
     APART bool compute() const {
-        Floats tops[Lines::STRIPS];
-        Numbers numbers[Lines::STRIPS];
-        if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
-        for (int s = 0; s < lines.strips; ++s)
-            if (!Strip{terms + s * lines.pitch(), lines.n}.template prepare<LOG>(tops[s], numbers[s])) return false;
-        if (Strip{terms, lines.n}.is_short())
-            lines.write(result, streams, [&](int s, Index at) BODY { return Strip::finished<LOG, true>(load(terms + at), numbers[s]); });
-        else
-            lines.write(result, streams, [&](int s, Index at) BODY { return Strip::finished<LOG, false>(load(terms + at), numbers[s]); });
-        return true;
+        return Strip{terms, lines.n}.is_short() ? compute_short<LOG>() : compute_long<LOG>();
     }
 
     // The same of a sparse map; careful(strip) sees to strips that need more care.
@@ -443,8 +533,43 @@ struct Columns {
             const Strip strip{terms + s * lines.pitch(), lines.n};
             if (!are_near || !strip.template solve<Pieces>(tops[s])) careful(s, strip);
         }
-        lines.write(result, streams, [&](int, Index at) BODY { return load(terms + at); });
+        lines.write(result, streams, terms, nullptr, [own = terms](int, Index at) BODY { return load(own + at); });
     }
+
+  private:
+    template <bool LOG>
+    INLINE bool compute_short() const {
+        Floats tops[Lines::STRIPS];
+        Numbers numbers[Lines::STRIPS];
+        if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
+        for (int s = 0; s < lines.strips; ++s)
+            if (!strip(s).template prepare_short<LOG>(tops[s], numbers[s])) return false;
+        lines.write(result, streams, terms, nullptr, [&, own = terms](int s, Index at) BODY {
+            return Strip::finished<LOG, true>(load(own + at), numbers[s]);
+        });
+        return true;
+    }
+    template <bool LOG>
+    INLINE bool compute_long() const {
+        Floats guesses[Lines::STRIPS];
+        WalkedStrip walked[Lines::STRIPS];
+        Numbers numbers[Lines::STRIPS];
+        lines.guess_tops(x, mask, is_negated, guesses);
+        if (!lines.walk<LOG>(x, mask, is_negated, terms, guesses, walked)) return false;
+        bool are_reached = true;
+        for (int s = 0; s < lines.strips; ++s) {
+            are_reached &= walked[s].is_reached();
+            guesses[s] = walked[s].top;
+        }
+        if (!are_reached && !lines.walk<LOG>(x, mask, is_negated, terms, guesses, walked)) return false;
+        for (int s = 0; s < lines.strips; ++s)
+            if (!walked[s].finish<LOG>(strip(s), numbers[s])) return false;
+        lines.write(result, streams, terms, nullptr, [&, own = terms](int s, Index at) BODY {
+            return Strip::finished<LOG, false>(load(own + at), numbers[s]);
+        });
+        return true;
+    }
+    INLINE Strip strip(int s) const { return {terms + s * lines.pitch(), lines.n}; }
 };
 
 // The derivative of softmax, from scores.
@@ -468,8 +593,8 @@ struct ColumnsDerivative {
             if (!Strip{terms + s * pitch, lines.n}.prepare_derivative(tops[s], cotangents + s * pitch, numbers[s])) return false;
             factors[s] = narrowed(load(outer + s * Strip::COUNT), load(outer + s * Strip::COUNT + Strip::HALF));
         }
-        lines.write(result, streams, [&](int s, Index at) BODY {
-            return Strip::differentiated(load(terms + at), load(cotangents + at), numbers[s], factors[s]);
+        lines.write(result, streams, terms, cotangents, [&, e = terms, g = cotangents](int s, Index at) BODY {
+            return Strip::differentiated(load(e + at), load(g + at), numbers[s], factors[s]);
         });
         return true;
     }
@@ -540,7 +665,9 @@ struct ColumnsBackward {
             if (!find(terms + s * pitch, cotangents + s * pitch, lines.n, number)) return false;
             if (!set_multipliers(number, outer + s * COUNT, by[s])) return false;
         }
-        lines.write(result, streams, [&](int s, Index at) BODY { return result_of(load(terms + at), load(cotangents + at), by[s]); });
+        lines.write(result, streams, terms, cotangents, [&, p = terms, g = cotangents](int s, Index at) BODY {
+            return result_of(load(p + at), load(g + at), by[s]);
+        });
         return true;
     }
     template <class Slopes>

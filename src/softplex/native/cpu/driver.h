@@ -123,7 +123,7 @@ struct Plan {
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
         if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method), lags);
         if (is_middle && !is_tiled) group = at_once;
-        if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit(has_operand(call.method));
+        if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit(call);
         bytes = scratch_bytes(lists);
         const Index piece = lags ? large_piece(call.threads) : PIECE, least = columns > 1 ? columns : 1;
         const Index per_piece = n > 0 && piece / n > least ? piece / n : least;
@@ -194,12 +194,18 @@ struct Plan {
         group = room < line ? room / 4 * 4 : line;
         is_tiled = true;
     }
-    // As many as leave room beside them in a cache, and for a strip that needs more care.
-    Index columns_that_fit(bool has_two) const {
-        const Index row = pitch * static_cast<Index>(sizeof(T)), quarters = has_two ? 1 : is_solved ? 3 : 2;
-        const Index room = own_cache_size() / 4 * quarters;
-        const Index strips = (room < SCRATCH ? room : SCRATCH) / row / Strip::COUNT - (is_solved ? 1 : 0);
+    // As many as leave most of the core's own cache to what is read and written beside them, and room for a strip that needs
+    // more care; more where lines are a power of 2 apart, which share few places of that cache: then wider ones are fetched.
+    Index columns_that_fit(const Call& call) const {
+        const bool is_alone = !has_operand(call.method);
+        const bool is_crowded = is_alone && call.x.strides[call.batch_axes] % (32 * 64) == 0;
+        const Index half = strips_in(own_cache_size() / 2, is_alone), quarter = strips_in(own_cache_size() / 4, is_alone);
+        const Index least = half < 4 ? half : 4, strips = is_crowded ? half : quarter > least ? quarter : least;
         return strips > Lines::STRIPS ? Lines::MOST : strips > 0 ? strips * Strip::COUNT : 0;
+    }
+    Index strips_in(Index room, bool is_alone) const {
+        const Index strip = Strip::COUNT * pitch * static_cast<Index>(sizeof(T));
+        return (room < SCRATCH ? room : SCRATCH) / (is_alone ? strip : 2 * strip) - (is_solved ? 1 : 0);
     }
     Index scratch_bytes(bool lists) const {
         const Index row = pitch * static_cast<Index>(sizeof(T));

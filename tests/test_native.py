@@ -817,6 +817,22 @@ def test_results_that_go_past_the_caches_have_the_same_bits(map_, count):
             assert np.all(wide[:, :2] == -7) and np.all(wide[:, -3:] == -7)
 
 
+@pytest.mark.parametrize("map_", [sx.softmax, sx.log_softmax, sx.entmax15], ids=lambda each: each.name)
+def test_new_memory_used_memory_and_that_of_the_scores_get_the_same_bits(map_):
+    """They are written to in different ways."""
+    rng = np.random.default_rng(24)
+    x = rows_with_cares(2**23 // 1000 + 1, 1000, rng)
+    used = np.ones_like(x)
+    with a_cache_of(1 << 40):
+        wanted, wanted_across = map_(x, out=used).copy(), map_(x, axis=0, out=used).copy()
+    with a_cache_of(1):
+        for axis, right in ((-1, wanted), (0, wanted_across)):
+            assert_bits(map_(x, axis=axis), right, ("new", axis))
+            assert_bits(map_(x, axis=axis, out=used), right, ("used", axis))
+            scores = x.copy()
+            assert_bits(map_(scores, axis=axis, out=scores), right, ("in place", axis))
+
+
 @pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.log_softmax], ids=lambda each: each.name)
 def test_many_rows_have_the_bits_of_a_few(map_):
     """Large results are written while the next rows are walked, through the caches."""

@@ -30,10 +30,12 @@ def run(
     sink: float | _Array | None,
     alpha: float | _Array,
     scale: float | _Array = 1.0,
+    is_result_made: bool = False,
 ) -> None:
     """Compute a call into `result`; the last `row_axes` axes of entries are the normalised ones.
 
-    Residuals are multiplied by `scale`; where it is 0 they are 0, whatever their row holds.
+    Residuals are multiplied by `scale`; where it is 0 they are 0, whatever their row holds. A result that was made for
+    this call may be memory that nobody has touched, which is written to in another way.
 
     Arrays of bfloat16 may also be given as the uint16 of their bits.
 
@@ -56,7 +58,8 @@ def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _Ten
     Called as cut(method, axis, threads, options, x, operand, mask, result): at least one thread, a dict of the other
     keywords (`where` not among them), and tensors of one shape on the CPU, None where absent. True when the result was
     computed; False, and nothing done, for what short cuts do not know, for no entries, a wrong axis, and tensors that
-    do not fit. Whether the result overlaps what is read is not checked, nor whether signs are kept aside from memory.
+    do not fit. The result is one that was made for this call; whether it overlaps what is read is not checked, nor
+    whether signs are kept aside from memory.
     """
 
 def loss_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _LossCut:
@@ -81,7 +84,7 @@ def set_threads(n: int) -> None:
     """How many threads short cuts may use, for the whole process."""
 
 def assume_cache(bytes: int) -> None:
-    """What size the last cache is taken to have, beyond which results are written past it; 0: that which it has."""
+    """What part of the last cache a call may count on, beyond which results are written past it; 0: as it is found."""
 
 def formulas_only() -> bool:
     """Whether short cuts decline every call of this thread."""

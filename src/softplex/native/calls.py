@@ -111,7 +111,8 @@ def _entries(
     else:
         result, call = out, _apart(call, out)
     keeps_x = (operand is not None and method == ENTRIES["residual"]) or index is not None
-    _run(call, kernel, method, _as_scores(call, None if keeps_x else result), operand, index, result)
+    scores = _as_scores(call, None if keeps_x else result)
+    _run(call, kernel, method, scores, operand, index, result, is_made=out is None)
     return result
 
 
@@ -362,8 +363,12 @@ def _run(
     index: NDArray | None,
     result: NDArray,
     scale: float | NDArray = 1.0,
+    is_made: bool = True,
 ) -> None:
-    """Run the extension on arrays with the normalised axes last; `scale` (a number, or one a row) is for residuals."""
+    """Run the extension on arrays with the normalised axes last; `scale` (a number, or one a row) is for residuals.
+
+    `is_made` says that the result was made for this call.
+    """
     assert cpu is not None
     number = TYPES.get(call.dtype.type, BFLOAT16)
     if number == BFLOAT16 and call.dtype.type is not np.uint16:
@@ -386,6 +391,7 @@ def _run(
         None if call.sink is None else _parameter(call, call.sink),
         _parameter(call, hyper.get("alpha", UNUSED)),
         scale,
+        is_made,
     )
 
 

@@ -67,7 +67,7 @@ struct Call {
     Parameter alpha{1.5, {}};
     Parameter scale{1.0, {}};  // residuals alone: what they are multiplied by; 0 gives 0 whatever the row holds
     int threads = 1;
-    Index last_cache = 0;  // how large the last cache is taken to be, in bytes; 0: as the system says
+    Index last_cache = 0;  // bytes that a call may count on of the last cache; 0: as the system says
     // Asked about once in some milliseconds, by the calling thread alone: whether to give up. May be absent.
     bool (*is_interrupted)(void*) = nullptr;
     void* interrupt_state = nullptr;

@@ -98,8 +98,9 @@ struct Plan {
         is_backward = call.method == Method::backward;
         const Index arrays = is_backward ? 3 : 2;
         const Index size = (arrays * static_cast<Index>(sizeof(T)) + (call.mask.data != nullptr ? 1 : 0)) * rows * n;
-        const bool is_beyond_cache = size > (call.last_cache > 0 ? call.last_cache : cache_size());
-        is_worth_streaming = is_beyond_cache && !call.is_result_new;
+        const bool is_beyond_cache = size > (call.last_cache > 0 ? call.last_cache : cache_share());
+        // What was just read is at hand, and needs not come again to be written to.
+        is_worth_streaming = is_beyond_cache && !call.is_result_new && call.result.data != call.x.data;
         streams = result_packed && is_worth_streaming;
         is_far = size > AT_HAND;
         comes_from_afar = x_packed && is_far;
@@ -903,7 +904,8 @@ Outcome run_rows(const Call& call) {
             Team team;
             mine.driver.run_piece(piece, mine.memory + mine.bytes * static_cast<std::size_t>(slot), team);
         };
-        is_done = share(plan.pieces, threads, work, &job, interrupt);
+        // The way back mostly follows the way there.
+        is_done = share(plan.pieces, threads, plan.is_backward, work, &job, interrupt);
     }
     std::free(allocated);
     return is_done ? Outcome::done : Outcome::interrupted;

@@ -227,7 +227,7 @@ class Maxout {
                 if (mine.streams_) finish_streaming();
             };
             const Index jobs = (tiles() + tiles_a_job_ - 1) / tiles_a_job_;
-            return share(jobs, call_.threads, work, this, interrupt) ? Outcome::done : Outcome::interrupted;
+            return share(jobs, call_.threads, false, work, this, interrupt) ? Outcome::done : Outcome::interrupted;
         }
         return run_in_chunks(interrupt);
     }
@@ -323,7 +323,7 @@ class Maxout {
         if (chunks_ > 1) chunks_ = (pieces_ + chunk_pieces_ - 1) / chunk_pieces_;
         const Index size = static_cast<Index>(sizeof(T));
         streams_ = !call_.is_result_new && call_.method == Method::value && size_of(call_.type) == size && result_step_ == size &&
-                   lines_ * units_ * (pieces_ + 1) * size > cache_size();
+                   lines_ * units_ * (pieces_ + 1) * size > (call_.last_cache > 0 ? call_.last_cache : cache_share());
     }
 
     // The first unit of a tile.
@@ -503,7 +503,7 @@ class Maxout {
             Tile<T> tile;
             mine.find_chunk(job / mine.chunks_, job % mine.chunks_, tile);
         };
-        const bool is_done = share(tiles() * chunks_, call_.threads, work, this, interrupt);
+        const bool is_done = share(tiles() * chunks_, call_.threads, false, work, this, interrupt);
         if (is_done)
             for (Index place = 0; place < tiles(); ++place) join_chunks(spot(place));
         if (streams_) finish_streaming();

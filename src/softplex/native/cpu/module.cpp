@@ -97,6 +97,14 @@ class Unlocked {
     bool may_be_interrupted_ = true;
 };
 
+// Blocks from this size on come new from the system each time they are asked for: glibc's allocator keeps none of them.
+constexpr Index NEW_FROM = Index(1) << 25;
+
+bool is_new(const Call& call, Index entries) {
+    const Index size = call.type == Type::float64 ? 8 : call.type == Type::float32 ? 4 : 2;
+    return entries * size >= NEW_FROM;
+}
+
 Outcome run_unlocked_if_long(Call& call, Index entries) {
     call.last_cache = assumed_cache.load(std::memory_order_relaxed);
     if (entries <= UNLOCKED_FROM) return run(call);
@@ -231,7 +239,7 @@ void raise_unless_done(Outcome outcome) {
 
 void run_any(int map, int method, int type, bool negated, int row_axes, int threads, double empty, nb::handle x,
              nb::handle operand, nb::handle index, nb::handle mask, nb::handle result, nb::handle temperature,
-             nb::handle sink, nb::handle alpha, nb::handle scale) {
+             nb::handle sink, nb::handle alpha, nb::handle scale, bool is_result_made) {
     Call call;
     call.map = read_enum(map, Map::maxout, "map");
     call.method = read_enum(method, Method::backward, "method");
@@ -259,6 +267,7 @@ void run_any(int map, int method, int type, bool negated, int row_axes, int thre
 
     if (PyArray_SIZE(array_of(result.ptr())) == 0) return;
     const Index entries = PyArray_SIZE(array_of(x.ptr()));
+    call.is_result_new = is_result_made && is_new(call, entries);
     merge_axes(call);
     if (call.index.data != nullptr && !are_indices_in_range(call)) refuse("index", "names no entry of its row");
     raise_unless_done(run_unlocked_if_long(call, entries));
@@ -463,6 +472,7 @@ PyObject* run_into(Call& call, const Given& given) {
     PyArrayObject* result = given.out == nullptr ? new_like(given.x) : given.out;
     if (result == nullptr) return nullptr;
     if (given.out != nullptr) Py_INCREF(reinterpret_cast<PyObject*>(result));
+    call.is_result_new = given.out == nullptr && is_new(call, entries);
     point_along(call.result, given, result);
     merge_axes(call);
     const Outcome outcome = run_unlocked_if_long(call, entries);
@@ -513,7 +523,7 @@ nb::object short_cut(int map, bool negated, bool takes_alpha, double alpha) {
 
 // --- The short cut for tensors ------------------------------------------------------------------------------------------
 // The same for tensors, of which no library is known here: each tells about itself by the table of its class. Those who
-// call answer for the result's memory, that it is theirs and apart from what is read.
+// call answer for the result's memory, that it was made for this call and is apart from what is read.
 
 bool is_same_name(PyObject* object, PyObject* name) {
     return object == name || (PyUnicode_CheckExact(object) && PyUnicode_Compare(object, name) == 0);
@@ -644,6 +654,7 @@ PyObject* cut(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     Call call;
     if (!read_tensor_call(call, *known, arguments)) Py_RETURN_FALSE;
     const Index entries = product(call.shape, call.batch_axes + 1);
+    call.is_result_new = is_new(call, entries);
     merge_axes(call);
     const Outcome outcome = run_unlocked_if_long(call, entries);
     if (outcome == Outcome::done) Py_RETURN_TRUE;
@@ -763,6 +774,7 @@ PyObject* run_loss(Call& call, const Classes& classes, PyObject* scale) {
     point_along_rows(call.index, call, classes.index.data());
     if (call.result.data != nullptr) {
         call.method = Method::residual_of_index;
+        call.is_result_new = is_new(call, entries);
         if (!read_scale(call, scales, classes, scale)) Py_RETURN_NONE;
     } else {
         call.method = Method::loss_of_index;
@@ -869,7 +881,7 @@ NB_MODULE(_cpu, module) {
     using namespace nb::literals;
     module.def("run", &softplex::run_any, "map"_a, "method"_a, "type"_a, "negated"_a, "row_axes"_a, "threads"_a,
                "empty"_a, "x"_a, "operand"_a.none(), "index"_a.none(), "mask"_a.none(), "result"_a, "temperature"_a,
-               "sink"_a.none(), "alpha"_a, "scale"_a = 1.0);
+               "sink"_a.none(), "alpha"_a, "scale"_a = 1.0, "is_result_made"_a = false);
     module.def("short_cut", &softplex::short_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("tensor_cut", &softplex::tensor_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("loss_cut", &softplex::loss_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);

@@ -321,7 +321,7 @@ struct Team {
             mine.body(begin, begin + BLOCK < mine.n ? begin + BLOCK : mine.n);
             finish_streaming();
         };
-        is_stopped = !share((n + BLOCK - 1) / BLOCK, threads, work, &job, interrupt);
+        is_stopped = !share((n + BLOCK - 1) / BLOCK, threads, false, work, &job, interrupt);
     }
 };
 

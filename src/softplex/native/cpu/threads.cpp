@@ -34,7 +34,7 @@ using std::chrono::milliseconds;
 constexpr int MAX_THREADS = 256;
 constexpr std::size_t CACHE_LINE = 128;  // two lines of x86, which fetches them in pairs; one of Apple's cores
 constexpr std::size_t LEAST_STACK = std::size_t{1} << 20;  // musl gives 128 KiB if not asked
-constexpr microseconds SPIN{60};       // how long a thread spins before it sleeps
+constexpr microseconds SPIN{150};      // how long a thread spins before it sleeps: a step's way from forward to backward in Python
 constexpr microseconds PURE_SPIN{10};  // how much of that without offering the CPU to others
 constexpr microseconds SHORTEST_NAP{20};
 constexpr microseconds LONGEST_NAP{1000};
@@ -116,6 +116,7 @@ struct SharedCall {
     int threads = 0;
     Work work = nullptr;
     void* state = nullptr;
+    bool from_end = false;
     FloatMode float_mode = 0;  // the caller's, or results would depend on who does which piece
 };
 
@@ -263,7 +264,8 @@ Index portion_begin(const SharedCall& call, int slot) {
     return call.count / call.threads * slot + std::min<Index>(call.count % call.threads, slot);
 }
 
-// A piece that nobody has, of the slot's own portion or else of another's; the call's count if none is left.
+// A piece that nobody has, of the slot's own portion or else of another's; the call's count if none is left. Counters count
+// upwards whichever end a portion is begun at.
 Index next_piece(const SharedCall& call, int slot) {
     for (int turn = 0; turn < call.threads; ++turn) {
         const int owner = (slot + turn) % call.threads;
@@ -271,7 +273,7 @@ Index next_piece(const SharedCall& call, int slot) {
         std::atomic<Index>& next = pool.portions[owner].next;
         if (next.load(std::memory_order_relaxed) >= end) continue;
         const Index piece = next.fetch_add(1, std::memory_order_relaxed);
-        if (piece < end) return piece;
+        if (piece < end) return call.from_end ? end - 1 - (piece - portion_begin(call, owner)) : piece;
     }
     return call.count;
 }
@@ -286,7 +288,7 @@ bool do_next_piece(int slot) noexcept {
     return true;
 }
 
-bool do_all_alone(Index count, Work work, void* state, const Interrupt& interrupt) noexcept {
+bool do_all_alone(Index count, bool from_end, Work work, void* state, const Interrupt& interrupt) noexcept {
     if (count == 1 && interrupt.asked == nullptr) {
         work(state, 0, 0);
         return true;
@@ -294,7 +296,7 @@ bool do_all_alone(Index count, Work work, void* state, const Interrupt& interrup
     Watch watch(interrupt);
     for (Index piece = 0; piece < count; ++piece) {
         if (watch.says_stop()) return false;
-        work(state, piece, 0);
+        work(state, from_end ? count - 1 - piece : piece, 0);
     }
     return true;
 }
@@ -391,8 +393,8 @@ int make_workers(int threads) {
 
 // The caller ------------------------------------------------------------------------------------------------------
 
-void begin_call(Index count, int threads, Work work, void* state) {
-    pool.call = SharedCall{count, threads, work, state, float_mode()};
+void begin_call(Index count, int threads, bool from_end, Work work, void* state) {
+    pool.call = SharedCall{count, threads, work, state, from_end, float_mode()};
     for (int slot = 0; slot < threads; ++slot)
         pool.portions[slot].next.store(portion_begin(pool.call, slot), std::memory_order_relaxed);
     pool.next_to_wake.store(1, std::memory_order_relaxed);
@@ -417,10 +419,10 @@ void wait_for_begun_pieces(Watch& watch) {
     }
 }
 
-bool do_with_workers(Index count, int threads, Work work, void* state, const Interrupt& interrupt) noexcept {
+bool do_with_workers(Index count, int threads, bool from_end, Work work, void* state, const Interrupt& interrupt) noexcept {
     const int forks_before = forks;
     Watch watch(interrupt);
-    begin_call(count, threads, work, state);
+    begin_call(count, threads, from_end, work, state);
     while (!watch.says_stop() && do_next_piece(0)) {
     }
     if (watch.stopped()) start_no_more_pieces();
@@ -431,14 +433,14 @@ bool do_with_workers(Index count, int threads, Work work, void* state, const Int
 
 }  // namespace
 
-bool share(Index count, int threads, Work work, void* state, const Interrupt& interrupt) {
+bool share(Index count, int threads, bool from_end, Work work, void* state, const Interrupt& interrupt) {
     const int wanted = static_cast<int>(std::min<Index>(std::min(threads, MAX_THREADS), count));
     // Busy also when a piece calls share(): then the pool is its own call's.
     if (wanted < 2 || !forks_are_noticed || pool.busy.exchange(true, std::memory_order_acquire))
-        return do_all_alone(count, work, state, interrupt);
+        return do_all_alone(count, from_end, work, state, interrupt);
     const int there_are = make_workers(wanted);
-    const bool is_done = there_are < 2 ? do_all_alone(count, work, state, interrupt)
-                                       : do_with_workers(count, there_are, work, state, interrupt);
+    const bool is_done = there_are < 2 ? do_all_alone(count, from_end, work, state, interrupt)
+                                       : do_with_workers(count, there_are, from_end, work, state, interrupt);
     pool.busy.store(false, std::memory_order_release);
     return is_done;
 }

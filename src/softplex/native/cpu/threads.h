@@ -21,6 +21,7 @@ struct Interrupt {
 // Does all pieces 0 .. count - 1 on at most `threads` threads, the calling one among them, and returns when all are
 // done (true) or, after an interrupt, when those begun are done (false). If the pool is busy with another call, or no
 // thread can be had, the calling thread does everything. Safe from many threads at once and in a forked child.
-bool share(Index count, int threads, Work work, void* state, const Interrupt& interrupt);
+// `from_end`: each thread begins at the end of its part, where its caches still have what a like call did last.
+bool share(Index count, int threads, bool from_end, Work work, void* state, const Interrupt& interrupt);
 
 }  // namespace softplex

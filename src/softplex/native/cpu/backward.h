@@ -141,6 +141,7 @@ struct CarefulBackward {
 template <class Slopes>
 struct PlainBackward {
     static constexpr int LANES = 16;
+    static constexpr Index SKIPPING = 512;
 
     struct Sums {
         Sum<float> whole, products;
@@ -200,8 +201,8 @@ struct PlainBackward {
 
     // False, and nothing done, if the row needs more care.
     static INLINE bool run(const Row<float>& row, Team& team) {
-        // Of long sparse rows only what weighs something is fetched.
-        const bool skips = !Slopes::sum_to_one && row.n >= BLOCK;
+        // Of long sparse rows only what weighs something is fetched: in short ones a wrong guess costs more than it saves.
+        const bool skips = !Slopes::sum_to_one && row.n >= SKIPPING;
         return skips ? run_row<!Slopes::sum_to_one>(row, team) : run_row<false>(row, team);
     }
     template <bool SKIPS>

@@ -400,6 +400,8 @@ inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* w
             Maps::derivative(call.map, call.method == Method::jvp, row, team);
             break;
         case Method::residual_of_index: {
+            const bool is_apart = row.result != row.x && !row.streams && !team.shares;
+            if (is_apart && Maps::sparse_residual(call.map, row, team)) break;
             Row<T> weighed = with_weights_in(row, weights);
             const double sink_weight = Maps::value(call.map, weighed, team);
             less_index(row, weighed, team, sink_weight);

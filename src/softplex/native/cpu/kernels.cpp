@@ -39,6 +39,16 @@ struct Maps {
         });
     }
 
+    // A residual of an index that is written where it belongs; false for softmax.
+    static bool sparse_residual(Map map, Row<T>& row, Team& team) {
+        if (is_softmax(map, row)) return false;
+        with_sparse(map, row, team, [](auto& kernel) {
+            kernel.residual();
+            return 0.0;
+        });
+        return true;
+    }
+
     // What a row that needs no care is asked for, without a look at it first; false if it does, and the result holds nothing of use.
     // `number` is where a result goes that is a number a row.
     static bool at_once(Map map, Method method, Row<T>& row, Team& team, double& number) {

@@ -191,6 +191,34 @@ struct Sparse {
         });
     }
 
+    // (p - y) times the row's scale, y being an index: of p_y - 1, which is minus the sum of the others, no digit is lost. The
+    // result is apart from the scores and stays in the caches, and the row is one thread's.
+    APART void residual() {
+        const Index label = row.label;
+        const V scale = all(static_cast<T>(row.scale));
+        const bool is_dead = (row.is_negated ? -row.x[label] : row.x[label]) == -INFINITE<T>;
+        Total others;
+        Sum<T> of_block;
+        Index block_end = BLOCK;
+        write_supported([&, label, scale, pieces = pieces](const Gap (&gap)[GROUPS], Index i, int) BODY {
+            if (i >= block_end) {
+                others.add(of_block.total());
+                of_block = Sum<T>();
+                block_end = (i / BLOCK + 1) * BLOCK;
+            }
+            Doubles p[GROUPS];
+            for (int j = 0; j < GROUPS; ++j) p[j] = rounded(pieces.weight(gap[j]));
+            V weights = joined(p);
+            if (i <= label && label < i + LANES) weights = without(weights, static_cast<int>(label - i));
+            of_block.add(weights);
+            return scaled<T>(weights, scale);
+        });
+        others.add(of_block.total());
+        others.add(sink_weight);
+        const T residual = is_dead ? T(0) : static_cast<T>(-others.value());
+        row.result[label] = residual == T(0) ? residual : residual * static_cast<T>(row.scale);
+    }
+
     // s (g - <s, g> / sum s). Entries without support are not read.
     APART void vjp() {
         const V lowest = lowest_supported();
@@ -297,6 +325,13 @@ struct Sparse {
             sink = {load(alone), select(all(-0x1p60) < load(alone), gaps.of(row.sink).lo, all(0.0))};
         else
             sink = load(alone);
+    }
+
+    static APART V without(const V& weights, int lane) {
+        T each[LANES];
+        store(each, weights);
+        each[lane] = T(0);
+        return load(each);
     }
 
     // The gaps of a vector; false if none of them can be supported.

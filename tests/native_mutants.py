@@ -27,7 +27,7 @@ class WrongKernel:
         return getattr(self._true, name)
 
     def run(self, *arguments):
-        self._spoiled(self._true.run, dict(zip(NAMES, arguments, strict=False)))
+        self._spoiled(self._true.run, dict(zip(NAMES, arguments, strict=True)))
 
 
 @dataclass(frozen=True)

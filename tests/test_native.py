@@ -569,6 +569,24 @@ def test_residuals_and_losses_beyond_a_cache_have_the_same_bits(n):
     assert np.array_equal(losses, np.broadcast_to(run(x=few, index=y, result=np.empty(7), **given), losses.shape))
 
 
+@pytest.mark.skipif(IS_SANITIZED, reason="much memory")
+@pytest.mark.parametrize("n", [65_600, 140_000, 270_000])
+def test_residuals_of_long_rows_have_the_same_bits_wherever_they_lie(n):
+    rng = np.random.default_rng(n)
+    x, y = (3 * rng.normal(size=(3, n))).astype(np.float32), rng.integers(0, n, 3)
+    where = rng.random(x.shape) < 0.9
+    where[np.arange(3), y] = True
+    for mask in (None, where):
+        with a_cache_of(1 << 40):
+            wanted = residuals(x, y, 0.3, mask=mask)
+            alone = residuals(x[1:2], y[1:2], 0.3, mask=None if mask is None else mask[1:2])
+        assert_bits(alone, wanted[1:2], "alone")
+        with a_cache_of(1):
+            assert_bits(residuals(x, y, 0.3, mask=mask), wanted, "past the caches")
+    found = sx.softmax.residual(np.ascontiguousarray(x.T), y, axis=0)
+    assert_bits(np.ascontiguousarray(found.T), sx.softmax.residual(x, y), "across")
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("n", [1, 2, 7, 8, 16, 17, 31, 32, 48, 63, 64, 100, 128, 129])
 def test_short_rows_have_the_losses_and_residuals_of_each_alone(n, dtype):
@@ -821,8 +839,11 @@ def test_results_that_go_past_the_caches_have_the_same_bits(map_, count):
 def test_new_memory_used_memory_and_that_of_the_scores_get_the_same_bits(map_):
     """They are written to in different ways."""
     rng = np.random.default_rng(24)
-    x = rows_with_cares(2**23 // 1000 + 1, 1000, rng)
-    used = np.ones_like(x)
+    x = rows_with_cares(2**23 // 1024 + 1, 1024, rng)
+    room = np.ones(x.size + 16, np.float32)
+    used = room[(-room.ctypes.data // 4) % 16 :][: x.size].reshape(
+        x.shape
+    )  # of whole lines, so that it is streamed across
     with a_cache_of(1 << 40):
         wanted, wanted_across = map_(x, out=used).copy(), map_(x, axis=0, out=used).copy()
     with a_cache_of(1):

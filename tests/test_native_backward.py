@@ -69,7 +69,7 @@ def computed(given, layout="plain", threads=1, shape=None, run=None):
     ]
     (run or cpu.run)(
         *(NUMBERS[given.map], BACKWARD, TYPES[given.dtype], given.negated, 1, threads, 0.0),
-        *(p, g, None, None, result, parameters[0], None, parameters[1], 1.0),
+        *(p, g, None, None, result, parameters[0], None, parameters[1], 1.0, False),
     )
     return np.ascontiguousarray(result).reshape(given.p.shape)
 
@@ -271,3 +271,31 @@ def test_the_comparison_sees_a_wrong_kernel(mutant):
     run = native_mutants.WrongKernel(cpu, mutant.run).run
     with pytest.raises(AssertionError):
         judge_many(mutant.map, run)
+
+
+@pytest.mark.parametrize("name", ["sparsemax", "entmax15"])
+@pytest.mark.parametrize("n", [100, 513, 600, 1000, 17_001])
+def test_cotangents_of_what_weighs_nothing_are_not_seen(name, n):
+    """Wherever the result lies in its lines, and whether it is written past the caches."""
+    rng = np.random.default_rng(n)
+    p = getattr(sx, name)((3 * rng.normal(size=(24, n))).astype(np.float32))
+    g = rng.normal(size=p.shape).astype(np.float32)
+    g[(p == 0) & (rng.random(p.shape) < 0.02)] = np.nan
+
+    def back(rows, result):
+        given = {"map": NUMBERS[name], "method": BACKWARD, "type": 1, "negated": False, "row_axes": 1, "threads": 1}
+        given |= {"empty": 0.0, "index": None, "mask": None, "temperature": 1.0, "sink": None, "alpha": 1.5}
+        cpu.run(**given, x=p[rows], operand=g[rows], result=result)
+        return result
+
+    wanted = np.concatenate([back(slice(row, row + 1), np.empty((1, n), np.float32)) for row in range(len(p))])
+    assert np.isfinite(wanted).all()
+    room = np.empty(p.size + 16, np.float32)
+    for first in (0, 1, 7, 12):
+        for size in (0, 1):
+            cpu.assume_cache(size)
+            try:
+                found = back(slice(None), room[first : first + p.size].reshape(p.shape))
+            finally:
+                cpu.assume_cache(0)
+            assert same_bits(found, wanted), (first, size)

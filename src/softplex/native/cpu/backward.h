@@ -196,7 +196,9 @@ struct PlainBackward {
     static INLINE Floats result_at(const float* weights, const float* g, int count, const Floats& mean, const Floats& outer) {
         const Floats p = take<float>(weights, count, 0.0f);
         if (SKIPS && is_all_zero<float>(p)) return p;
-        return result<SCALES>(p, take<float>(g, count, 0.0f), mean, outer);
+        const Floats found = result<SCALES>(p, take<float>(g, count, 0.0f), mean, outer);
+        // Cotangents that the sums skipped may be no numbers.
+        return SKIPS ? select(all(0.0f) < p, found, all(0.0f)) : found;
     }
 
     // False, and nothing done, if the row needs more care.

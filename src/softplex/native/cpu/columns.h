@@ -392,11 +392,11 @@ struct Lines {
         tops = tops + all(0.0f);
         return bits(larger(tops, -tops) < all(512.0f)) == Strip::ALL;
     }
-    // The largest of the first entries of each row.
+    // The largest of the first entries of each row, which is not a short one.
     INLINE void guess_tops(const TilePlace& from, const TilePlace& mask, bool is_negated, Floats* tops) const {
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         for (int s = 0; s < strips; ++s) tops[s] = all(-INFINITE<float>);
-        const Lines first{type, n < COUNT ? n : COUNT, strips};
+        const Lines first{type, COUNT, strips};
         first.read(from, mask, is_negated ? INFINITE<float> : -INFINITE<float>, [&](int s, Index, Index count, const float* entries, Index step) BODY {
             for (Index i = 0; i < count; ++i) tops[s] = larger(flipped(load(entries + i * step), sign), tops[s]);
         });

@@ -196,7 +196,7 @@ struct Plan {
         is_tiled = true;
     }
     // As many as leave most of the core's own cache to what is read and written beside them, and room for a strip that needs
-    // more care; more where lines are a power of 2 apart, which share few places of that cache: then wider ones are fetched.
+    // more care. Lines that are a multiple of 2 KiB apart share few places of that cache: of them wider parts are fetched at once.
     Index columns_that_fit(const Call& call) const {
         const bool is_alone = !has_operand(call.method);
         const bool is_crowded = is_alone && call.x.strides[call.batch_axes] % (32 * 64) == 0;
@@ -205,8 +205,11 @@ struct Plan {
         return strips > Lines::STRIPS ? Lines::MOST : strips > 0 ? strips * Strip::COUNT : 0;
     }
     Index strips_in(Index room, bool is_alone) const {
-        const Index strip = Strip::COUNT * pitch * static_cast<Index>(sizeof(T));
-        return (room < SCRATCH ? room : SCRATCH) / (is_alone ? strip : 2 * strip) - (is_solved ? 1 : 0);
+        const Index row = pitch * static_cast<Index>(sizeof(T)), strip = Strip::COUNT * row;
+        // What rows that need more care have beside themselves: terms, and sparse ones a list.
+        const Index beside = is_solved ? strip + list_room(n) * static_cast<Index>(sizeof(T)) : row;
+        const Index most = SCRATCH - beside > 0 ? SCRATCH - beside : 0;
+        return (room < most ? room : most) / (is_alone ? strip : 2 * strip) - (is_solved ? 1 : 0);
     }
     Index scratch_bytes(bool lists) const {
         const Index row = pitch * static_cast<Index>(sizeof(T));
@@ -400,8 +403,8 @@ inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* w
             Maps::derivative(call.map, call.method == Method::jvp, row, team);
             break;
         case Method::residual_of_index: {
-            const bool is_apart = row.result != row.x && !row.streams && !team.shares;
-            if (is_apart && Maps::sparse_residual(call.map, row, team)) break;
+            const bool is_at_hand = row.result != row.x && !row.streams && !team.shares;
+            if (is_at_hand && Maps::sparse_residual(call.map, row, team)) break;
             Row<T> weighed = with_weights_in(row, weights);
             const double sink_weight = Maps::value(call.map, weighed, team);
             less_index(row, weighed, team, sink_weight);
@@ -768,6 +771,8 @@ struct Driver {
         Row<T> row = row_at(index, place, scratch);
         if (plan.is_backward) return Maps<T>::backward(call.map, row, team);
         if (row.scale == 0.0) return write_zeros(row, team);
+        // Wherever the row lies it is computed in one way.
+        if (call.method == Method::residual_of_index && (row.terms == nullptr || row.terms == row.x)) row.terms = scratch.weights;
         double number = 0.0;
         if (Maps<T>::at_once(call.map, call.method, row, team, number)) {
             if (!has_entries(call.method)) put_number(call, index, number);

@@ -100,10 +100,8 @@ class Unlocked {
 // Blocks from this size on come new from the system each time they are asked for: glibc's allocator keeps none of them.
 constexpr Index NEW_FROM = Index(1) << 25;
 
-bool is_new(const Call& call, Index entries) {
-    const Index size = call.type == Type::float64 ? 8 : call.type == Type::float32 ? 4 : 2;
-    return entries * size >= NEW_FROM;
-}
+Index bytes_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
+bool is_new(Index bytes) { return bytes >= NEW_FROM; }
 
 Outcome run_unlocked_if_long(Call& call, Index entries) {
     call.last_cache = assumed_cache.load(std::memory_order_relaxed);
@@ -267,7 +265,7 @@ void run_any(int map, int method, int type, bool negated, int row_axes, int thre
 
     if (PyArray_SIZE(array_of(result.ptr())) == 0) return;
     const Index entries = PyArray_SIZE(array_of(x.ptr()));
-    call.is_result_new = is_result_made && is_new(call, entries);
+    call.is_result_new = is_result_made && is_new(PyArray_NBYTES(array_of(result.ptr())));
     merge_axes(call);
     if (call.index.data != nullptr && !are_indices_in_range(call)) refuse("index", "names no entry of its row");
     raise_unless_done(run_unlocked_if_long(call, entries));
@@ -472,7 +470,7 @@ PyObject* run_into(Call& call, const Given& given) {
     PyArrayObject* result = given.out == nullptr ? new_like(given.x) : given.out;
     if (result == nullptr) return nullptr;
     if (given.out != nullptr) Py_INCREF(reinterpret_cast<PyObject*>(result));
-    call.is_result_new = given.out == nullptr && is_new(call, entries);
+    call.is_result_new = given.out == nullptr && is_new(PyArray_NBYTES(result));
     point_along(call.result, given, result);
     merge_axes(call);
     const Outcome outcome = run_unlocked_if_long(call, entries);
@@ -654,7 +652,7 @@ PyObject* cut(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     Call call;
     if (!read_tensor_call(call, *known, arguments)) Py_RETURN_FALSE;
     const Index entries = product(call.shape, call.batch_axes + 1);
-    call.is_result_new = is_new(call, entries);
+    call.is_result_new = is_new(entries * bytes_of(call.type));
     merge_axes(call);
     const Outcome outcome = run_unlocked_if_long(call, entries);
     if (outcome == Outcome::done) Py_RETURN_TRUE;
@@ -774,7 +772,7 @@ PyObject* run_loss(Call& call, const Classes& classes, PyObject* scale) {
     point_along_rows(call.index, call, classes.index.data());
     if (call.result.data != nullptr) {
         call.method = Method::residual_of_index;
-        call.is_result_new = is_new(call, entries);
+        call.is_result_new = is_new(entries * bytes_of(call.type));
         if (!read_scale(call, scales, classes, scale)) Py_RETURN_NONE;
     } else {
         call.method = Method::loss_of_index;

@@ -191,8 +191,8 @@ struct Sparse {
         });
     }
 
-    // (p - y) times the row's scale, y being an index: of p_y - 1, which is minus the sum of the others, no digit is lost. The
-    // result is apart from the scores and stays in the caches, and the row is one thread's.
+    // (p - y) times the row's scale, y being an index, as less_index has it from weights, to the bit. The result is apart from
+    // the scores and not streamed, and the row is one thread's.
     APART void residual() {
         const Index label = row.label;
         const V scale = all(static_cast<T>(row.scale));

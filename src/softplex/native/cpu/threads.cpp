@@ -34,7 +34,7 @@ using std::chrono::milliseconds;
 constexpr int MAX_THREADS = 256;
 constexpr std::size_t CACHE_LINE = 128;  // two lines of x86, which fetches them in pairs; one of Apple's cores
 constexpr std::size_t LEAST_STACK = std::size_t{1} << 20;  // musl gives 128 KiB if not asked
-constexpr microseconds SPIN{150};      // how long a thread spins before it sleeps: a step's way from forward to backward in Python
+constexpr microseconds SPIN{150};      // how long a thread spins before it sleeps, or naps: for a worker the way from a call to the next
 constexpr microseconds PURE_SPIN{10};  // how much of that without offering the CPU to others
 constexpr microseconds SHORTEST_NAP{20};
 constexpr microseconds LONGEST_NAP{1000};

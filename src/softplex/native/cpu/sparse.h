@@ -183,39 +183,18 @@ struct Sparse {
 
     // -- the methods -------------------------------------------------------------------------------------------------
 
-    APART void value() {
-        write_supported([pieces = pieces](const Gap (&gap)[GROUPS], Index, int) BODY {
-            Doubles p[GROUPS];
-            for (int j = 0; j < GROUPS; ++j) p[j] = rounded(pieces.weight(gap[j]));
-            return joined(p);
-        });
-    }
+    APART void value() { write_weights(nullptr); }
 
     // (p - y) times the row's scale, y being an index, as less_index has it from weights, to the bit. The result is apart from
     // the scores and not streamed, and the row is one thread's.
     APART void residual() {
         const Index label = row.label;
-        const V scale = all(static_cast<T>(row.scale));
         const bool is_dead = (row.is_negated ? -row.x[label] : row.x[label]) == -INFINITE<T>;
-        Total others;
-        Sum<T> of_block;
-        Index block_end = BLOCK;
-        write_supported([&, label, scale, pieces = pieces](const Gap (&gap)[GROUPS], Index i, int) BODY {
-            if (i >= block_end) {
-                others.add(of_block.total());
-                of_block = Sum<T>();
-                block_end = (i / BLOCK + 1) * BLOCK;
-            }
-            Doubles p[GROUPS];
-            for (int j = 0; j < GROUPS; ++j) p[j] = rounded(pieces.weight(gap[j]));
-            V weights = joined(p);
-            if (i <= label && label < i + LANES) weights = without(weights, static_cast<int>(label - i));
-            of_block.add(weights);
-            return scaled<T>(weights, scale);
-        });
-        others.add(of_block.total());
-        others.add(sink_weight);
-        const T residual = is_dead ? T(0) : static_cast<T>(-others.value());
+        Others others{label, all(static_cast<T>(row.scale))};
+        write_weights(&others);
+        others.end_block();
+        others.whole.add(sink_weight);
+        const T residual = is_dead ? T(0) : static_cast<T>(-others.whole.value());
         row.result[label] = residual == T(0) ? residual : residual * static_cast<T>(row.scale);
     }
 
@@ -327,11 +306,39 @@ struct Sparse {
             sink = load(alone);
     }
 
-    static APART V without(const V& weights, int lane) {
-        T each[LANES];
-        store(each, weights);
-        each[lane] = T(0);
-        return load(each);
+    // Of a residual the sum of the weights but for the label's, block by block, while they are written times its scale.
+    struct Others {
+        Index label;
+        V scale;
+        Total whole{};
+        Sum<T> of_block{};
+        Index block_end = BLOCK;
+
+        INLINE void end_block() { whole.add(of_block.total()); }
+        INLINE V take(V weights, Index i) {
+            if (i >= block_end) {
+                end_block();
+                of_block = Sum<T>();
+                block_end = (i / BLOCK + 1) * BLOCK;
+            }
+            if (i <= label && label < i + LANES) weights = without(weights, static_cast<int>(label - i));
+            of_block.add(weights);
+            return scaled<T>(weights, scale);
+        }
+        static APART V without(const V& weights, int lane) {
+            T each[LANES];
+            store(each, weights);
+            each[lane] = T(0);
+            return load(each);
+        }
+    };
+    APART void write_weights(Others* others) {
+        write_supported([pieces = pieces, others](const Gap (&gap)[GROUPS], Index i, int) BODY {
+            Doubles p[GROUPS];
+            for (int j = 0; j < GROUPS; ++j) p[j] = rounded(pieces.weight(gap[j]));
+            const V weights = joined(p);
+            return others == nullptr ? weights : others->take(weights, i);
+        });
     }
 
     // The gaps of a vector; false if none of them can be supported.

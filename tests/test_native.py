@@ -841,9 +841,8 @@ def test_new_memory_used_memory_and_that_of_the_scores_get_the_same_bits(map_):
     rng = np.random.default_rng(24)
     x = rows_with_cares(2**23 // 1024 + 1, 1024, rng)
     room = np.ones(x.size + 16, np.float32)
-    used = room[(-room.ctypes.data // 4) % 16 :][: x.size].reshape(
-        x.shape
-    )  # of whole lines, so that it is streamed across
+    # Of whole lines, so that it is streamed across.
+    used = room[(-room.ctypes.data // 4) % 16 :][: x.size].reshape(x.shape)
     with a_cache_of(1 << 40):
         wanted, wanted_across = map_(x, out=used).copy(), map_(x, axis=0, out=used).copy()
     with a_cache_of(1):

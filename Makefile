@@ -11,7 +11,7 @@ SANITIZE ?= address,undefined
 
 BIN := $(VENV)/bin
 PIP := PIP_CONSTRAINT=constraints.txt PIP_BUILD_CONSTRAINT=constraints.txt \
-    $(BIN)/python -m pip install --quiet --disable-pip-version-check
+    $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 NATIVE_NEEDS := $(if $(filter $(BIN)/python,$(NATIVE_PYTHON)),$(VENV)/.dev)
 STRICTLY := --config-settings=cmake.define.SOFTPLEX_WARNINGS_AS_ERRORS=ON
 SANITIZER_LIBRARIES := $(if $(findstring thread,$(SANITIZE)),libtsan.so,libasan.so libubsan.so) libstdc++.so
@@ -39,8 +39,9 @@ help:  ## list the targets
 demo: $(VENV)/.demo  ## train on handwritten digits under three losses; pictures into OUT=softplex-demo
 	$(BIN)/softplex demo --out "$(OUT)"
 
+# Two workers share two cores: threads that wait for work are not to spin.
 test: $(VENV)/.dev  ## run the tests (PYTEST_ARGS="-k name" for some of them)
-	$(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev  ## check style and formatting
 	$(BIN)/ruff check .

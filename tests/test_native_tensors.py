@@ -170,7 +170,9 @@ def test_without_the_interface_calls_go_the_usual_way(monkeypatch):
 def lost(cut, x, y, mask=None, axis=-1, ignored=None, result=None, scale=1.0, threads=2, **options):
     """What the short cut of losses says of arrays as tensors."""
     scale = scale if isinstance(scale, float) else tensor_of(scale)
-    return cut(axis, threads, options, tensor_of(x), tensor_of(mask), tensor_of(y), ignored, tensor_of(result), scale)
+    given = [tensor_of(x), tensor_of(mask), tensor_of(y), ignored, tensor_of(result), scale]
+    found = cut(axis, threads, options, *given, None)
+    return found[:2] if isinstance(found, tuple) else found
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -211,8 +213,8 @@ def eps_of(dtype):
 def test_odd_losses_are_declined():
     x, y = torch.randn(2, 3, dtype=torch.float64), torch.tensor([0, 2])
     result, cut = torch.full((2, 3), 7.0, dtype=torch.float64), calls.loss_cut(sx.sparsemax.formula)
-    names = ("axis", "threads", "options", "x", "mask", "y", "ignored", "result", "scale")
-    fitting = (-1, 1, {}, x, None, y, None, result, 1.0)
+    names = ("axis", "threads", "options", "x", "mask", "y", "ignored", "result", "scale", "solved")
+    fitting = (-1, 1, {}, x, None, y, None, result, 1.0, None)
 
     def declines(**changed):
         answer = cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True)))
@@ -227,10 +229,12 @@ def test_odd_losses_are_declined():
         assert name in ("none", "booleans") or declines(mask=odd), name
         assert declines(y=odd), name
         assert declines(scale=odd), name
+        assert name == "none" or declines(solved=odd), name
     assert all(declines(y=torch.tensor(wrong)) for wrong in ([0, 3], [-1, 0], [2**62, 0], [[0, 1]], [0, 1, 2], 0))
     assert declines(y=y.to(torch.int32))
     assert all(declines(ignored=ignored) for ignored in (1.0, True, "0", 1 << 80))
     assert all(declines(scale=scale) for scale in ("1", 1 << 80, torch.ones(2), torch.ones(3, dtype=torch.float64)))
+    assert all(declines(solved=solved) for solved in (True, x, torch.zeros(3, 6, dtype=torch.float64)))
     with sx.kernels("none"):
         assert declines()
     assert calls.loss_cut(sx.log_softmax.formula) is None

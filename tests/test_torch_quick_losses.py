@@ -13,7 +13,8 @@ from softplex.core.targets import REDUCTIONS  # noqa: E402
 from softplex.native import cpu  # noqa: E402
 
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-MAPS = (sx.softmax, sx.softmin, sx.sparsemax, sx.entmax15, sx.entmax.bind(alpha=1.3), sx.entmax)
+MAPS = (sx.softmax, sx.softmin, sx.sparsemax, sx.entmax15, sx.entmax)
+MAPS += tuple([sx.entmax.bind(alpha=alpha) for alpha in (1.3, 2.7)])
 LOSSES = [sx.cross_entropy, *[map_.loss for map_ in MAPS]]
 EACH = {"argvalues": LOSSES, "ids": ["cross_entropy", *[map_.name for map_ in MAPS]]}
 
@@ -25,8 +26,8 @@ def taken(monkeypatch):
     """What the kernel was asked for."""
     calls, told = [], quick_losses.told
 
-    def noted(known, x, y, where, result, scale):
-        found = told(known, x, y, where, result, scale)
+    def noted(known, x, y, where, result=None, scale=1.0, solved=None):
+        found = told(known, x, y, where, result, scale, solved)
         calls.append("declined" if found is None else "losses" if result is None else "gradient")
         return found
 
@@ -119,6 +120,65 @@ def test_rows_that_tell_nothing(taken, usual):
                     wanted = usual(lambda: gradient(loss, x, classes, 1, options))  # noqa: B023
                     assert all(same(one, right) for one, right in zip(found, wanted, strict=True)), options
     assert "declined" not in taken
+
+
+SPARSE = (sx.sparsemax, sx.entmax15, *[sx.entmax.bind(alpha=alpha) for alpha in (1.0, 1.3, 1.5, 2.0, 3.0)])
+
+
+def told_twice(map_, x, y, options, edited):
+    """The gradient from what the way there has solved, edited in between, and the gradient from the scores alone."""
+    known = quick_losses.Known(quick_losses.cut_of(map_, map_.formula), -1, options, -100, "sum", ())
+    _, _, solved = quick_losses.told(known, x, y, None, solved=True)
+    kept = None if solved is None else edited(torch.from_numpy(solved))
+    found, alone = torch.empty_like(x), torch.empty_like(x)
+    is_done = quick_losses.told(known, x, y, None, found, 0.5, kept)
+    assert quick_losses.told(known, x, y, None, alone, 0.5)
+    return kept, found if is_done else None, alone
+
+
+@pytest.mark.parametrize("map_", SPARSE, ids=str)
+@pytest.mark.parametrize("columns", [255, 256, 5000, 300_000])
+def test_rows_are_solved_once(map_, columns):
+    rows = 3 if columns > 5000 else 40
+    x, y = torch.randn(rows, columns) * 2, torch.randint(columns, (rows,))
+    x[:, y[0]] = x[:, 7] = 5.0
+    if rows > 3:
+        x[1] = torch.nan
+        x[2] = -torch.inf
+        x[3, 5] = torch.inf
+        x[4] = 0.0
+        x[5, 1:] = -torch.inf
+        y[6] = -100
+    for dtype in DTYPES:
+        for options in ({}, {"sink": 4.5, "temperature": 0.7}, {"empty": "nan"}):
+            kept, found, alone = told_twice(map_, x.to(dtype), y, options, lambda kept: kept)
+            assert (kept is None) == (columns < 256)
+            assert same(found, alone), (dtype, options)
+
+
+def test_what_was_solved_is_what_the_way_back_goes_by():
+    """It is not solved again; and what is none of it is declined, or does no harm."""
+    x, y = torch.randn(9, 700), torch.randint(700, (9,))
+
+    def back(edited):
+        return told_twice(sx.sparsemax, x, y, {}, edited)[1:]
+
+    found, alone = back(lambda kept: kept + torch.tensor([0.0, 0.125, 0.0, 0.0, 0.0, 0.0]))
+    assert (found > alone).any()
+    assert back(lambda kept: kept[:8])[0] is None
+    assert back(lambda kept: kept[:, :5].contiguous())[0] is None
+    assert back(lambda kept: kept.float())[0] is None
+    assert back(lambda kept: kept.T.contiguous().T)[0] is None
+    for noise in (torch.nan, torch.inf, -torch.inf, 1e300, -1.0):
+        assert back(lambda kept: torch.full_like(kept, noise))[0] is not None  # noqa: B023
+
+
+def test_hooks_of_saved_tensors_see_what_was_solved():
+    """So that checkpoints leave nothing of it alive."""
+    x, y, seen = torch.randn(4, 500, requires_grad=True), torch.randint(500, (4,)), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: seen.append(t.shape) or t, lambda t: t):
+        sx.sparsemax.loss(x, y).backward()
+    assert (4, 6) in seen
 
 
 def test_large_gradients_and_many_threads(taken, usual):

@@ -85,21 +85,24 @@ def loss(
         if x.requires_grad and is_grad_enabled():
             followed: Tensor | None = answered(x, y, masked, known)
             return followed
-        found = losses_of(known, x, y, masked)
+        found = told(known, x, y, masked)
     except RuntimeError:  # a tensor without memory of its own, as nested ones: the usual road says so
         return None
-    return None if found is None else reduced(known, x, y, *found)
+    return None if found is None else reduced(known, x, y, *found[:2])
 
 
-def losses_of(known: Known, x: Tensor, y: Tensor, where: Tensor | None) -> tuple[Any, int] | None:
-    """The rows' losses, an array of float64, and how many rows count."""
-    found: tuple[Any, int] | None = told(known, x, y, where, None, 1.0)
-    return found
-
-
-def told(known: Known, x: Tensor, y: Tensor, where: Tensor | None, result: Tensor | None, scale: float | Tensor) -> Any:
-    """What the kernel says."""
-    return known.cut(known.axis, get_num_threads(), known.options, x, where, y, known.ignored, result, scale)
+def told(
+    known: Known,
+    x: Tensor,
+    y: Tensor,
+    where: Tensor | None,
+    result: Tensor | None = None,
+    scale: float | Tensor = 1.0,
+    solved: Tensor | bool | None = None,
+) -> Any:
+    """What the kernel says: the rows' losses, how many count, and what was solved; or that the gradient is there."""
+    cut, axis, options, ignored = known[:4]
+    return cut(axis, get_num_threads(), options, x, where, y, ignored, result, scale, solved)
 
 
 def reduced(known: Known, x: Tensor, y: Tensor, losses: Any, counted: int) -> Tensor:
@@ -119,21 +122,22 @@ class Loss(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, where: Tensor | None, known: Known) -> Tensor | None:
         """By the kernel."""
-        found = losses_of(known, x, y, where)
+        found = told(known, x, y, where, solved=True)
         if found is None:
             return None
-        ctx.save_for_backward(x, y, where)
-        ctx.known, ctx.counted = known, found[1]
-        return reduced(known, x, y, *found)
+        losses, ctx.counted, solved = found
+        ctx.save_for_backward(x, y, where, None if solved is None else torch.from_numpy(solved))
+        ctx.known = known
+        return reduced(known, x, y, losses, ctx.counted)
 
     @staticmethod
     @unseen
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None, None]:
         """By the kernel, or as any other loss goes back where that is to be differentiated."""
-        x, y, where = ctx.saved_tensors
+        x, y, where, solved = ctx.saved_tensors
         found = None
         if not is_grad_enabled() and is_plain(g) and not is_batched(g) and not g.is_neg():
-            found = gradient(ctx.known, ctx.counted, x, y, where, g)
+            found = gradient(ctx.known, ctx.counted, x, y, where, solved, g)
         return (by_usual_road(ctx.known, x, y, where, g) if found is None else found), None, None, None
 
 
@@ -141,7 +145,9 @@ class Loss(torch.autograd.Function):
 answered = super(torch.autograd.Function, Loss).apply
 
 
-def gradient(known: Known, counted: int, x: Tensor, y: Tensor, where: Tensor | None, g: Tensor) -> Tensor | None:
+def gradient(
+    known: Known, counted: int, x: Tensor, y: Tensor, where: Tensor | None, solved: Tensor | None, g: Tensor
+) -> Tensor | None:
     """The gradient of the loss times its cotangent, or None where the kernel declines."""
     scale: float | Tensor
     if known.reduction == "none":
@@ -149,7 +155,7 @@ def gradient(known: Known, counted: int, x: Tensor, y: Tensor, where: Tensor | N
     else:
         scale = float(g) / (counted if known.reduction == "mean" and counted else 1)
     result = empty_like(x) if x.nbytes < LARGE else room_like(x)
-    return result if told(known, x, y, where, result, scale) else None
+    return result if told(known, x, y, where, result, scale, solved) else None
 
 
 def by_usual_road(known: Known, x: Tensor, y: Tensor, where: Tensor | None, g: Tensor) -> Tensor:

@@ -37,6 +37,12 @@ struct Array {
     Index strides[MAX_AXES] = {};
 };
 
+// What solving a row of a sparse map has found: its top, and what the map's pieces hold.
+struct Solved {
+    double top;
+    double pieces[5];
+};
+
 // One number a row, float64: fixed, or an array over the batch.
 struct Parameter {
     double fixed = 0.0;
@@ -60,6 +66,7 @@ struct Call {
     Array index;  // int64
     Array mask;   // one byte an entry, 0: masked
     Array result;
+    Array solved;  // one Solved a row: losses of sparse maps leave it there, residuals take it from there; may be absent
     // Memory that nobody has touched: the system clears it into the caches as it is written, so that going past them costs.
     bool is_result_new = false;
     Parameter temperature{1.0, {}};

@@ -798,14 +798,23 @@ struct Driver {
         row.scale = number_of(call, call.scale, index);
         if (call.has_sink) row.sink = (call.negated ? -1.0 : 1.0) * number_of(call, call.sink, index);
         if (call.index.data != nullptr) row.label = label_of(index);
+        if (call.solved.data == nullptr || Maps<E>::is_softmax(call.map, row)) return;
+        Solved* const solved = reinterpret_cast<Solved*>(row_of(call, call.solved, index));
+        if (call.method == Method::loss_of_index) row.left = solved;
+        if (call.method == Method::residual_of_index) row.found = solved;
     }
 
-    // Bad rows and empty ones get what they get; others their top.
-    INLINE bool settled(Row<T>& row, Index index, Team& team) const {
+    static INLINE double top_with_sink(const Row<T>& row, Team& team) {
         double top = top_of(row, team);
         if (row.has_sink && top == top && !(row.sink <= top)) top = row.sink;
         // -0 and 0 must not be told apart by the order of the entries.
-        row.top = top + 0.0;
+        return top + 0.0;
+    }
+    // Bad rows and empty ones get what they get; others their top.
+    INLINE bool settled(Row<T>& row, Index index, Team& team) const {
+        const double top = row.found != nullptr ? row.found->top : top_with_sink(row, team);
+        row.top = top;
+        if (row.left != nullptr) row.left->top = top;
         if (top > -__builtin_inf() && top < __builtin_inf()) return false;
         const bool is_empty = top == -__builtin_inf();
         const double filling = is_empty ? (call.empty == 0.0 ? absent_of(call) : NOT_A_NUMBER) : NOT_A_NUMBER;

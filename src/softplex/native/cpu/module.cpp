@@ -672,8 +672,12 @@ nb::object tensor_cut(int map, bool negated, bool takes_alpha, double alpha) {
 
 // What `lose` takes, in this order.
 enum LossPlace {
-    LOSS_AXIS, LOSS_THREADS, LOSS_OPTIONS, LOSS_X, LOSS_MASK, LOSS_CLASSES, IGNORED, LOSS_RESULT, SCALE, LOSS_PLACES
+    LOSS_AXIS, LOSS_THREADS, LOSS_OPTIONS, LOSS_X, LOSS_MASK, LOSS_CLASSES, IGNORED, LOSS_RESULT, SCALE, SOLVED, LOSS_PLACES
 };
+
+// Rows from this length on leave what was solved, where they are asked to: it is as large as 12 floats.
+constexpr Index LEFT_FROM = 256;
+constexpr Index SOLVED_NUMBERS = sizeof(Solved) / sizeof(double);
 
 // The classes of a call, those that are ignored as 0 and noted.
 struct Classes {
@@ -717,10 +721,10 @@ bool read_classes(Classes& classes, const Call& call, PyObject* given, PyObject*
     });
 }
 
-// Points `array` at one number of 8 bytes a row, row after row.
-void point_along_rows(Array& array, const Call& call, const void* data) {
+// Points `array` at so many bytes a row, row after row.
+void point_along_rows(Array& array, const Call& call, const void* data, Index bytes = sizeof(double)) {
     array.data = static_cast<char*>(const_cast<void*>(data));
-    Index stride = static_cast<Index>(sizeof(double));
+    Index stride = bytes;
     for (int axis = call.batch_axes - 1; axis >= 0; --axis) {
         array.strides[axis] = stride;
         stride *= call.shape[axis];
@@ -763,42 +767,65 @@ bool read_loss_call(Call& call, Classes& classes, const ShortCut& known, PyObjec
            read_classes(classes, call, given[LOSS_CLASSES], given[IGNORED]);
 }
 
-// A new reference to what a loss gives, or null with an exception set.
-PyObject* run_loss(Call& call, const Classes& classes, PyObject* scale) {
+// What the way there has left, one row of numbers for each of the call; None: nothing. False for anything else.
+bool read_solved(Call& call, PyObject* object) {
+    if (object == Py_None) return true;
+    Tensor tensor{};
+    if (!look_at(object, tensor) || !is_of(tensor, nb::dlpack::dtype_code::Float, 64) || tensor.ndim != 2) return false;
+    if (tensor.shape[0] != product(call.shape, call.batch_axes) || tensor.shape[1] != SOLVED_NUMBERS) return false;
+    if (tensor.strides[0] != SOLVED_NUMBERS || tensor.strides[1] != 1) return false;
+    point_along_rows(call.solved, call, first_of(tensor), sizeof(Solved));
+    return true;
+}
+
+// A new array of so many numbers for each row of a call, or null with an exception set.
+PyObject* numbers_for_rows(Array& array, const Call& call, Index numbers) {
+    npy_intp shape[] = {static_cast<npy_intp>(product(call.shape, call.batch_axes)), static_cast<npy_intp>(numbers)};
+    PyObject* made = PyArray_ZEROS(numbers > 1 ? 2 : 1, shape, NPY_DOUBLE, 0);
+    if (made != nullptr) point_along_rows(array, call, PyArray_DATA(array_of(made)), numbers * static_cast<Index>(sizeof(double)));
+    return made;
+}
+
+// A new reference to None, or null with an exception set.
+PyObject* run_loss_call(Call& call) {
     const Index entries = product(call.shape, call.batch_axes + 1);
-    std::vector<double> scales;
-    PyObject* losses = nullptr;
-    double* values = nullptr;
-    point_along_rows(call.index, call, classes.index.data());
-    if (call.result.data != nullptr) {
-        call.method = Method::residual_of_index;
-        call.is_result_new = is_new(entries * bytes_of(call.type));
-        if (!read_scale(call, scales, classes, scale)) Py_RETURN_NONE;
-    } else {
-        call.method = Method::loss_of_index;
-        npy_intp rows = static_cast<npy_intp>(classes.index.size());
-        losses = PyArray_SimpleNew(1, &rows, NPY_DOUBLE);
-        if (losses == nullptr) return nullptr;
-        values = static_cast<double*>(PyArray_DATA(array_of(losses)));
-        point_along_rows(call.result, call, values);
-    }
+    if (call.method == Method::residual_of_index) call.is_result_new = is_new(entries * bytes_of(call.type));
     merge_axes(call);
     const Outcome outcome = run_unlocked_if_long(call, entries);
-    if (outcome != Outcome::done) {
-        Py_XDECREF(losses);
-        return outcome == Outcome::out_of_memory ? PyErr_NoMemory() : nullptr;
-    }
-    if (losses == nullptr) Py_RETURN_TRUE;
+    if (outcome == Outcome::done) Py_RETURN_NONE;
+    return outcome == Outcome::out_of_memory ? PyErr_NoMemory() : nullptr;
+}
+
+// A new reference to True once the gradient is written, None where that is declined, or null with an exception set.
+PyObject* run_gradient(Call& call, const Classes& classes, PyObject* scale, PyObject* solved) {
+    std::vector<double> scales;
+    call.method = Method::residual_of_index;
+    if (!read_scale(call, scales, classes, scale) || !read_solved(call, solved)) Py_RETURN_NONE;
+    const nb::object done = nb::steal(run_loss_call(call));
+    if (!done.is_valid()) return nullptr;
+    Py_RETURN_TRUE;
+}
+
+// A new reference to the losses, how many count, and what was solved, if that is asked for; or null with an exception set.
+PyObject* run_losses(Call& call, const Classes& classes, PyObject* asked) {
+    call.method = Method::loss_of_index;
+    const bool leaves = asked == Py_True && call.map != Map::softmax && call.shape[call.batch_axes] >= LEFT_FROM;
+    const nb::object losses = nb::steal(numbers_for_rows(call.result, call, 1));
+    const nb::object solved = leaves ? nb::steal(numbers_for_rows(call.solved, call, SOLVED_NUMBERS)) : nb::none();
+    if (!losses.is_valid() || !solved.is_valid()) return nullptr;
+    const nb::object done = nb::steal(run_loss_call(call));
+    if (!done.is_valid()) return nullptr;
+    auto* const values = static_cast<double*>(PyArray_DATA(array_of(losses.ptr())));
     for (std::size_t row = 0; row < classes.is_counted.size(); ++row) {
         if (classes.is_counted[row] == 0) values[row] = 0.0;
     }
-    return Py_BuildValue("(NL)", losses, static_cast<long long>(classes.counted));
+    return Py_BuildValue("(OLO)", losses.ptr(), static_cast<long long>(classes.counted), solved.ptr());
 }
 
-// lose(axis, threads, options, x, mask, y, ignored, result, scale) of a map.
+// lose(axis, threads, options, x, mask, y, ignored, result, scale, solved) of a map.
 PyObject* lose(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     if (count != LOSS_PLACES) {
-        PyErr_SetString(PyExc_TypeError, "lose takes axis, threads, options, x, mask, y, ignored, result and scale");
+        PyErr_SetString(PyExc_TypeError, "lose takes axis, threads, options, x, mask, y, ignored, result, scale and solved");
         return nullptr;
     }
     const auto* known = static_cast<const ShortCut*>(PyCapsule_GetPointer(self, nullptr));
@@ -807,15 +834,18 @@ PyObject* lose(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
         Call call;
         Classes classes;
         if (!read_loss_call(call, classes, *known, arguments)) Py_RETURN_NONE;
-        return run_loss(call, classes, arguments[SCALE]);
+        point_along_rows(call.index, call, classes.index.data());
+        if (call.result.data == nullptr) return run_losses(call, classes, arguments[SOLVED]);
+        return run_gradient(call, classes, arguments[SCALE], arguments[SOLVED]);
     } catch (const std::bad_alloc&) {
         return PyErr_NoMemory();
     }
 }
 
 PyMethodDef LOSE = {"lose", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&lose)), METH_FASTCALL,
-                    "lose(axis, threads, options, x, mask, y, ignored, result, scale): the losses of the rows and how many "
-                    "count, True once a gradient is written to a result, or None for any other call."};
+                    "lose(axis, threads, options, x, mask, y, ignored, result, scale, solved): the losses of the rows, how many "
+                    "count, and what was solved where `solved` is True; True once a gradient is written to a result, from "
+                    "what was solved if it is given; or None for any other call."};
 
 nb::object loss_cut(int map, bool negated, bool takes_alpha, double alpha) {
     return function_of(LOSE, map, negated, takes_alpha, alpha);

@@ -7,6 +7,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "call.h"
 #include "elementary.h"
 #include "narrow.h"
 #include "threads.h"
@@ -71,6 +72,9 @@ struct Row {
     double alpha = 1.5;
     // Of a residual.
     double scale = 1.0;
+    // Of a sparse map: where a loss leaves what it has solved, and what a residual has not to solve again; may be absent.
+    Solved* left = nullptr;
+    const Solved* found = nullptr;
     // The largest score, the sink's among them.
     double top = 0.0;
 

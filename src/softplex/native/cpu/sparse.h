@@ -145,6 +145,7 @@ struct Sparse {
     using Gap = typename Gaps<T>::Gap;
     static constexpr int GROUPS = Gaps<T>::GROUPS, LANES = Lanes<T>::count;
     static constexpr int ROUNDS = 100;
+    static_assert(std::is_trivially_copyable_v<Pieces> && sizeof(Pieces) <= sizeof(Solved::pieces));
     // How close a sketch comes before exact rounds, and where it only helps to list.
     static constexpr double CLOSE = 512.0, HELPFUL = 8.0;
     // More candidates than a crowd are sketched; as many entries are not listed; and chunks that have marks.
@@ -177,8 +178,14 @@ struct Sparse {
         : row(the_row), team(the_team), gaps(the_row), sign(the_row.sign()), pieces(the_row.alpha), candidates(all_of(the_row)),
           is_marked(the_row.n <= CHUNKS * CHUNK && !the_row.streams && !the_team.shares) {
         if (row.has_sink) set_sink();
-        find_candidates();
-        solve();
+        if (row.found != nullptr) {
+            std::memcpy(&pieces, row.found->pieces, sizeof(Pieces));
+        } else {
+            find_candidates();
+            solve();
+        }
+        if (row.left != nullptr) std::memcpy(row.left->pieces, &pieces, sizeof(Pieces));
+        if (row.has_sink) sink_weight = first_of(rounded(pieces.weight(gaps.of(row.sink))));
     }
 
     // -- the methods -------------------------------------------------------------------------------------------------
@@ -503,7 +510,6 @@ struct Sparse {
             pieces.solve(*this);
         else
             solve_from_top();
-        if (row.has_sink) sink_weight = first_of(rounded(pieces.weight(gaps.of(row.sink))));
     }
 
     APART void solve_from_top() {

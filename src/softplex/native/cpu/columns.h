@@ -153,6 +153,7 @@ struct Strip {
             gaps[0][i] = wide.low - top.low;
             gaps[1][i] = wide.high - top.high;
         }
+        if (n < ShortRows::CANDIDATES) gaps[0][n] = gaps[1][n] = all(-__builtin_inf());  // as fill_lists
         return n;
     }
     INLINE Index list_candidates(const Floats& cuts, const float* tops, Doubles (&gaps)[2][ShortRows::CANDIDATES]) const {

@@ -19,7 +19,7 @@ struct Entmax15 {
     INLINE double least() const { return -2.0 * root; }
 
     static INLINE Doubles weight(const Doubles& root, const Doubles& gap) {
-        const Doubles u = positive(root + halved(gap));
+        const Doubles u = positive(fma(gap, all(0.5), root));
         return u * u;
     }
     INLINE Doubles weight(const Doubles& gap) const { return weight(all(root), gap); }
@@ -27,12 +27,12 @@ struct Entmax15 {
         const Pair<Doubles> u = positive(Pair<Doubles>{all(root), all(root_low)} + halved(gap));
         return u * u;
     }
-    static INLINE Doubles rate(const Doubles& root, const Doubles& gap, const Doubles&) { return positive(root + halved(gap)); }
+    static INLINE Doubles rate(const Doubles& root, const Doubles& gap, const Doubles&) { return positive(fma(gap, all(0.5), root)); }
     INLINE Doubles rate(const Doubles& gap, const Doubles& p) const { return rate(all(root), gap, p); }
     template <class N>
     static INLINE N next(const N& root, const N& sum, const N& rates) {
         const N norm = sqrt(sum);
-        return root + (number<N>(1.0) - norm) * norm / rates;
+        return root + (number<N>(1.0) - norm) * norm * (number<N>(1.0) / rates);  // quotient and root at the same time
     }
     // What a step leaves is the square of what it found; for double rows correct() is one more.
     template <class T, class N>

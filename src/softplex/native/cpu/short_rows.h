@@ -93,12 +93,17 @@ struct ShortRows {
         find_unknowns<Pieces>(gaps, most, count, unknowns);
         for (int r = 0; r < count; ++r) {
             const Doubles top = all(static_cast<double>(tops[r])), unknown = all(unknowns[r]);
+            const Scores given = scores_of(r);
+            const float* const next = result[r] + ahead;
             const auto weights = [&](const Floats& scores, Index, int) BODY {
                 const Halves wide = widened(scores);
                 return narrowed(Pieces::weight(unknown, wide.low - top), Pieces::weight(unknown, wide.high - top));
             };
             if (n <= CANDIDATES)
-                write<0>(r, [&](Index i, int lanes) BODY { return weights(scores_at(x[r] + i, lanes), i, lanes); });
+                write<0>(r, [&](Index i, int lanes) BODY {
+                    __builtin_prefetch(next + i, 1);
+                    return weights(given.at(i, lanes), i, lanes);
+                });
             else if (streams)
                 write_above<float>(own(r), 0, n, all(cuts[r]), weights);
             else
@@ -109,9 +114,10 @@ struct ShortRows {
 
     // -- lists of candidates, sixteen side by side ---------------------------------------------------------------------
 
+    // What is past the end weighs nothing, an entry after the longest among it: they may be taken in twos.
     static INLINE void fill_lists(const Index (&listed)[LANES], Index most, float* list) {
         for (int r = 0; r < LANES; ++r)
-            for (Index i = listed[r]; i < most; i += LANES) store(list + r * PITCH + i, all(-INFINITE<float>));
+            for (Index i = listed[r]; i <= most; i += LANES) store(list + r * PITCH + i, all(-INFINITE<float>));
     }
     // The lists, entry by entry, as gaps.
     static INLINE void turn_lists(const float* list, Index most, const float* tops, Doubles (&gaps)[2][CANDIDATES]) {
@@ -222,7 +228,7 @@ struct ShortRows {
     INLINE Index list_candidates(const float* cuts, float* list, Marks (&marks)[LANES][LONGEST / CHUNK]) const {
         if (n <= LANES) {
             for (int r = 0; r < LANES; ++r)
-                store(list + r * PITCH, r < count ? scores_at(x[r], static_cast<int>(n)) : all(-INFINITE<float>));
+                store(list + r * PITCH, r < count ? scores_of(r, 0) : all(-INFINITE<float>));
             return n;
         }
         Index listed[LANES] = {}, most = 0;
@@ -237,18 +243,22 @@ struct ShortRows {
     }
     template <bool HAS_ROOM>
     INLINE Index list_row(int r, const Floats& cut, float* list, Marks* marks) const {
+        const Scores given = scores_of(r);
+        const float *const next = given.from + ahead, *const to = streams ? next : result[r];
+        const Index whole = n;
         float* last = list;
-        for (Index begin = 0; begin < n && last - list <= CANDIDATES; begin += CHUNK) {
-            const Index end = begin + CHUNK < n ? begin + CHUNK : n;
+        for (Index begin = 0; begin < whole && last - list <= CANDIDATES; begin += CHUNK) {
+            const Index end = begin + CHUNK < whole ? begin + CHUNK : whole;
             Marks mark = 0;
             each_vector<float>(begin, end, [&](Index i, int lanes) BODY {
-                const Floats one = scores_at(x[r] + i, lanes);
+                const Floats one = given.at(i, lanes);
                 const FloatMask is_near = cut < one;
                 // What there is no room for is counted.
                 float* const place = HAS_ROOM || last - list <= CANDIDATES ? last : list + CANDIDATES;
                 last += append(place, one, is_near) - place;
                 if constexpr (!HAS_ROOM) mark |= static_cast<Marks>(any(is_near)) << ((i - begin) / MARK);
-                ask_ahead(r, i);
+                __builtin_prefetch(next + i);
+                if constexpr (!HAS_ROOM) __builtin_prefetch(to + i, 1);
             });
             if constexpr (!HAS_ROOM) marks[begin / CHUNK] = mark;
         }
@@ -260,26 +270,39 @@ struct ShortRows {
     // In the order of Sum<float>, each of whose lanes has every eighth.
     template <class Pieces>
     static INLINE void add_up(const Doubles* gaps, Index most, const Doubles& unknown, Doubles& sum, Doubles& rates) {
+        // Two lanes side by side wait less, and count one more than there are at most.
+        constexpr int TOGETHER = PARTS == 1 ? 2 : 1;
         Doubles sums[8], slopes[8];
-        for (int lane = 0; lane < 8; ++lane) {
-            Doubles own = all(0.0), slope = all(0.0);
-            for (Index i = lane; i < most; i += 8) {
-                const Doubles p = Pieces::weight(unknown, gaps[i]);
-                own = own + p;
-                slope = slope + Pieces::rate(unknown, gaps[i], p);
+        for (int lane = 0; lane < 8; lane += TOGETHER) {
+            Doubles own[TOGETHER], slope[TOGETHER];
+            for (int j = 0; j < TOGETHER; ++j) own[j] = slope[j] = all(0.0);
+            for (Index i = lane; i < most; i += 8)
+                for (int j = 0; j < TOGETHER; ++j) {
+                    const Doubles p = Pieces::weight(unknown, gaps[i + j]);
+                    own[j] = own[j] + p;
+                    slope[j] = slope[j] + Pieces::rate(unknown, gaps[i + j], p);
+                }
+            for (int j = 0; j < TOGETHER; ++j) {
+                sums[lane + j] = own[j];
+                slopes[lane + j] = slope[j];
             }
-            sums[lane] = own;
-            slopes[lane] = slope;
         }
         sum = sum_of_eight(sums);
         rates = sum_of_eight(slopes);
     }
 
-    INLINE Floats scores_at(const float* from, int lanes) const {
-        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
-        return flipped(take<float>(from, lanes, is_negated ? INFINITE<float> : -INFINITE<float>), sign);
+    // A row's scores by themselves: no store can change where they are and how they are read.
+    struct Scores {
+        const float* from;
+        Ints sign;
+        float fill;
+
+        INLINE Floats at(Index i, int lanes) const { return flipped(take<float>(from + i, lanes, fill), sign); }
+    };
+    INLINE Scores scores_of(int r) const {
+        return {x[r], bits_of<Ints>(all(is_negated ? -0.0f : 0.0f)), is_negated ? INFINITE<float> : -INFINITE<float>};
     }
-    INLINE Floats scores_of(int r, int v) const { return scores_at(x[r] + v * LANES, lanes_of(v)); }
+    INLINE Floats scores_of(int r, int v) const { return scores_of(r).at(v * LANES, lanes_of(v)); }
 
     INLINE SeveralOf<float> last_scores_of(int r) const {
         SeveralOf<float> last;

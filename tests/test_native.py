@@ -675,11 +675,13 @@ def test_rows_that_lie_across_have_the_bits_of_others(kind):
 def test_sparse_rows_of_every_length_and_with_any_number_of_candidates(map_):
     """Nothing beside the candidates counts, wherever a row ends and however many of them its neighbours have."""
     rng = np.random.default_rng(8)
-    for n in (*range(1, 70), 127, 129, 255, 256, 257, 300):
+    for n in (*range(1, 70), 127, 129, 255, 256, 257, 300, 1000, 4099):
         for scale, shift in ((0.01, 0.0), (1.0, 0.0), (2.0, -3.0)):
             x = (rng.normal(size=(n, 49)) * scale + shift).astype(np.float32)
             rows = map_(np.ascontiguousarray(x.T))
             assert_bits(np.ascontiguousarray(map_(x, axis=0)), np.ascontiguousarray(rows.T), (n, scale))
+            same = x.copy()
+            assert_bits(np.ascontiguousarray(map_(same, axis=0, out=same)), np.ascontiguousarray(rows.T), (n, scale))
             with sx.kernels("none"):
                 wanted = map_(x.T.astype(np.float64))
             assert np.allclose(rows, wanted, rtol=4 * 2**-23, atol=2**-40), (n, scale)

@@ -36,6 +36,8 @@ struct Numbers {
 struct Strip {
     static constexpr int COUNT = Lanes<float>::count, HALF = COUNT / 2;
     static constexpr unsigned ALL = (1u << COUNT) - 1u;
+    // Entries of a row, and those that one word has marks for.
+    static constexpr Index LONGEST = BLOCK - 1, MARKED = 64;
 
     float* terms;
     Index n;
@@ -75,18 +77,22 @@ struct Strip {
         const Floats cuts = Sparse<Pieces, float>::cut_below(tops);
         float top[COUNT];
         store(top, tops);
+        Marks marks[LONGEST / MARKED + 1];
         const bool are_listed = n <= COUNT || (n <= ShortRows::CANDIDATES && are_all_above(cuts));
-        const Index most = are_listed ? take_all(tops, gaps) : list_candidates(cuts, top, gaps);
+        const Index most = are_listed ? take_all(tops, gaps) : list_candidates(cuts, top, gaps, marks);
         if (most > ShortRows::CANDIDATES) return false;
         alignas(64) double unknowns[COUNT];
         ShortRows::find_unknowns<Pieces>(gaps, most, COUNT, unknowns);
         const Doubles first = load(unknowns), last = load(unknowns + HALF);
         const Halves wide_tops = widened(tops);
-        put([&](const Floats& scores) BODY {
-            if (!any(cuts < scores)) return all(0.0f);
+        const auto weights = [&](const Floats& scores) BODY {
             const Halves wide = widened(scores);
             return narrowed(Pieces::weight(first, wide.low - wide_tops.low), Pieces::weight(last, wide.high - wide_tops.high));
-        });
+        };
+        if (are_listed)
+            for (Index i = 0; i < n * COUNT; i += COUNT) store(terms + i, weights(load(terms + i)));
+        else
+            put_marked(marks, weights);
         return true;
     }
 
@@ -156,25 +162,43 @@ struct Strip {
         if (n < ShortRows::CANDIDATES) gaps[0][n] = gaps[1][n] = all(-__builtin_inf());  // as fill_lists
         return n;
     }
-    INLINE Index list_candidates(const Floats& cuts, const float* tops, Doubles (&gaps)[2][ShortRows::CANDIDATES]) const {
+    // Entries of which one or more are candidates have their marks. Most have none: branches for each would be guessed wrong.
+    INLINE Index list_candidates(const Floats& cuts, const float* tops, Doubles (&gaps)[2][ShortRows::CANDIDATES], Marks* marks) const {
         alignas(64) float list[COUNT * ShortRows::PITCH];
         Index listed[COUNT] = {}, most = 0;
-        for (Index i = 0; i < n; ++i) {
-            for (unsigned left = bits(cuts < load(terms + i * COUNT)); left != 0; left &= left - 1) {
-                const int r = __builtin_ctz(left);
-                list[r * ShortRows::PITCH + listed[r]++] = terms[i * COUNT + r];
-                most = listed[r] > most ? listed[r] : most;
+        for (Index begin = 0; begin < n; begin += MARKED) {
+            const Index count = n - begin < MARKED ? n - begin : MARKED;
+            Marks mark = 0;
+            for (Index i = 0; i < count; ++i) mark |= static_cast<Marks>(any(cuts < load(terms + (begin + i) * COUNT))) << i;
+            marks[begin / MARKED] = mark;
+            for (; mark != 0; mark &= mark - 1) {
+                const float* const entries = terms + (begin + __builtin_ctzll(mark)) * COUNT;
+                for (unsigned left = bits(cuts < load(entries)); left != 0; left &= left - 1) {
+                    const int r = __builtin_ctz(left);
+                    list[r * ShortRows::PITCH + listed[r]++] = entries[r];
+                    most = listed[r] > most ? listed[r] : most;
+                }
+                if (most > ShortRows::CANDIDATES) return most;
             }
-            if (most > ShortRows::CANDIDATES) return most;
         }
         ShortRows::fill_lists(listed, most, list);
         ShortRows::turn_lists(list, most, tops, gaps);
         return most;
     }
-    // Each entry becomes body(entry).
+    // Each entry that is marked becomes body(entry), all others 0.
     template <class Body>
-    INLINE void put(Body body) const {
-        for (Index i = 0; i < n * COUNT; i += COUNT) store(terms + i, body(load(terms + i)));
+    INLINE void put_marked(const Marks* marks, const Body& body) const {
+        float found[MARKED * COUNT];
+        for (Index begin = 0; begin < n; begin += MARKED) {
+            float *const entries = terms + begin * COUNT, *place = found;
+            const Index count = n - begin < MARKED ? n - begin : MARKED;
+            for (Marks left = marks[begin / MARKED]; left != 0; left &= left - 1, place += COUNT)
+                store(place, body(load(entries + __builtin_ctzll(left) * COUNT)));
+            for (Index i = 0; i < count; ++i) store(entries + i * COUNT, all(0.0f));
+            place = found;
+            for (Marks left = marks[begin / MARKED]; left != 0; left &= left - 1, place += COUNT)
+                store(entries + __builtin_ctzll(left) * COUNT, load(place));
+        }
     }
 
     // The largest of the first entries.
@@ -350,7 +374,7 @@ struct WalkedStrip {
 // Strips of rows that lie side by side: what lies together in memory is read and written together.
 struct Lines {
     static constexpr int STRIPS = 16, COUNT = Strip::COUNT, MOST = STRIPS * COUNT;
-    static constexpr Index LONGEST = BLOCK - 1;
+    static constexpr Index LONGEST = Strip::LONGEST;
     // Lines that are read strip by strip, while the next ones are asked for.
     static constexpr Index AT_ONCE = 8;
     // Those that are asked for before they are written to, and what is kept of them before it is read.

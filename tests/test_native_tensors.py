@@ -167,16 +167,18 @@ def test_without_the_interface_calls_go_the_usual_way(monkeypatch):
 # -- losses -----------------------------------------------------------------------------------------------------------
 
 
-def lost(cut, x, y, mask=None, axis=-1, ignored=None, result=None, scale=1.0, threads=2, **options):
+def lost(cut, x, y, mask=None, axis=-1, ignored=None, result=None, scale=1.0, solved=None, threads=2, **options):
     """What the short cut of losses says of arrays as tensors."""
-    scale = scale if isinstance(scale, float) else tensor_of(scale)
-    given = [tensor_of(x), tensor_of(mask), tensor_of(y), ignored, tensor_of(result), scale]
-    found = cut(axis, threads, options, *given, None)
-    return found[:2] if isinstance(found, tuple) else found
+    scale, solved = [one if isinstance(one, float | bool) else tensor_of(one) for one in (scale, solved)]
+    given = [tensor_of(x), tensor_of(mask), tensor_of(y), ignored, tensor_of(result), scale, solved]
+    return cut(axis, threads, options, *given)
+
+
+SPARSE = (sx.sparsemax, sx.entmax15)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, sx.sparsemax, sx.entmax15], ids=lambda each: each.name)
+@pytest.mark.parametrize("map_", [sx.softmax, sx.softmin, *SPARSE], ids=lambda each: each.name)
 def test_losses_of_tensors_get_the_bits_of_arrays(map_, dtype):
     rng = np.random.default_rng(11)
     sx.softmax(np.zeros(2, dtype=numpy_dtype(dtype)))
@@ -193,7 +195,9 @@ def test_losses_of_tensors_get_the_bits_of_arrays(map_, dtype):
             told = {key: value for key, value in given.items() if key != "where"}
             for placed in views(x):
                 how = {"axis": axis, "mask": given.get("where"), "ignored": skipped}
-                losses, counted = lost(cut, placed, y, **how, **told)
+                losses, counted, solved = lost(cut, placed, y, solved=True, **how, **told)
+                assert (solved is not None) == (map_ in SPARSE and shape[axis] >= 256)
+                assert lost(cut, placed, y, **how, **told)[2] is None
                 assert counted == counts.sum() and losses.dtype == np.float64
                 assert same_bits(losses.astype(x.dtype), np.asarray(wanted).reshape(-1)), (shape, given)
                 result = np.full_like(placed, 7)
@@ -203,6 +207,9 @@ def test_losses_of_tensors_get_the_bits_of_arrays(map_, dtype):
                     right = residual * np.expand_dims(factor, axis)
                     off = np.abs(result.astype("f8") - right)
                     assert (off <= 2e-7 + 2 * float(eps_of(x.dtype)) * np.abs(right)).all(), (shape, given)
+                    again = np.full_like(placed, 7)
+                    assert lost(cut, placed, y, **how, result=again, scale=times, solved=solved, **told) is True
+                    assert same_bits(again, result), (shape, given)
 
 
 def eps_of(dtype):

@@ -65,10 +65,11 @@ def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _Ten
 def loss_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _LossCut:
     """What computes the commonest losses against class indices of int64, of tensors of the class that is known.
 
-    Called as lose(axis, threads, options, x, mask, y, ignored, result, scale). Without a result (None) it gives the
-    losses of the rows, 0 where ignored, and how many rows count. With one, the gradient of the rows' losses times
-    `scale`, a float or a tensor of one float64 a row, is written to it: True. None, and nothing done, for what it does
-    not know and for a class out of range.
+    Called as lose(axis, threads, options, x, mask, y, ignored, result, scale, solved). Without a result (None) it gives
+    the losses of the rows, 0 where ignored, how many rows count, and what was solved of long rows of a sparse map where
+    `solved` is True, else None. With a result, the gradient of the rows' losses times `scale`, a float or a tensor of
+    one float64 a row, is written to it: True. A tensor of what was solved of the same rows spares solving them again.
+    None, and nothing done, for what it does not know and for a class out of range.
     """
 
 def xla_handler() -> object:

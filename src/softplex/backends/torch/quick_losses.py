@@ -113,7 +113,7 @@ def reduced(known: Known, x: Tensor, y: Tensor, losses: Any, counted: int) -> Te
         total = float(losses.sum())
     if known.reduction == "mean" and counted:
         total /= counted
-    return torch.scalar_tensor(total, dtype=x.dtype)
+    return torch.scalar_tensor(total, dtype=x.dtype, device=x.device)
 
 
 class Loss(torch.autograd.Function):

@@ -809,7 +809,8 @@ PyObject* run_gradient(Call& call, const Classes& classes, PyObject* scale, PyOb
 // A new reference to the losses, how many count, and what was solved, if that is asked for; or null with an exception set.
 PyObject* run_losses(Call& call, const Classes& classes, PyObject* asked) {
     call.method = Method::loss_of_index;
-    const bool leaves = asked == Py_True && call.map != Map::softmax && call.shape[call.batch_axes] >= LEFT_FROM;
+    const bool is_sparse = call.map != Map::softmax && !(call.map == Map::entmax && call.alpha.fixed == 1.0);
+    const bool leaves = asked == Py_True && is_sparse && call.shape[call.batch_axes] >= LEFT_FROM;
     const nb::object losses = nb::steal(numbers_for_rows(call.result, call, 1));
     const nb::object solved = leaves ? nb::steal(numbers_for_rows(call.solved, call, SOLVED_NUMBERS)) : nb::none();
     if (!losses.is_valid() || !solved.is_valid()) return nullptr;

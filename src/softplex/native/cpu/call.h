@@ -66,7 +66,7 @@ struct Call {
     Array index;  // int64
     Array mask;   // one byte an entry, 0: masked
     Array result;
-    Array solved;  // one Solved a row: losses of sparse maps leave it there, residuals take it from there; may be absent
+    Solved* solved = nullptr;  // one a row: losses of sparse maps leave it there, residuals take it from there; may be absent
     // Memory that nobody has touched: the system clears it into the caches as it is written, so that going past them costs.
     bool is_result_new = false;
     Parameter temperature{1.0, {}};

@@ -798,10 +798,9 @@ struct Driver {
         row.scale = number_of(call, call.scale, index);
         if (call.has_sink) row.sink = (call.negated ? -1.0 : 1.0) * number_of(call, call.sink, index);
         if (call.index.data != nullptr) row.label = label_of(index);
-        if (call.solved.data == nullptr || Maps<E>::is_softmax(call.map, row)) return;
-        Solved* const solved = reinterpret_cast<Solved*>(row_of(call, call.solved, index));
-        if (call.method == Method::loss_of_index) row.left = solved;
-        if (call.method == Method::residual_of_index) row.found = solved;
+        if (call.solved == nullptr || Maps<E>::is_softmax(call.map, row)) return;
+        if (call.method == Method::loss_of_index) row.left = call.solved + index;
+        if (call.method == Method::residual_of_index) row.found = call.solved + index;
     }
 
     static INLINE double top_with_sink(const Row<T>& row, Team& team) {

@@ -721,10 +721,10 @@ bool read_classes(Classes& classes, const Call& call, PyObject* given, PyObject*
     });
 }
 
-// Points `array` at so many bytes a row, row after row.
-void point_along_rows(Array& array, const Call& call, const void* data, Index bytes = sizeof(double)) {
+// Points `array` at one number of 8 bytes a row, row after row.
+void point_along_rows(Array& array, const Call& call, const void* data) {
     array.data = static_cast<char*>(const_cast<void*>(data));
-    Index stride = bytes;
+    Index stride = static_cast<Index>(sizeof(double));
     for (int axis = call.batch_axes - 1; axis >= 0; --axis) {
         array.strides[axis] = stride;
         stride *= call.shape[axis];
@@ -774,16 +774,14 @@ bool read_solved(Call& call, PyObject* object) {
     if (!look_at(object, tensor) || !is_of(tensor, nb::dlpack::dtype_code::Float, 64) || tensor.ndim != 2) return false;
     if (tensor.shape[0] != product(call.shape, call.batch_axes) || tensor.shape[1] != SOLVED_NUMBERS) return false;
     if (tensor.strides[0] != SOLVED_NUMBERS || tensor.strides[1] != 1) return false;
-    point_along_rows(call.solved, call, first_of(tensor), sizeof(Solved));
+    call.solved = reinterpret_cast<Solved*>(first_of(tensor));
     return true;
 }
 
-// A new array of so many numbers for each row of a call, or null with an exception set.
-PyObject* numbers_for_rows(Array& array, const Call& call, Index numbers) {
+// A new array of so many numbers for each row of a call, all 0, or null with an exception set.
+PyObject* numbers_for_rows(const Call& call, Index numbers) {
     npy_intp shape[] = {static_cast<npy_intp>(product(call.shape, call.batch_axes)), static_cast<npy_intp>(numbers)};
-    PyObject* made = PyArray_ZEROS(numbers > 1 ? 2 : 1, shape, NPY_DOUBLE, 0);
-    if (made != nullptr) point_along_rows(array, call, PyArray_DATA(array_of(made)), numbers * static_cast<Index>(sizeof(double)));
-    return made;
+    return PyArray_ZEROS(numbers > 1 ? 2 : 1, shape, NPY_DOUBLE, 0);
 }
 
 // A new reference to None, or null with an exception set.
@@ -811,12 +809,14 @@ PyObject* run_losses(Call& call, const Classes& classes, PyObject* asked) {
     call.method = Method::loss_of_index;
     const bool is_sparse = call.map != Map::softmax && !(call.map == Map::entmax && call.alpha.fixed == 1.0);
     const bool leaves = asked == Py_True && is_sparse && call.shape[call.batch_axes] >= LEFT_FROM;
-    const nb::object losses = nb::steal(numbers_for_rows(call.result, call, 1));
-    const nb::object solved = leaves ? nb::steal(numbers_for_rows(call.solved, call, SOLVED_NUMBERS)) : nb::none();
+    const nb::object losses = nb::steal(numbers_for_rows(call, 1));
+    const nb::object solved = leaves ? nb::steal(numbers_for_rows(call, SOLVED_NUMBERS)) : nb::none();
     if (!losses.is_valid() || !solved.is_valid()) return nullptr;
+    auto* const values = static_cast<double*>(PyArray_DATA(array_of(losses.ptr())));
+    point_along_rows(call.result, call, values);
+    if (leaves) call.solved = static_cast<Solved*>(PyArray_DATA(array_of(solved.ptr())));
     const nb::object done = nb::steal(run_loss_call(call));
     if (!done.is_valid()) return nullptr;
-    auto* const values = static_cast<double*>(PyArray_DATA(array_of(losses.ptr())));
     for (std::size_t row = 0; row < classes.is_counted.size(); ++row) {
         if (classes.is_counted[row] == 0) values[row] = 0.0;
     }

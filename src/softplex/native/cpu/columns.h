@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backward.h"
+#include "lists.h"
 #include "memory.h"
 #include "plain_rows.h"
 #include "short_rows.h"
@@ -73,17 +74,16 @@ struct Strip {
     // The weights of a sparse map, as ShortRows; false if one of the rows needs more care.
     template <class Pieces>
     APART bool solve(const Floats& tops) const {
-        Doubles gaps[2][ShortRows::CANDIDATES];
+        Listed lists;
         const Floats cuts = Sparse<Pieces, float>::cut_below(tops);
-        float top[COUNT];
-        store(top, tops);
         Marks marks[LONGEST / MARKED + 1];
         const bool are_listed = n <= COUNT || (n <= ShortRows::CANDIDATES && are_all_above(cuts));
-        const Index most = are_listed ? take_all(tops, gaps) : list_candidates(cuts, top, gaps, marks);
-        if (most > ShortRows::CANDIDATES) return false;
-        alignas(64) double unknowns[COUNT];
-        ShortRows::find_unknowns<Pieces>(gaps, most, COUNT, unknowns);
-        const Doubles first = load(unknowns), last = load(unknowns + HALF);
+        if (are_listed)
+            take_all(tops, lists);
+        else if (!list_candidates(cuts, tops, lists, marks))
+            return false;
+        lists.template solve<Pieces>(COUNT);
+        const Doubles first = load(lists.unknowns), last = load(lists.unknowns + HALF);
         const Halves wide_tops = widened(tops);
         const auto weights = [&](const Floats& scores) BODY {
             const Halves wide = widened(scores);
@@ -147,25 +147,26 @@ struct Strip {
     }
 
   private:
+    using Listed = Lists<COUNT, ShortRows::CANDIDATES>;
+
     INLINE bool are_all_above(const Floats& cuts) const {
         for (Index i = 0; i < n; ++i)
             if (bits(cuts < load(terms + i * COUNT)) != ALL) return false;
         return true;
     }
-    INLINE Index take_all(const Floats& tops, Doubles (&gaps)[2][ShortRows::CANDIDATES]) const {
+    INLINE void take_all(const Floats& tops, Listed& lists) const {
         const Halves top = widened(tops);
         for (Index i = 0; i < n; ++i) {
             const Halves wide = widened(load(terms + i * COUNT));
-            gaps[0][i] = wide.low - top.low;
-            gaps[1][i] = wide.high - top.high;
+            lists.gaps[0][i] = wide.low - top.low;
+            lists.gaps[1][i] = wide.high - top.high;
         }
-        if (n < ShortRows::CANDIDATES) gaps[0][n] = gaps[1][n] = all(-__builtin_inf());  // as fill_lists
-        return n;
+        for (Index i = n; i < Listed::whole_groups(n); ++i) lists.gaps[0][i] = lists.gaps[1][i] = all(-__builtin_inf());
+        lists.longest[0] = lists.longest[1] = n;
     }
     // Entries of which one or more are candidates have their marks. Most have none: branches for each would be guessed wrong.
-    INLINE Index list_candidates(const Floats& cuts, const float* tops, Doubles (&gaps)[2][ShortRows::CANDIDATES], Marks* marks) const {
-        alignas(64) float list[COUNT * ShortRows::PITCH];
-        Index listed[COUNT] = {}, most = 0;
+    // False if a row has too many.
+    INLINE bool list_candidates(const Floats& cuts, const Floats& tops, Listed& lists, Marks* marks) const {
         for (Index begin = 0; begin < n; begin += MARKED) {
             const Index count = n - begin < MARKED ? n - begin : MARKED;
             Marks mark = 0;
@@ -173,17 +174,20 @@ struct Strip {
             marks[begin / MARKED] = mark;
             for (; mark != 0; mark &= mark - 1) {
                 const float* const entries = terms + (begin + __builtin_ctzll(mark)) * COUNT;
+                bool have_room = true;
                 for (unsigned left = bits(cuts < load(entries)); left != 0; left &= left - 1) {
                     const int r = __builtin_ctz(left);
-                    list[r * ShortRows::PITCH + listed[r]++] = entries[r];
-                    most = listed[r] > most ? listed[r] : most;
+                    lists.of(r)[lists.listed[r]++] = entries[r];
+                    have_room &= lists.listed[r] <= ShortRows::CANDIDATES;
                 }
-                if (most > ShortRows::CANDIDATES) return most;
+                if (!have_room) return false;
             }
         }
-        ShortRows::fill_lists(listed, most, list);
-        ShortRows::turn_lists(list, most, tops, gaps);
-        return most;
+        float top[COUNT];
+        store(top, tops);
+        for (int r = 0; r < COUNT; ++r) Listed::end(lists.of(r) + lists.listed[r]);
+        lists.turn_all(COUNT, top);
+        return true;
     }
     // Each entry that is marked becomes body(entry), all others 0.
     template <class Body>

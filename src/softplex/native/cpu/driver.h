@@ -115,7 +115,7 @@ struct Plan {
         // A lone row of a sparse map has no others to do while it waits.
         const bool is_lone = is_solved && rows == 1;
         is_short = n <= longest_short && (is_backward || is_plain) && !is_lone;
-        if (is_short) group = at_once = is_solved ? ShortRows::LANES : ShortRows::at_once(n, is_backward);
+        if (is_short) group = at_once = ShortRows::at_once(n, is_backward, is_solved);
         follows = is_short && n > 0 && needs_x() && follow_each_other(call);
         if (follows) pitch = n;
         choose_tiles(call);

@@ -56,6 +56,7 @@ INLINE N number(double x) {
         return all(x);
 }
 INLINE double sqrt(double a) { return __builtin_sqrt(a); }
+INLINE double fma(double a, double b, double c) { return HAS_FMA ? __builtin_fma(a, b, c) : a * b + c; }
 INLINE Doubles positive(const Doubles& a) { return larger(a, all(0.0)); }
 INLINE Pair<Doubles> positive(const Pair<Doubles>& a) {
     const DoubleMask above = all(0.0) < a.hi;

@@ -1,20 +1,19 @@
 // Float rows that fit into a few vectors, eight at a time: what is one number a row (a sum, its logarithm) is computed for
-// all eight at once, or in turn; rows of a sparse map sixteen at a time, and longer ones if few of their scores count. The
+// all eight at once, or in turn; rows of a sparse map sixteen or more at a time, and longer ones if few of their scores count. The
 // operations are those of softmax.h and sparse.h, in the same order.
 #pragma once
 
+#include "lists.h"
 #include "softmax.h"
-#include "sparse.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
 struct ShortRows {
-    // FEW: rows that go through one vector of doubles, and whose sums a solver finds at a time.
+    // FEW: rows that go through one vector of doubles.
     static constexpr int ROWS = 32, FEW = 8, LANES = 16;
-    static constexpr unsigned ALL_OF_FEW = (1u << FEW) - 1u;
     static constexpr Index STEP = SEVERAL * LANES;
-    // Of a sparse map: candidates that a row may have, and room for them; entries.
-    static constexpr Index CANDIDATES = 256, PITCH = CANDIDATES + 2 * LANES, LONGEST = 4096;
+    // Of a sparse map: candidates that a row may have; entries.
+    static constexpr Index CANDIDATES = 256, LONGEST = 4096;
     // Entries of all rows at most.
     static constexpr int ROOM = FEW * Softmax<float>::SHORT;
 
@@ -36,8 +35,9 @@ struct ShortRows {
 
     // How many are worth taking together: as many as keep a processor busy while it waits for sums and quotients, but no more
     // where it computes little and waits for memory.
-    static INLINE Index at_once(Index n, bool is_backward) {
+    static INLINE Index at_once(Index n, bool is_backward, bool is_solved) {
         if (n <= ROOM / ROWS) return ROWS;
+        if (is_solved) return LANES;
         return n <= 2 * ROOM / ROWS && !is_backward ? ROWS / 2 : FEW;
     }
 
@@ -75,88 +75,34 @@ struct ShortRows {
         return true;
     }
 
-    // The same for a sparse map, of rows with few candidates. Each row has a lane for these, and the solver takes its rounds
-    // for all rows.
+    // The same for a sparse map, of rows with few candidates.
     template <class Pieces>
     APART bool solve() const {
         static_assert(Sparse<Pieces, float>::CROWD == CANDIDATES, "Sparse lists the same scores");
-        alignas(64) float tops[ROWS + FEW], list[LANES * PITCH];
-        alignas(64) double unknowns[LANES];
-        Doubles gaps[2][CANDIDATES];
-        Marks marks[LANES][LONGEST / CHUNK];
+        return n <= ROOM / ROWS ? solve_rows<Pieces, ROWS, ROOM / ROWS>() : solve_rows<Pieces, LANES, LONGEST>();
+    }
+    // So many rows at most, with so many entries.
+    template <class Pieces, int MOST_ROWS, Index MOST>
+    INLINE bool solve_rows() const {
+        alignas(64) float tops[ROWS + FEW], cuts[ROWS];
+        Lists<MOST_ROWS, MOST <= CANDIDATES ? MOST : CANDIDATES> lists;
+        Marked<MOST> marked[MOST_ROWS];
         if (!find_tops<false>(static_cast<int>((n + LANES - 1) / LANES), nullptr, tops)) return false;
-        alignas(64) float cuts[LANES];
-        store(cuts, Sparse<Pieces, float>::cut_below(load(tops)));
-        const Index most = list_candidates(cuts, list, marks);
-        if (most > CANDIDATES) return false;
-        turn_lists(list, most, tops, gaps);
-        find_unknowns<Pieces>(gaps, most, count, unknowns);
+        for (int r = 0; r < count; r += LANES) store(cuts + r, Sparse<Pieces, float>::cut_below(load(tops + r)));
         for (int r = 0; r < count; ++r) {
-            const Doubles top = all(static_cast<double>(tops[r])), unknown = all(unknowns[r]);
-            const Scores given = scores_of(r);
-            const float* const next = result[r] + ahead;
-            const auto weights = [&](const Floats& scores, Index, int) BODY {
-                const Halves wide = widened(scores);
-                return narrowed(Pieces::weight(unknown, wide.low - top), Pieces::weight(unknown, wide.high - top));
-            };
-            if (n <= CANDIDATES)
-                write<0>(r, [&](Index i, int lanes) BODY {
-                    __builtin_prefetch(next + i, 1);
-                    return weights(given.at(i, lanes), i, lanes);
-                });
-            else if (streams)
-                write_above<float>(own(r), 0, n, all(cuts[r]), weights);
-            else
-                write_marked<float>(own(r), marks[r], weights);
+            if (n <= LANES) {
+                lists.listed[r] = list_vector(r, lists.of(r));
+                continue;
+            }
+            lists.listed[r] = list_row(r, all(cuts[r]), lists.of(r), marked[r]);
+            if (lists.listed[r] > CANDIDATES) return false;
+            lists.end(lists.of(r) + lists.listed[r]);
         }
+        lists.turn_all(count, tops);
+        lists.template solve<Pieces>(count);
+        for (int r = 0; r < count; ++r) lists.template weigh<Pieces>(r, tops[r]);
+        for (int r = 0; r < count; ++r) write_listed(r, lists.of(r), marked[r]);
         return true;
-    }
-
-    // -- lists of candidates, sixteen side by side ---------------------------------------------------------------------
-
-    // What is past the end weighs nothing, an entry after the longest among it: they may be taken in twos.
-    static INLINE void fill_lists(const Index (&listed)[LANES], Index most, float* list) {
-        for (int r = 0; r < LANES; ++r)
-            for (Index i = listed[r]; i <= most; i += LANES) store(list + r * PITCH + i, all(-INFINITE<float>));
-    }
-    // The lists, entry by entry, as gaps.
-    static INLINE void turn_lists(const float* list, Index most, const float* tops, Doubles (&gaps)[2][CANDIDATES]) {
-        const Halves top = widened(load(tops));
-        for (Index i = 0; i < most; i += LANES) {
-            Floats rows[LANES];
-            for (int r = 0; r < LANES; ++r) rows[r] = load(list + r * PITCH + i);
-            turn(rows);
-            for (int j = 0; j < LANES; ++j) {
-                const Halves wide = widened(rows[j]);
-                gaps[0][i + j] = wide.low - top.low;
-                gaps[1][i + j] = wide.high - top.high;
-            }
-        }
-    }
-    // The unknowns of all rows, whose rounds go side by side: neither half waits for the other's quotients.
-    template <class Pieces>
-    static INLINE void find_unknowns(const Doubles (&gaps)[2][CANDIDATES], Index most, int rows, double* unknowns) {
-        const int halves = (rows + FEW - 1) / FEW;
-        Doubles unknown[2], before[2];
-        DoubleMask is_done[2];
-        for (int half = 0; half < 2; ++half) {
-            unknown[half] = all(1.0);
-            before[half] = all(0.0);
-            is_done[half] = before[half] < before[half];
-        }
-        bool are_done = false;
-        for (int round = 0; round < Sparse<Pieces, float>::ROUNDS && !are_done; ++round) {
-            are_done = true;
-            for (int half = 0; half < halves; ++half) {
-                Doubles sum, rates;
-                add_up<Pieces>(gaps[half], most, unknown[half], sum, rates);
-                unknown[half] = select(is_done[half], unknown[half], Pieces::next(unknown[half], sum, rates));
-                is_done[half] = is_done[half] | Pieces::template is_last<float>(sum, rates, before[half]);
-                before[half] = rates;
-                are_done &= bits(is_done[half]) == ALL_OF_FEW;
-            }
-        }
-        for (int half = 0; half < 2; ++half) store(unknowns + half * FEW, unknown[half]);
     }
 
     // Asks the memory for what comes next, a line at a time: the scores of the rows after these, and where these go.
@@ -223,72 +169,61 @@ struct ShortRows {
         return row;
     }
 
-    // The scores above each row's cut, or all of a vector, -inf past their end; returns how many of each count, and more than
-    // there is room for if a row has more.
-    INLINE Index list_candidates(const float* cuts, float* list, Marks (&marks)[LANES][LONGEST / CHUNK]) const {
-        if (n <= LANES) {
-            for (int r = 0; r < LANES; ++r)
-                store(list + r * PITCH, r < count ? scores_of(r, 0) : all(-INFINITE<float>));
-            return n;
+    // Which entries of a row are listed: a bit each.
+    template <Index MOST>
+    struct Marked {
+        std::uint16_t vectors[MOST / LANES + 1];
+
+        // Of `lanes` entries from i on, wherever that is.
+        INLINE unsigned at(Index i, int lanes) const {
+            std::uint32_t bits;
+            std::memcpy(&bits, reinterpret_cast<const char*>(vectors) + i / 8, sizeof(bits));
+            return bits >> (i % 8) & ((1u << lanes) - 1u);
         }
-        Index listed[LANES] = {}, most = 0;
-        for (int r = 0; r < count; ++r) {
-            const Floats cut = all(cuts[r]);
-            listed[r] = n <= CANDIDATES ? list_row<true>(r, cut, list + r * PITCH, marks[r]) : list_row<false>(r, cut, list + r * PITCH, marks[r]);
-            if (listed[r] > CANDIDATES) return listed[r];
-            most = listed[r] > most ? listed[r] : most;
-        }
-        fill_lists(listed, most, list);
-        return most;
+    };
+
+    // All scores of a row of one vector, to its end.
+    INLINE Index list_vector(int r, float* list) const {
+        store(list, scores_of(r, 0));
+        return n;
     }
-    template <bool HAS_ROOM>
-    INLINE Index list_row(int r, const Floats& cut, float* list, Marks* marks) const {
+    // The scores above the cut; returns how many, or more than there is room for if there are more.
+    template <Index MOST>
+    INLINE Index list_row(int r, const Floats& cut, float* list, Marked<MOST>& marked) const {
+        if constexpr (MOST > CANDIDATES)
+            if (n > CANDIDATES) return list_row_with<false>(r, cut, list, marked);
+        return list_row_with<true>(r, cut, list, marked);
+    }
+    template <bool HAS_ROOM, Index MOST>
+    INLINE Index list_row_with(int r, const Floats& cut, float* list, Marked<MOST>& marked) const {
         const Scores given = scores_of(r);
-        const float *const next = given.from + ahead, *const to = streams ? next : result[r];
-        const Index whole = n;
+        const float* const next = given.from + ahead;
+        const Index whole = n, step = HAS_ROOM ? whole : CHUNK;
         float* last = list;
-        for (Index begin = 0; begin < whole && last - list <= CANDIDATES; begin += CHUNK) {
-            const Index end = begin + CHUNK < whole ? begin + CHUNK : whole;
-            Marks mark = 0;
-            each_vector<float>(begin, end, [&](Index i, int lanes) BODY {
+        for (Index begin = 0; begin < whole && last - list <= CANDIDATES; begin += step)
+            each_vector<float>(begin, begin + step < whole ? begin + step : whole, [&](Index i, int lanes) BODY {
                 const Floats one = given.at(i, lanes);
                 const FloatMask is_near = cut < one;
                 // What there is no room for is counted.
                 float* const place = HAS_ROOM || last - list <= CANDIDATES ? last : list + CANDIDATES;
                 last += append(place, one, is_near) - place;
-                if constexpr (!HAS_ROOM) mark |= static_cast<Marks>(any(is_near)) << ((i - begin) / MARK);
+                marked.vectors[i / LANES] = static_cast<std::uint16_t>(bits(is_near));
                 __builtin_prefetch(next + i);
-                if constexpr (!HAS_ROOM) __builtin_prefetch(to + i, 1);
             });
-            if constexpr (!HAS_ROOM) marks[begin / CHUNK] = mark;
-        }
         return last - list;
     }
-    static INLINE Doubles sum_of_eight(const Doubles (&sums)[8]) {
-        return ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]));
-    }
-    // In the order of Sum<float>, each of whose lanes has every eighth.
-    template <class Pieces>
-    static INLINE void add_up(const Doubles* gaps, Index most, const Doubles& unknown, Doubles& sum, Doubles& rates) {
-        // Two lanes side by side wait less, and count one more than there are at most.
-        constexpr int TOGETHER = PARTS == 1 ? 2 : 1;
-        Doubles sums[8], slopes[8];
-        for (int lane = 0; lane < 8; lane += TOGETHER) {
-            Doubles own[TOGETHER], slope[TOGETHER];
-            for (int j = 0; j < TOGETHER; ++j) own[j] = slope[j] = all(0.0);
-            for (Index i = lane; i < most; i += 8)
-                for (int j = 0; j < TOGETHER; ++j) {
-                    const Doubles p = Pieces::weight(unknown, gaps[i + j]);
-                    own[j] = own[j] + p;
-                    slope[j] = slope[j] + Pieces::rate(unknown, gaps[i + j], p);
-                }
-            for (int j = 0; j < TOGETHER; ++j) {
-                sums[lane + j] = own[j];
-                slopes[lane + j] = slope[j];
-            }
-        }
-        sum = sum_of_eight(sums);
-        rates = sum_of_eight(slopes);
+    // Each weight where its score was found, and 0 elsewhere.
+    template <Index MOST>
+    INLINE void write_listed(int r, const float* weights, const Marked<MOST>& marked) const {
+        if (n <= LANES) return softplex::SOFTPLEX_ISA::put<float>(result[r], load(weights), static_cast<int>(n));
+        const float* const next = result[r] + ahead;
+        softplex::SOFTPLEX_ISA::write<float>(own(r), 0, n, [&](Index i, int lanes) BODY {
+            const unsigned of_these = marked.at(i, lanes);
+            const Floats found = spread(weights, of_these);
+            weights += __builtin_popcount(of_these);
+            if (!streams) __builtin_prefetch(next + i, 1);
+            return found;
+        });
     }
 
     // A row's scores by themselves: no store can change where they are and how they are read.

@@ -11,6 +11,7 @@
 //   weight(gap)               p, of Doubles for float rows and of pairs for double rows
 //   rate(gap, p)              dp / d unknown, of Doubles
 //   step<T>(sum, its rate)    one of Newton's; true where the next would change nothing that rows of T can show
+//   next, is_last<T>          the same of numbers or of Doubles, where many rows are solved side by side
 //   correct(missing, rates)   the last step, kept beside the unknown, for double rows if it keeps_pairs
 //   least()                   a gap below which the weight is 0 for certain
 //   sketched_weight(u), sketched_rate(u), rise(sum, rates, temperature), set_least(gap)

@@ -26,7 +26,7 @@ struct Sparsemax {
     INLINE Doubles rate(const Doubles&, const Doubles& p) const { return slope(p); }
     template <class N>
     static INLINE N next(const N& v, const N& sum, const N& rates) {
-        return v + (number<N>(1.0) - sum) / rates;
+        return v + rough_quotient(number<N>(1.0) - sum, rates);
     }
     // The sum is linear as long as the support is the same: then the step was the last.
     template <class T, class N>

@@ -687,6 +687,39 @@ def test_sparse_rows_of_every_length_and_with_any_number_of_candidates(map_):
             assert np.allclose(rows, wanted, rtol=4 * 2**-23, atol=2**-40), (n, scale)
 
 
+def exact_sparsemax(x):
+    """By sorting, in long doubles: the threshold is the largest of (sum of the first k - 1) / k (Duchi et al. 2008)."""
+    descending = -np.sort(-x.astype(np.longdouble), axis=-1)
+    thresholds = (np.cumsum(descending, axis=-1) - 1) / np.arange(1, x.shape[-1] + 1)
+    return np.maximum(x - thresholds.max(axis=-1, keepdims=True), 0)
+
+
+def test_a_score_as_good_as_at_the_threshold_of_sparsemax():
+    """Taken into the support although it lies below, it would have its weight from all the others."""
+    rng = np.random.default_rng(29)
+    for supported in (2, 5, 8, 16, 17, 40, 250):
+        for spread in (0.01, 0.3 / supported):
+            x = -spread * rng.random((600, supported + 1))
+            x[:, 0] = 0
+            threshold = (np.sum(x[:, :-1].astype(np.longdouble), axis=-1) - 1) / supported
+            x[:, -1] = threshold - rng.choice([1e-16, 1e-15, 1e-14], 600) * rng.random(600)
+            wanted = exact_sparsemax(x)
+            unit = np.spacing(wanted.max(axis=-1, keepdims=True).astype(np.float64))
+            for found in (sx.sparsemax(x), sx.sparsemax(np.asfortranarray(x), axis=-1)):
+                assert np.max(np.abs(found - wanted) / unit) < 2, (supported, spread)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("map_", [sx.sparsemax, sx.entmax15], ids=str)
+def test_more_equal_scores_than_a_float_can_count(map_, dtype):
+    """So large that no sketch leads to them; with a sink out of reach, which no line solves."""
+    n = 2**24 + 1
+    for options in ({}, {"sink": -1e14}):
+        p = map_(np.broadcast_to(np.asarray(1e13, dtype), (n,)), **options)
+        assert p[0] == p[-1] == np.min(p) == np.max(p)
+        assert abs(float(p[0]) * n - 1) < 1e-6, options
+
+
 @pytest.mark.parametrize("kind", KINDS_OF_ROWS)
 def test_derivatives_of_rows_that_lie_across_have_the_bits_of_others(kind):
     rng = np.random.default_rng(6)
@@ -826,7 +859,7 @@ def rows_with_cares(rows, n, rng):
 def test_results_that_go_past_the_caches_have_the_same_bits(map_, count):
     """Rows are written while the next are walked: each whole, none with another's numbers, nothing beside them."""
     rng = np.random.default_rng(21)
-    for n in (130, 200, 512, 1000, 1024, 2500, 4096, 4097, 9000, 40_000, 200_000):
+    for n in (61, 64, 130, 200, 512, 1000, 1024, 2500, 4096, 4097, 9000, 40_000, 200_000):
         rows = max(7, min(67, 600_000 // n))
         x = rows_with_cares(rows, n, rng)
         where = rng.random(x.shape) < rng.choice([0.3, 1], (rows, 1))

@@ -98,9 +98,8 @@ struct Plan {
         is_backward = call.method == Method::backward;
         const Index arrays = is_backward ? 3 : 2;
         const Index size = (arrays * static_cast<Index>(sizeof(T)) + (call.mask.data != nullptr ? 1 : 0)) * rows * n;
-        const bool is_beyond_cache = size > (call.last_cache > 0 ? call.last_cache : cache_share());
         // What was just read is at hand, and needs not come again to be written to.
-        is_worth_streaming = is_beyond_cache && !call.is_result_new && call.result.data != call.x.data;
+        is_worth_streaming = is_beyond_cache(size, call) && !call.is_result_new && call.result.data != call.x.data;
         streams = result_packed && is_worth_streaming;
         is_far = size > AT_HAND;
         comes_from_afar = x_packed && is_far;

@@ -31,14 +31,14 @@ struct Entmax15 {
     INLINE Doubles rate(const Doubles& gap, const Doubles& p) const { return rate(all(root), gap, p); }
     // From the sum to its root in one quotient, the second step of Newton's own method for roots from (sum + 1) / 2 on: closer
     // than what it is for, never below, and a processor divides sooner than it takes roots. Large sums have theirs taken.
-    template <class N>
+    template <bool IS_ROUGH, class N>
     static INLINE N next(const N& root, const N& sum, const N& rates) {
         const N one = number<N>(1.0), up = fma(fma(fma(number<N>(7.0), sum, number<N>(35.0)), sum, number<N>(21.0)), sum, one);
         const N down = (sum + one) * fma(sum + number<N>(6.0), sum, one);
-        const N step = rough_quotient((one - sum) * up, down * (number<N>(8.0) * rates));
+        const N step = quotient<IS_ROUGH>((one - sum) * up, down * (number<N>(8.0) * rates));
         return root + where_large(sum, step, [&] {
                    const N norm = sqrt(sum);
-                   return rough_quotient((one - norm) * norm, rates);
+                   return quotient<IS_ROUGH>((one - norm) * norm, rates);
                });
     }
     // What a step leaves is the square of what it found; for double rows correct() is one more.
@@ -46,9 +46,9 @@ struct Entmax15 {
     static INLINE auto is_last(const N& sum, const N&, const N&) {
         return sum <= number<N>(1.0 + (sizeof(T) == 4 ? 0x1p-16 : 0x1p-28));
     }
-    template <class T>
+    template <class T, bool IS_ROUGH>
     INLINE bool step(double sum, double rates) {
-        root = next(root, sum, rates);
+        root = next<IS_ROUGH>(root, sum, rates);
         return is_last<T>(sum, rates, rates);
     }
     template <class V>

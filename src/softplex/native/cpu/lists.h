@@ -30,7 +30,7 @@ struct Lists {
 
     // The lists of so many rows, entry by entry as gaps. Each list is full to the end of its vector, or has its end.
     INLINE void turn_all(int rows, const float* tops) {
-        Index most = 0, least = rows % LANES == 0 ? ROOM : 0;
+        Index most = 0, least = ROOM;
         for (int j = 0; j < EIGHTS; ++j) {
             longest[j] = 0;
             for (int r = j * FEW; r < (j + 1) * FEW; ++r) longest[j] = listed[r] > longest[j] ? listed[r] : longest[j];
@@ -38,7 +38,8 @@ struct Lists {
         }
         for (int r = 0; r < rows; ++r) least = listed[r] < least ? listed[r] : least;
         const Index end_of_all = whole_groups(most);
-        if (least == 0 || least + LANES < end_of_all) lengthen(rows, end_of_all);
+        const bool are_absent = rows % LANES != 0, are_short = least + LANES < end_of_all;
+        if (are_absent || are_short) lengthen(rows, end_of_all);
         for (int r = 0; r < rows; r += LANES) turn_some(r, most, tops + r);
     }
 
@@ -60,7 +61,7 @@ struct Lists {
             for (int j = 0; j < eights; ++j) {
                 Doubles sum, rates;
                 add_up<Pieces>(gaps[j], longest[j], unknown[j], sum, rates);
-                unknown[j] = select(is_done[j], unknown[j], Pieces::next(unknown[j], sum, rates));
+                unknown[j] = select(is_done[j], unknown[j], Pieces::template next<true>(unknown[j], sum, rates));
                 is_done[j] = is_done[j] | Pieces::template is_last<float>(sum, rates, before[j]);
                 before[j] = rates;
                 are_done &= bits(is_done[j]) == ALL_OF_FEW;
@@ -84,6 +85,7 @@ struct Lists {
         for (int r = 0; r < rows || r % LANES != 0; ++r)
             for (Index i = listed[r]; i < end_of_all; i += LANES) end(of(r) + i);
     }
+    // What a list has past end_of_all becomes gaps that nobody reads.
     INLINE void turn_some(int first, Index most, const float* tops) {
         const Halves top = widened(load(tops));
         Doubles *const low = gaps[first / FEW], *const high = gaps[first / FEW + 1];

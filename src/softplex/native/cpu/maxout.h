@@ -323,7 +323,7 @@ class Maxout {
         if (chunks_ > 1) chunks_ = (pieces_ + chunk_pieces_ - 1) / chunk_pieces_;
         const Index size = static_cast<Index>(sizeof(T));
         streams_ = !call_.is_result_new && call_.method == Method::value && size_of(call_.type) == size && result_step_ == size &&
-                   lines_ * units_ * (pieces_ + 1) * size > (call_.last_cache > 0 ? call_.last_cache : cache_share());
+                   is_beyond_cache(lines_ * units_ * (pieces_ + 1) * size, call_);
     }
 
     // The first unit of a tile.

@@ -51,6 +51,8 @@ INLINE Index cache_share() {
     const Index whole = cache_size(), common = Index(1) << 25, part = whole / 6;
     return whole < common ? whole : part > common ? part : common;
 }
+// Whether what a call reads and writes, in bytes, lies beyond it, or beyond a cache that the call names.
+INLINE bool is_beyond_cache(Index bytes, const Call& call) { return bytes > (call.last_cache > 0 ? call.last_cache : cache_share()); }
 
 INLINE Index size_of(Type type) { return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2; }
 

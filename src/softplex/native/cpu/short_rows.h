@@ -1,6 +1,6 @@
-// Float rows that fit into a few vectors, eight at a time: what is one number a row (a sum, its logarithm) is computed for
-// all eight at once, or in turn; rows of a sparse map sixteen or more at a time, and longer ones if few of their scores count. The
-// operations are those of softmax.h and sparse.h, in the same order.
+// Float rows that fit into a few vectors, 8 to 32 at a time: what is one number a row (a sum, its logarithm) is computed for
+// eight at once, or in turn; of a sparse map rows that are longer, too, if few of their scores count. The operations are
+// those of softmax.h and sparse.h, in the same order.
 #pragma once
 
 #include "lists.h"
@@ -172,7 +172,8 @@ struct ShortRows {
     // Which entries of a row are listed: a bit each.
     template <Index MOST>
     struct Marked {
-        std::uint16_t vectors[MOST / LANES + 1];
+        // One more than there are, for `at` reads ahead.
+        std::uint16_t vectors[MOST / LANES + 2];
 
         // Of `lanes` entries from i on, wherever that is.
         INLINE unsigned at(Index i, int lanes) const {
@@ -219,7 +220,7 @@ struct ShortRows {
         const float* const next = result[r] + ahead;
         softplex::SOFTPLEX_ISA::write<float>(own(r), 0, n, [&](Index i, int lanes) BODY {
             const unsigned of_these = marked.at(i, lanes);
-            const Floats found = spread(weights, of_these);
+            const Floats found = placed(weights, of_these);
             weights += __builtin_popcount(of_these);
             if (!streams) __builtin_prefetch(next + i, 1);
             return found;

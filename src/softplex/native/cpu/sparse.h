@@ -2,8 +2,8 @@
 //
 // A map gives its weights as a function of one unknown and an entry's gap (score - max) / temperature; the unknown grows
 // with the weight of the top, and the weights' sum is convex in it, so that Newton's method from a top of weight 1 comes
-// down to the solution and never passes it. Only gaps above -reach can weigh anything; their scores are listed once, for
-// rounds that cost no more than there are candidates. Where there are many, sketches in the scores' own type lead up to the
+// down to the solution and passes it by roundings only. Only gaps above -reach can weigh anything; their scores are listed
+// once, for rounds that cost no more than there are candidates. Where there are many, sketches in the scores' own type lead up to the
 // exact rounds. No sort. No map lives here.
 //
 // The pieces of a map (an object made from alpha, holding the unknown):
@@ -11,7 +11,8 @@
 //   weight(gap)               p, of Doubles for float rows and of pairs for double rows
 //   rate(gap, p)              dp / d unknown, of Doubles
 //   step<T>(sum, its rate)    one of Newton's; true where the next would change nothing that rows of T can show
-//   next, is_last<T>          the same of numbers or of Doubles, where many rows are solved side by side
+//   next, is_last<T>          the same of numbers or of Doubles, where many rows are solved side by side; the quotient of a step
+//                             may be rough where few floats are solved, for then the support need not be known to the last bit
 //   correct(missing, rates)   the last step, kept beside the unknown, for double rows if it keeps_pairs
 //   least()                   a gap below which the weight is 0 for certain
 //   sketched_weight(u), sketched_rate(u), rise(sum, rates, temperature), set_least(gap)
@@ -92,6 +93,14 @@ INLINE T score_below(const Row<T>& row, double gap) {
     if (!(bound >= (sizeof(T) == 4 ? -0x1p127 : -0x1p1023))) return -INFINITE<T>;
     const T rounded = static_cast<T>(bound);
     return static_cast<double>(rounded) > bound ? rounded - ((rounded < T(0) ? -rounded : rounded) * T(0x1p-23) + T(0x1p-149)) : rounded;
+}
+
+template <bool IS_ROUGH, class N>
+INLINE N quotient(const N& a, const N& b) {
+    if constexpr (IS_ROUGH)
+        return rough_quotient(a, b);
+    else
+        return a / b;
 }
 
 // -- results -------------------------------------------------------------------------------------------------------------
@@ -520,7 +529,7 @@ struct Sparse {
             if (candidates.n > CROWD && !row.has_sink && is_line_solved()) return;
         for (int round = 0; round < ROUNDS && !team.is_stopped; ++round) {
             const Totals sums = sums_of_weights();
-            if (pieces.template step<T>(sums.first.value(), sums.second.value())) break;
+            if (step(sums.first.value(), sums.second.value())) break;
             if constexpr (Pieces::is_dear)
                 if (is_listed) drop_below(lowest_supported());
         }
@@ -532,6 +541,16 @@ struct Sparse {
             });
             sums.first.add(-1.0);
             pieces.correct(-sums.first.value(), sums.second.value());
+        }
+    }
+
+    // Where Lists would solve the row its steps are the same.
+    INLINE bool step(double sum, double rates) {
+        if constexpr (!Pieces::are_sketched) {
+            return pieces.template step<T>(sum, rates);
+        } else {
+            const bool is_rough = sizeof(T) == 4 && candidates.n <= CROWD;
+            return is_rough ? pieces.template step<T, true>(sum, rates) : pieces.template step<T, false>(sum, rates);
         }
     }
 

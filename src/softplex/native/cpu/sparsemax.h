@@ -24,19 +24,19 @@ struct Sparsemax {
     }
     static INLINE Doubles rate(const Doubles&, const Doubles&, const Doubles& p) { return slope(p); }
     INLINE Doubles rate(const Doubles&, const Doubles& p) const { return slope(p); }
-    template <class N>
+    template <bool IS_ROUGH, class N>
     static INLINE N next(const N& v, const N& sum, const N& rates) {
-        return v + rough_quotient(number<N>(1.0) - sum, rates);
+        return v + quotient<IS_ROUGH>(number<N>(1.0) - sum, rates);
     }
     // The sum is linear as long as the support is the same: then the step was the last.
     template <class T, class N>
     static INLINE auto is_last(const N&, const N& rates, const N& rates_before) {
         return rates == rates_before;
     }
-    template <class T>
+    template <class T, bool IS_ROUGH>
     INLINE bool step(double sum, double rates) {
         const bool is_same = is_last<T>(sum, rates, supported);
-        v = next(v, sum, rates);
+        v = next<IS_ROUGH>(v, sum, rates);
         supported = rates;
         return is_same;
     }

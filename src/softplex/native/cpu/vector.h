@@ -668,10 +668,10 @@ struct Gathered {
 };
 constexpr Gathered GATHERED;
 // The opposite: for each of eight lanes, a byte each, which of the marked it is; 0x80 for those that are not.
-struct Spread {
+struct Placed {
     std::uint64_t lanes[256];
 
-    constexpr Spread() : lanes() {
+    constexpr Placed() : lanes() {
         for (unsigned marked = 0; marked < 256; ++marked) {
             std::uint64_t before = 0;
             for (unsigned lane = 0; lane < 8; ++lane)
@@ -679,7 +679,7 @@ struct Spread {
         }
     }
 };
-constexpr Spread SPREAD;
+constexpr Placed PLACED;
 #endif
 
 // Appends the marked lanes to a list that has room for a vector more; returns where it ends now.
@@ -727,14 +727,14 @@ INLINE double* append(double* end, const Doubles& v, const DoubleMask& m) {
 }
 
 // The opposite of append: the marked lanes from a list that has a vector more, 0 in the others.
-INLINE Floats spread(const float* from, unsigned marked) {
+INLINE Floats placed(const float* from, unsigned marked) {
 #if defined(__AVX512F__)
     return {{_mm512_maskz_expandloadu_ps(static_cast<__mmask16>(marked), from)}};
 #elif defined(__AVX2__)
     Floats r;
     EACH_PART {
         const unsigned own = marked >> (8 * i) & 0xffu;
-        const __m256i lanes = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(static_cast<long long>(SPREAD.lanes[own])));
+        const __m256i lanes = _mm256_cvtepi8_epi32(_mm_cvtsi64_si128(static_cast<long long>(PLACED.lanes[own])));
         const __m256 found = _mm256_permutevar8x32_ps(_mm256_loadu_ps(from), lanes);
         r.part[i] = _mm256_andnot_ps(_mm256_castsi256_ps(_mm256_srai_epi32(lanes, 31)), found);
         from += __builtin_popcount(own);
@@ -827,7 +827,7 @@ INLINE Floats narrowed(const Doubles& low, const Doubles& high) {
     return r;
 }
 
-// a / b of both rounded to floats, which a processor finds in a third of the time. For steps of Newton's, whose last is small.
+// a / b of both rounded to floats, with an error of 3 parts in 2^24: a processor finds it in a third of the time.
 INLINE Doubles rough_quotient(const Doubles& a, const Doubles& b) {
     Doubles r;
 #if defined(__AVX512F__)

@@ -435,6 +435,35 @@ def test_the_picture_has_a_panel_a_row_and_a_point_a_ratio():
     assert any("Nothing to compare" in text.get_text() for text in nothing.texts)
 
 
+@NEEDS_MATPLOTLIB
+def test_no_title_nor_legend_of_the_picture_is_cut_off():
+    from matplotlib.legend import Legend
+    from matplotlib.text import Text
+
+    from softplex.bench import picture
+
+    timed = [case for case in cases.CASES if case.measure == "speed"]
+    made = [
+        made_up(operation, sizes, way("softplex", [1.0]), *(way(peer, [2.0]) for peer in case.peers), case=case.name)
+        for case in timed
+        for operation in case.operations
+        for sizes in ((2, 4), (4, 4))
+    ]
+    goals = ratios.judged(timed, made, "any")
+    machine = {"cpu": "a processor", "instruction set": "any"}
+    figure = picture.drawn({"goals": goals, "measurements": made, "machine": machine, "date": "today"})
+    figure.draw_without_rendering()
+    panels = [axes for axes in figure.axes if axes.axison]
+    assert len(panels) > 10
+    for axes in panels:
+        above = [text for text in axes.findobj(Text) if text.get_text() == axes.get_title(loc="left")] + axes.findobj(
+            Legend
+        )
+        boxes = [each.get_window_extent() for each in above]
+        assert len(boxes) > 1
+        assert all(0 <= box.x0 < box.x1 <= figure.bbox.x1 for box in boxes), axes.get_title(loc="left")
+
+
 @pytest.mark.usefixtures("tiny")
 def test_without_matplotlib_the_table_and_the_figures_are_there(tmp_path, monkeypatch):
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"] + ["matplotlib"]:

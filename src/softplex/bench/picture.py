@@ -26,6 +26,8 @@ GAP = (1.6, 0.95)
 FOOT = 0.4
 LINE = 15.0
 """Points from one line above a panel to the next."""
+LEFT = GAP[0] - 0.1
+"""Inches from where these lines begin to the panel: above the shapes, so that long ones have room."""
 
 Goals = Sequence[Mapping[str, Any]]
 
@@ -138,7 +140,9 @@ def head(axes: Axes, goals: Goals, functions: Sequence[str]) -> None:
     lines = [shown, peers] if len(functions) > 1 else [peers]
     for i, handles in enumerate(lines):
         add_legend(axes, handles, LINE * i)
-    axes.set_title(goals[0]["what"], loc="left", size=11, weight="bold", color=INK, pad=4 + LINE * len(lines))
+    width = axes.get_window_extent().width / axes.figure.dpi
+    title = {"size": 11, "weight": "bold", "color": INK, "x": -LEFT / width}
+    axes.set_title(goals[0]["what"], title, loc="left", pad=4 + LINE * len(lines))
 
 
 def label_of(goal: Mapping[str, Any]) -> str:
@@ -155,7 +159,7 @@ def add_legend(axes: Axes, handles: Sequence[Line2D], points: float) -> None:
         [str(handle.get_label()) for handle in handles],
         loc="lower left",
         bbox_to_anchor=(0.0, 1.0),
-        bbox_transform=axes.transAxes + ScaledTranslation(0.0, points / 72, axes.figure.dpi_scale_trans),
+        bbox_transform=axes.transAxes + ScaledTranslation(-LEFT, points / 72, axes.figure.dpi_scale_trans),
         borderaxespad=0.0,
         borderpad=0.3,
         ncols=len(handles),

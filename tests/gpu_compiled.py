@@ -364,9 +364,8 @@ def test_nothing_waits_for_the_device(map_, call, monkeypatch):
     monkeypatch.setattr(widths, "PART", 64)
     for name in ("is_on_gpu", "is_captured"):
         monkeypatch.setattr(solving, name, lambda _: True)
-    for n in (17, 300):
-        for dtype in (torch.float32, torch.float16):
-            assert not waits(lambda n=n, dtype=dtype: call(map_, n, dtype))
+    for n, dtype in ((17, torch.float32), (300, torch.float16)):
+        assert not waits(lambda n=n, dtype=dtype: call(map_, n, dtype))
 
 
 def test_strided_rows_and_other_axes():

@@ -26,7 +26,7 @@ GAP = (1.6, 0.95)
 FOOT = 0.4
 LINE = 15.0
 """Points from one line above a panel to the next."""
-LEFT = GAP[0] - 0.1
+LEFT = GAP[0] - plots.MARGIN
 """Inches from where these lines begin to the panel: above the shapes, so that long ones have room."""
 
 Goals = Sequence[Mapping[str, Any]]

@@ -3,16 +3,18 @@
 // A map gives its weights as a function of one unknown and an entry's gap (score - max) / temperature; the unknown grows
 // with the weight of the top, and the weights' sum is convex in it, so that Newton's method from a top of weight 1 comes
 // down to the solution and passes it by roundings only. Only gaps above -reach can weigh anything; their scores are listed
-// once, for rounds that cost no more than there are candidates. Where there are many, sketches in the scores' own type lead up to the
-// exact rounds. No sort. No map lives here.
+// once, for rounds that cost no more than there are candidates. Where there are many, sketches in the scores' own type lead
+// up to the exact rounds. No sort. No map lives here.
 //
 // The pieces of a map (an object made from alpha, holding the unknown):
 //   reach()                   how far below the top an entry can weigh something, at most
 //   weight(gap)               p, of Doubles for float rows and of pairs for double rows
 //   rate(gap, p)              dp / d unknown, of Doubles
 //   step<T>(sum, its rate)    one of Newton's; true where the next would change nothing that rows of T can show
-//   next, is_last<T>          the same of numbers or of Doubles, where many rows are solved side by side; the quotient of a step
-//                             may be rough where few floats are solved, for then the support need not be known to the last bit
+//   next<IS_ROUGH>, is_last<T>
+//                             the same of numbers or of Doubles, for maps that Lists solves, many rows side by side, and whose
+//                             step is step<T, IS_ROUGH>: where few floats are solved a quotient may be rough, for the support
+//                             need not be known to the last bit
 //   correct(missing, rates)   the last step, kept beside the unknown, for double rows if it keeps_pairs
 //   least()                   a gap below which the weight is 0 for certain
 //   sketched_weight(u), sketched_rate(u), rise(sum, rates, temperature), set_least(gap)

@@ -30,7 +30,9 @@ SANITIZED_TESTS := $(if $(findstring thread,$(SANITIZE)),tests/test_native.py -k
 SOFTPLEX_REQUIRE_NATIVE ?= $(if $(shell command -v c++ || command -v $(CXX)),1,0)
 
 .DEFAULT_GOAL := help
+ifndef AT_ONCE
 .NOTPARALLEL:
+endif
 .PHONY: help demo test lint format types docs-check check native sanitize clean
 
 help:  ## list the targets
@@ -95,12 +97,21 @@ $(VENV)/.demo: $(VENV)/.python $(BUILD) $(KERNELS)
 	$(PIP) --editable '.[demo]'
 	@touch $@
 
-# The test environment holds all that the demo needs.
+# The test environment, which holds all that the demo needs: packages are fetched while pip compiles the kernels.
 $(VENV)/.packages: $(VENV)/.python $(BUILD)
-	SOFTPLEX_REQUIRE_NATIVE=$(SOFTPLEX_REQUIRE_NATIVE) $(PIP) $(STRICTLY) --editable '.[dev]'
+	@$(MAKE) --no-print-directory --jobs=2 AT_ONCE=1 $(VENV)/.softplex $(VENV)/.requirements
 	@touch $(VENV)/.demo $@
 
-# pip compiles all of the kernels; those that changed since are compiled here.
+$(VENV)/.softplex: $(VENV)/.python $(BUILD)
+	SOFTPLEX_REQUIRE_NATIVE=$(SOFTPLEX_REQUIRE_NATIVE) $(PIP) $(STRICTLY) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.requirements: $(VENV)/.python $(BUILD)
+	$(BIN)/python packaging/requirements.py dev > $(VENV)/requirements.txt
+	$(PIP) --requirement $(VENV)/requirements.txt
+	@touch $@
+
+# Kernels that changed since pip compiled all are compiled here.
 $(VENV)/.dev: $(VENV)/.packages $(KERNELS)
 	@[ "$(SOFTPLEX_REQUIRE_NATIVE)" = 0 ] || [ -z "$$(find $(KERNELS) -newer $(VENV)/.packages)" ] || { $(call COMPILE,$(BIN)/python); }
 	@touch $(VENV)/.demo $@

@@ -1,5 +1,6 @@
 """The kernels' short cuts for tensors of torch: held to the bits that arrays get, and to declining what is odd."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -21,9 +22,29 @@ TYPES = ("float64", "float32", "float16", "bfloat16")
 CUTS = [(0, False, False), (0, True, False), (1, False, False), (2, False, False), (3, False, False), (4, False, True)]
 
 
+def introduced(*kinds, new_like=torch.empty_like, threads=torch.get_num_threads):
+    """Whether tensors of these classes are known from now on; all of torch's by default, as it introduces itself."""
+    from softplex.backends.torch import modes, quick
+
+    return calls.know_tensors(kinds or tuple(modes.PLAIN), new_like, quick.room_like, threads)
+
+
 @pytest.fixture(autouse=True)
 def known():
-    assert calls.know_tensors(torch.Tensor)
+    assert introduced()
+    yield
+    introduced()
+
+
+@contextmanager
+def threads_of_torch(number):
+    """torch's number of threads for a while."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def tensor_of(array):
@@ -41,9 +62,16 @@ def views(array):
     yield np.concatenate([array.reshape(-1)[:1], array.reshape(-1)])[1:].reshape(array.shape)
 
 
-def cut_short(cut, method, x, operand=None, mask=None, axis=-1, result=None, threads=1, **options):
-    """Whether a short cut took a call on arrays as tensors."""
-    return cut(method, axis, threads, options, *map(tensor_of, (x, operand, mask, result)))
+def array_of(tensor):
+    """What tensor_of made a tensor of."""
+    if tensor is None or tensor.dtype is not torch.bfloat16:
+        return None if tensor is None else tensor.numpy()
+    return tensor.view(torch.int16).numpy().view(numpy_dtype("bfloat16"))
+
+
+def cut_short(cut, method, x, operand=None, where=None, axis=-1, **options):
+    """What a short cut makes of a call on arrays as tensors."""
+    return array_of(cut(method, *map(tensor_of, (x, operand, where)), axis, options))
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -60,34 +88,49 @@ def test_tensors_get_the_bits_of_arrays(numbers, dtype):
             for where, given in ((None, {}), (mask, {}), (mask, options), (None, {"sink": 0.5})):
                 wanted = quick(method, x, operand, axis, None, {**given, "where": where})
                 for placed, laid, threads in zip(views(x), views(g), (1, 2, 3, 1), strict=True):
-                    result = np.empty_like(laid)
-                    arrays = {"operand": None if operand is None else laid, "mask": where, "result": result}
-                    assert cut_short(cut, method, placed, axis=axis, threads=threads, **arrays, **given) is True
+                    arrays = {"operand": None if operand is None else laid, "where": where}
+                    with threads_of_torch(threads):
+                        result = cut_short(cut, method, placed, axis=axis, **arrays, **given)
                     assert same_bits(np.ascontiguousarray(result), wanted), (method, shape, given)
 
 
 def test_tensors_may_be_broadcast_and_named_otherwise():
     x, mask = torch.randn(3, 5, dtype=torch.float64), torch.tensor([True, False, True, True, True])
-    cut, result = cpu.tensor_cut(0, False, False, 1.5), torch.empty(4, 3, 5, dtype=torch.float64)
-    shape = result.shape
-    assert cut("".join(("val", "ue")), -1, 1, {}, x.expand(shape), None, mask.expand(shape), result) is True
+    cut, shape = cpu.tensor_cut(0, False, False, 1.5), (4, 3, 5)
+    result = cut("".join(("val", "ue")), x.expand(shape), None, mask.expand(shape), -1, {})
     assert same_bits(result[2].numpy(), sx.softmax(x.numpy(), where=mask.numpy()))
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize(
+    "shape", [(), (5,), (1,), (3, 5), (3, 1), (1, 5), (4, 1, 1), (1, 3, 5), (4, 1, 5), (4, 3, 5)], ids=str
+)
+def test_masks_are_spread_over_the_scores(shape, axis):
+    rng = np.random.default_rng(5)
+    x, where = rng.normal(size=(4, 3, 5)), np.asarray(rng.random(shape) > 0.3)
+    for placed in (where, np.flip(where) if where.ndim else where):
+        wanted = sx.softmax(x, axis, where=np.broadcast_to(placed, x.shape))
+        found = cut_short(cpu.tensor_cut(0, False, False, 1.5), "value", x, where=placed.copy(), axis=axis)
+        assert same_bits(found, wanted)
 
 
 def test_the_way_back_from_weights():
     given = drawn(0, "softmax", "float32", (33,), 9)
-    result = np.empty_like(given.p)
     options = {} if np.ndim(given.temperature) else {"temperature": given.temperature}
     wanted = computed(replace(given, temperature=options.get("temperature", 1.0)))
-    arrays = {"operand": np.ascontiguousarray(given.g), "result": result}
+    arrays = {"operand": np.ascontiguousarray(given.g)}
     cut, p = cpu.tensor_cut(0, given.negated, False, 1.5), np.ascontiguousarray(given.p)
-    assert cut_short(cut, "backward", p, **arrays, **options) is True
-    assert same_bits(result, wanted)
-    assert cut_short(cut, "backward", p, mask=np.ones((9, 33), bool), **arrays) is False
-    assert cut_short(cpu.tensor_cut(2, False, False, 1.5), "backward", p, **arrays, sink=0.0) is False
+    assert same_bits(cut_short(cut, "backward", p, **arrays, **options), wanted)
+    assert cut_short(cut, "backward", p, where=np.ones((9, 33), bool), **arrays) is None
+    assert cut_short(cpu.tensor_cut(2, False, False, 1.5), "backward", p, **arrays, sink=0.0) is None
+
+
+class OwnTensor(torch.Tensor):
+    """A class of somebody's."""
 
 
 ODD_TENSORS = {
+    "a class of somebody's": torch.zeros(2, 3, dtype=torch.float64).as_subclass(OwnTensor),
     "none": None,
     "a number": 0,
     "an array": np.zeros((2, 3)),
@@ -105,34 +148,33 @@ ODD_TENSORS = {
 
 
 def test_odd_tensors_are_declined():
-    x, result = torch.randn(2, 3, dtype=torch.float64), torch.full((2, 3), 7.0, dtype=torch.float64)
+    x = torch.randn(2, 3, dtype=torch.float64)
     cut = cpu.tensor_cut(0, False, False, 1.5)
-    names = ("method", "axis", "threads", "options", "x", "operand", "mask", "result")
-    fitting = ("value", -1, 1, {}, x, None, None, result)
+    names = ("method", "x", "operand", "where", "axis", "options")
+    fitting = ("value", x, None, None, -1, {})
 
     def declines(**changed):
-        answer = cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True)))
-        return answer is False and bool(torch.all(result == 7.0))
+        return cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True))) is None
 
     assert all(declines(method=method) for method in ("loss", "", None, 0, "vjp", "jvp"))
     assert all(declines(axis=axis) for axis in (2, -3, 1 << 80, None, 1.0, (1,)))
-    assert all(declines(threads=number) for number in (0, -1, 1 << 80, None, 1.0))
     assert all(declines(options=given) for given in (None, (), {"where": None}, {"alpha": 1.5}, {"unknown": 1}))
     assert all(declines(options={"temperature": each}) for each in (0.0, np.nan, np.inf, -1.0, "1", np.ones(2)))
     assert all(declines(options={"sink": each}) for each in ("0", np.zeros(2)))
     for name, odd in ODD_TENSORS.items():
-        assert declines(result=odd), name
-        assert declines(x=odd), name
+        fits = name in ("another shape", "fewer axes", "another dtype")
+        assert fits or declines(x=odd), name
         assert declines(method="vjp", operand=odd), name
-        assert name in ("none", "booleans") or declines(mask=odd), name
-    assert declines(x=torch.zeros((1,) * 65), result=torch.zeros((1,) * 65))
-    assert declines(x=torch.zeros(()), result=torch.zeros(()))
+        assert name in ("none", "booleans") or declines(where=odd), name
+    masks = (torch.ones(3, 2), torch.ones(2), torch.ones(2, 2), torch.ones(1, 2, 3), torch.ones(2, 0), torch.ones(6))
+    assert all(declines(where=mask.bool()) for mask in masks)
+    assert declines(x=torch.zeros((1,) * 65))
+    assert declines(x=torch.zeros(()))
     assert declines(operand=x), "values have none"
     with sx.kernels("none"):
         assert declines()
-    assert all(cpu.tensor_cut(4, False, True, alpha)(*fitting) is False for alpha in (0.5, np.nan))
-    assert cut(*fitting) is True
-    assert same_bits(result.numpy(), sx.softmax(x.numpy()))
+    assert all(cpu.tensor_cut(4, False, True, alpha)(*fitting) is None for alpha in (0.5, np.nan))
+    assert same_bits(cut(*fitting).numpy(), sx.softmax(x.numpy()))
     for arguments in ((), fitting[:-1], (*fitting, None)):
         with pytest.raises(TypeError, match="takes"):
             cut(*arguments)
@@ -148,8 +190,37 @@ class Pretender:
 @pytest.mark.parametrize("odd", [1, object, np.ndarray, Pretender, torch.zeros(2)], ids=str)
 def test_classes_that_cannot_be_looked_at_are_told(odd):
     """And those that were known still are."""
-    assert cpu.know_tensors(odd) is False
-    assert cpu.tensor_cut(0, False, False, 1.5)("value", 0, 1, {}, torch.zeros(2), None, None, torch.zeros(2)) is True
+    assert introduced(odd) is False
+    assert introduced(torch.Tensor, odd) is False
+    assert cut_short(cpu.tensor_cut(0, False, False, 1.5), "value", np.zeros(2)).tolist() == [0.5, 0.5]
+
+
+def test_what_makes_tensors_is_held_to_it():
+    cut, x = cpu.tensor_cut(0, False, False, 1.5), torch.randn(2, 3)
+    for odd in (None, torch.empty(3, 2), torch.empty(2, 3, dtype=torch.float64), torch.empty(2, 3, device="meta")):
+        assert introduced(new_like=lambda _, odd=odd: odd)
+        with pytest.raises(TypeError, match="unlike"):
+            cut("value", x, None, None, -1, {})
+    assert introduced(new_like=lambda _: 1 // 0)
+    with pytest.raises(ZeroDivisionError):
+        cut("value", x, None, None, -1, {})
+    for odd, error in ((None, TypeError), (1 << 80, OverflowError)):
+        assert introduced(threads=lambda odd=odd: odd)
+        with pytest.raises(error):
+            cut("value", x, None, None, -1, {})
+    assert introduced(threads=lambda: -1)
+    assert same_bits(cut("value", x, None, None, -1, {}).numpy(), sx.softmax(x.numpy()))
+
+
+def test_large_results_lie_in_other_memory():
+    from softplex.backends.torch import modes
+
+    asked = []
+    made = {name: lambda x, name=name: asked.append(name) or torch.empty_like(x) for name in ("new", "large")}
+    assert calls.know_tensors(tuple(modes.PLAIN), made["new"], made["large"], torch.get_num_threads)
+    for entries in ((1 << 23) - 1, 1 << 23):
+        assert float(sx.softmax(torch.zeros(entries)).sum(dtype=torch.float64)) == pytest.approx(1.0)
+    assert asked == ["new", "large"]
 
 
 def test_without_the_interface_calls_go_the_usual_way(monkeypatch):
@@ -167,11 +238,10 @@ def test_without_the_interface_calls_go_the_usual_way(monkeypatch):
 # -- losses -----------------------------------------------------------------------------------------------------------
 
 
-def lost(cut, x, y, mask=None, axis=-1, ignored=None, result=None, scale=1.0, solved=None, threads=2, **options):
+def lost(cut, x, y, where=None, axis=-1, ignored=None, scale=None, solved=None, **options):
     """What the short cut of losses says of arrays as tensors."""
     scale, solved = [one if isinstance(one, float | bool) else tensor_of(one) for one in (scale, solved)]
-    given = [tensor_of(x), tensor_of(mask), tensor_of(y), ignored, tensor_of(result), scale, solved]
-    return cut(axis, threads, options, *given)
+    return cut(tensor_of(x), tensor_of(y), tensor_of(where), axis, options, ignored, scale, solved)
 
 
 SPARSE = (sx.sparsemax, sx.entmax15)
@@ -194,22 +264,20 @@ def test_losses_of_tensors_get_the_bits_of_arrays(map_, dtype):
             counts = np.ones(y.shape, bool) if skipped is None else y != skipped
             told = {key: value for key, value in given.items() if key != "where"}
             for placed in views(x):
-                how = {"axis": axis, "mask": given.get("where"), "ignored": skipped}
+                how = {"axis": axis, "where": given.get("where"), "ignored": skipped}
                 losses, counted, solved = lost(cut, placed, y, solved=True, **how, **told)
                 assert (solved is not None) == (map_ in SPARSE and shape[axis] >= 256)
                 assert lost(cut, placed, y, **how, **told)[2] is None
                 assert counted == counts.sum() and losses.dtype == np.float64
                 assert same_bits(losses.astype(x.dtype), np.asarray(wanted).reshape(-1)), (shape, given)
-                result = np.full_like(placed, 7)
                 for times in (2.0, scale):
-                    assert lost(cut, placed, y, **how, result=result, scale=times, **told) is True
+                    result = array_of(lost(cut, placed, y, **how, scale=times, **told))
                     factor = np.where(counts, times, 0.0) * sign / given.get("temperature", 1.0)
                     right = residual * np.expand_dims(factor, axis)
                     off = np.abs(result.astype("f8") - right)
                     assert (off <= 2e-7 + 2 * float(eps_of(x.dtype)) * np.abs(right)).all(), (shape, given)
-                    again = np.full_like(placed, 7)
-                    assert lost(cut, placed, y, **how, result=again, scale=times, solved=solved, **told) is True
-                    assert same_bits(again, result), (shape, given)
+                    again = lost(cut, placed, y, **how, scale=times, solved=solved, **told)
+                    assert same_bits(array_of(again), result), (shape, given)
 
 
 def eps_of(dtype):
@@ -219,23 +287,20 @@ def eps_of(dtype):
 
 def test_odd_losses_are_declined():
     x, y = torch.randn(2, 3, dtype=torch.float64), torch.tensor([0, 2])
-    result, cut = torch.full((2, 3), 7.0, dtype=torch.float64), calls.loss_cut(sx.sparsemax.formula)
-    names = ("axis", "threads", "options", "x", "mask", "y", "ignored", "result", "scale", "solved")
-    fitting = (-1, 1, {}, x, None, y, None, result, 1.0, None)
+    cut = calls.loss_cut(sx.sparsemax.formula)
+    names = ("x", "y", "where", "axis", "options", "ignored", "scale", "solved")
+    fitting = (x, y, None, -1, {}, None, 1.0, None)
 
     def declines(**changed):
-        answer = cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True)))
-        return answer is None and bool(torch.all(result == 7.0))
+        return cut(*(changed.get(name, value) for name, value in zip(names, fitting, strict=True))) is None
 
     assert all(declines(axis=axis) for axis in (2, -3, None, 1.0))
-    assert all(declines(threads=number) for number in (0, -1, 1 << 80, None))
     assert all(declines(options=given) for given in (None, {"alpha": 1.5}, {"unknown": 1}, {"temperature": 0.0}))
     for name, odd in ODD_TENSORS.items():
-        assert declines(x=odd), name
-        assert name == "none" or declines(result=odd), name
-        assert name in ("none", "booleans") or declines(mask=odd), name
+        assert name == "another dtype" or declines(x=odd), name
+        assert name in ("none", "booleans") or declines(where=odd), name
         assert declines(y=odd), name
-        assert declines(scale=odd), name
+        assert name == "none" or declines(scale=odd), name
         assert name == "none" or declines(solved=odd), name
     assert all(declines(y=torch.tensor(wrong)) for wrong in ([0, 3], [-1, 0], [2**62, 0], [[0, 1]], [0, 1, 2], 0))
     assert declines(y=y.to(torch.int32))
@@ -246,7 +311,7 @@ def test_odd_losses_are_declined():
         assert declines()
     assert calls.loss_cut(sx.log_softmax.formula) is None
     assert cpu.loss_cut(LOG_SOFTMAX, False, False, 1.5)(*fitting) is None
-    assert cut(*fitting) is True and not bool(torch.any(result == 7.0))
+    assert same_bits(cut(*fitting).numpy(), sx.sparsemax.residual(x.numpy(), y.numpy()))
     for arguments in ((), fitting[:-1], (*fitting, None)):
         with pytest.raises(TypeError, match="lose takes"):
             cut(*arguments)

@@ -10,8 +10,8 @@ import numpy as np
 
 _Array = np.ndarray[Any, Any]
 _ShortCut = Callable[[str, object, object, object, object, dict[str, object]], _Array | None]
-_TensorCut = Callable[..., bool]
-_LossCut = Callable[..., tuple[_Array, int] | bool | None]
+_TensorCut = Callable[[str, object, object, object, object, dict[str, object]], Any]
+_LossCut = Callable[..., Any]
 
 def run(
     map: int,
@@ -49,27 +49,35 @@ def short_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _Shor
     gives the result, or None for anything but plain arrays of one shape, one axis, and numbers that are allowed.
     """
 
-def know_tensors(type: object) -> bool:
-    """Whether tensors of a class can be looked at from now on: it has DLPack's exchange interface for C, version 1."""
+def know_tensors(
+    types: tuple[type, ...],
+    new_like: Callable[[Any], object],
+    large_like: Callable[[Any], object],
+    threads: Callable[[], int],
+) -> bool:
+    """Whether tensors of just these classes can be looked at from now on: they have DLPack's exchange interface for C.
+
+    What makes a tensor like another (from 32 MiB on: `large_like`) and tells how many threads may run is asked at each
+    call.
+    """
 
 def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _TensorCut:
-    """What computes the commonest calls of a map on tensors of the class that is known.
+    """What computes the commonest calls of a map on tensors of the classes that are known.
 
-    Called as cut(method, axis, threads, options, x, operand, mask, result): at least one thread, a dict of the other
-    keywords (`where` not among them), and tensors of one shape on the CPU, None where absent. True when the result was
-    computed; False, and nothing done, for what short cuts do not know, for no entries, a wrong axis, and tensors that
-    do not fit. The result is one that was made for this call; whether it overlaps what is read is not checked, nor
-    whether signs are kept aside from memory.
+    Called as cut(method, x, operand, where, axis, options), with a dict of the other keywords, tensors on the CPU, None
+    where absent, the operand in the shape of x, and `where` in one that can be made so. The result is a new tensor.
+    None for what short cuts do not know, for no entries, a wrong axis, and tensors that do not fit. Whether signs are
+    kept aside from memory is not checked.
     """
 
 def loss_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _LossCut:
-    """What computes the commonest losses against class indices of int64, of tensors of the class that is known.
+    """What computes the commonest losses against class indices of int64, of tensors of the classes that are known.
 
-    Called as lose(axis, threads, options, x, mask, y, ignored, result, scale, solved). Without a result (None) it gives
-    the losses of the rows, 0 where ignored, how many rows count, and what was solved of long rows of a sparse map where
-    `solved` is True, else None. With a result, the gradient of the rows' losses times `scale`, a float or a tensor of
-    one float64 a row, is written to it: True. A tensor of what was solved of the same rows spares solving them again.
-    None, and nothing done, for what it does not know and for a class out of range.
+    Called as lose(x, y, where, axis, options, ignored, scale, solved). Without a scale (None) it gives the losses of
+    the rows, 0 where ignored, how many rows count, and what was solved of long rows of a sparse map where `solved` is
+    True, else None. With a scale, a float or a tensor of one float64 a row, it gives the gradient of the rows' losses
+    times it; a tensor of what was solved of the same rows spares solving them again. None for what it does not know
+    and for a class out of range.
     """
 
 def xla_handler() -> object:

@@ -42,9 +42,9 @@ def short_cut(formula: Formula) -> Any:
     return cpu.short_cut(kernel.number, kernel.negated, "alpha" in free, {**free, **kernel.fixed}.get("alpha", UNUSED))
 
 
-def know_tensors(kind: type) -> bool:
-    """Whether kernels can look at tensors of a class."""
-    return cpu is not None and cpu.know_tensors(kind)
+def know_tensors(kinds: tuple[type, ...], new_like: Any, large_like: Any, threads: Any) -> bool:
+    """Whether kernels can look at tensors of these classes; told what makes others, and how many threads there are."""
+    return cpu is not None and cpu.know_tensors(kinds, new_like, large_like, threads)
 
 
 def tensor_cut(formula: Formula) -> tuple[Any, bool] | None:

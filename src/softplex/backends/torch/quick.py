@@ -12,18 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor, empty_like, get_num_threads, is_grad_enabled
 
-from softplex.backends.torch.modes import is_batched, is_plain, is_transformed
+from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
 from softplex.backends.torch.unseen import unseen
 from softplex.core.arrays import Terms, each
 from softplex.core.rows import Rows
 from softplex.native.calls import know_tensors, tensor_cut
 
-LARGE = 1 << 25
-"""Bytes from which memory comes fresh from the system, and its pages cost more than what is computed."""
-
 INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
 
-CAN_LOOK = know_tensors(Tensor)
+
+def room_like(x: Tensor) -> Tensor:
+    """What empty_like gives, in NumPy's memory, which asks the system for huge pages: no fault every 4 KiB."""
+    size = x.element_size()
+    room = torch.from_numpy(np.empty(x.numel(), INTEGERS[size])).view(x.dtype)
+    return room.as_strided(x.shape, empty_like(x, device="meta").stride())
+
+
+CAN_LOOK = know_tensors(tuple(PLAIN), empty_like, room_like, get_num_threads)
 """Else nothing is computed here."""
 
 
@@ -52,7 +57,7 @@ def cut_of(owner: Any) -> Cut | None:
 
 def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -> Tensor | None:
     """The weights by the kernel, or None. Spelled out, for it is what a small call's time goes into."""
-    if not x.is_cpu or is_transformed() or x.is_neg():
+    if is_transformed() or x.is_neg():
         return None
     try:
         cut = owner._cut
@@ -68,52 +73,23 @@ def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -
                 return None
             axis = options.pop("dim")
         where = options.pop("where", None)
-        if where is not None and (where := spread(where, x)) is None:
-            return None
     if x.requires_grad and is_grad_enabled():
-        if options.get("sink") is not None and not cut.keeps_sinks:
+        if not x.is_cpu or (options.get("sink") is not None and not cut.keeps_sinks):
             return None
-        found: Tensor | None = followed(x, (cut, axis, options), where)
-        return found
-    try:
-        return computed("value", (cut, axis, options), x, None, where)
-    except RuntimeError:  # no memory like that of x, as of nested tensors: the usual road says so
-        return None
-
-
-def spread(where: Any, x: Tensor) -> Tensor | None:
-    """A mask in the shape of the scores, read where it lies; None for anything else."""
-    if not isinstance(where, Tensor) or where.dtype is not torch.bool or not is_plain(where):
-        return None
-    if where.shape == x.shape:
-        return where
-    try:
-        return where.expand(x.shape)
-    except RuntimeError:
-        return None
-
-
-def computed(method: str, known: Known, x: Tensor, g: Tensor | None, where: Tensor | None) -> Tensor | None:
-    """The kernel's result, or None where it declines."""
-    cut, axis, options = known
-    result = empty_like(x) if x.nbytes < LARGE else room_like(x)
-    return result if cut.run(method, axis, get_num_threads(), options, x, g, where, result) else None
-
-
-def room_like(x: Tensor) -> Tensor:
-    """What empty_like gives, in NumPy's memory, which asks the system for huge pages: no fault every 4 KiB."""
-    size = x.element_size()
-    room = torch.from_numpy(np.empty(x.numel(), INTEGERS[size])).view(x.dtype)
-    return room.as_strided(x.shape, empty_like(x, device="meta").stride())
+        followed: Tensor | None = follow(x, where, (cut, axis, options))
+        return followed
+    found: Tensor | None = cut.run("value", x, None, where, axis, options)
+    return found
 
 
 class Weights(torch.autograd.Function):
     """The weights, which are all that the way back needs."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, known: Known, where: Any) -> Tensor | None:
+    def forward(ctx: Any, x: Tensor, where: Any, known: Known) -> Tensor | None:
         """By the kernel."""
-        p = computed("value", known, x, None, where)
+        cut, axis, options = known
+        p: Tensor | None = cut.run("value", x, None, where, axis, options)
         if p is not None:
             ctx.save_for_backward(p)
             ctx.known = known
@@ -124,14 +100,15 @@ class Weights(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None]:
         """By the kernel, or by the formula where the way back is to be differentiated."""
         (p,) = ctx.saved_tensors
+        cut, axis, options = ctx.known
         found = None
-        if not is_grad_enabled() and is_plain(g) and not is_batched(g) and not g.is_neg():
-            found = computed("backward", ctx.known, p, g, None)
+        if not (is_grad_enabled() or is_transformed() or is_batched(g) or g.is_neg()):
+            found = cut.run("backward", p, g, None, axis, options)
         return (by_formula(ctx.known, p, g) if found is None else found), None, None
 
 
 # What Function.apply does before this is for transforms, of which none is active here.
-followed = super(torch.autograd.Function, Weights).apply
+follow = super(torch.autograd.Function, Weights).apply
 
 
 def by_formula(known: Known, p: Tensor, g: Tensor) -> Tensor:

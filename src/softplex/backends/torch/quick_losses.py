@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, empty_like, get_num_threads, is_grad_enabled
+from torch import Tensor, is_grad_enabled
 
-from softplex.backends.torch.modes import is_batched, is_plain, is_transformed
-from softplex.backends.torch.quick import CAN_LOOK, LARGE, room_like, spread
+from softplex.backends.torch.modes import is_batched, is_transformed
+from softplex.backends.torch.quick import CAN_LOOK
 from softplex.backends.torch.unseen import unseen
 from softplex.core.formula import Formula
 from softplex.core.targets import REDUCTIONS
@@ -59,7 +59,7 @@ def loss(
     if not args or len(args) > 2 or (x.dtype in NARROW and torch.is_autocast_enabled("cpu")):
         return None
     y = args[0]
-    if not isinstance(y, Tensor) or y.dtype is not torch.int64 or not is_plain(y) or y.is_neg():
+    if not isinstance(y, Tensor) or y.is_neg():
         return None
     try:
         cut = owner._loss_cut
@@ -74,20 +74,14 @@ def loss(
     smoothing = options.pop("label_smoothing", 0.0)
     if weight is not None or type(smoothing) is not float or smoothing != 0.0 or reduction not in REDUCTIONS:
         return None
-    masked = None if where is None else spread(where, x)
-    if where is not None and masked is None:
-        return None
 
     # Tensors of the call are torch's to keep: what else remembered them would outlive checkpoints.
     plainly = partial(method, owner), args[1:], {key: value for key, value in given.items() if key != "where"}
     known = Known(cut, axis, options, ignored, reduction, plainly)
-    try:
-        if x.requires_grad and is_grad_enabled():
-            followed: Tensor | None = answered(x, y, masked, known)
-            return followed
-        found = told(known, x, y, masked)
-    except RuntimeError:  # a tensor without memory of its own, as nested ones: the usual road says so
-        return None
+    if x.requires_grad and is_grad_enabled():
+        followed: Tensor | None = follow(x, y, where, known)
+        return followed
+    found = told(known, x, y, where)
     return None if found is None else reduced(known, x, y, *found[:2])
 
 
@@ -95,14 +89,13 @@ def told(
     known: Known,
     x: Tensor,
     y: Tensor,
-    where: Tensor | None,
-    result: Tensor | None = None,
-    scale: float | Tensor = 1.0,
+    where: Any,
+    scale: float | Tensor | None = None,
     solved: Tensor | bool | None = None,
 ) -> Any:
-    """What the kernel says: the rows' losses, how many count, and what was solved; or that the gradient is there."""
+    """What the kernel says: the rows' losses, how many count, and what was solved; or the gradient at a scale."""
     cut, axis, options, ignored = known[:4]
-    return cut(axis, get_num_threads(), options, x, where, y, ignored, result, scale, solved)
+    return cut(x, y, where, axis, options, ignored, scale, solved)
 
 
 def reduced(known: Known, x: Tensor, y: Tensor, losses: Any, counted: int) -> Tensor:
@@ -120,7 +113,7 @@ class Loss(torch.autograd.Function):
     """A loss whose gradient is the kernel's, the scores being looked at once more."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, where: Tensor | None, known: Known) -> Tensor | None:
+    def forward(ctx: Any, x: Tensor, y: Tensor, where: Any, known: Known) -> Tensor | None:
         """By the kernel."""
         found = told(known, x, y, where, solved=True)
         if found is None:
@@ -136,13 +129,13 @@ class Loss(torch.autograd.Function):
         """By the kernel, or as any other loss goes back where that is to be differentiated."""
         x, y, where, solved = ctx.saved_tensors
         found = None
-        if not is_grad_enabled() and is_plain(g) and not is_batched(g) and not g.is_neg():
+        if not (is_grad_enabled() or is_transformed() or is_batched(g) or g.is_neg()):
             found = gradient(ctx.known, ctx.counted, x, y, where, solved, g)
         return (by_usual_road(ctx.known, x, y, where, g) if found is None else found), None, None, None
 
 
 # What Function.apply does before this is for transforms, of which none is active here.
-answered = super(torch.autograd.Function, Loss).apply
+follow = super(torch.autograd.Function, Loss).apply
 
 
 def gradient(
@@ -154,8 +147,8 @@ def gradient(
         scale = g.to(torch.float64)
     else:
         scale = float(g) / (counted if known.reduction == "mean" and counted else 1)
-    result = empty_like(x) if x.nbytes < LARGE else room_like(x)
-    return result if told(known, x, y, where, result, scale, solved) else None
+    found: Tensor | None = told(known, x, y, where, scale, solved)
+    return found
 
 
 def by_usual_road(known: Known, x: Tensor, y: Tensor, where: Tensor | None, g: Tensor) -> Tensor:

@@ -1,11 +1,15 @@
 // What tensors of a framework tell about themselves, by DLPack's exchange interface for C (DLPack 1.3): in some 40 ns each,
-// without Python. Nothing is owned, copied or computed here.
+// without Python. What else is asked of the framework, memory for results and how many threads it would take, are functions
+// that it gives. Nothing is copied or computed here.
 #pragma once
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 namespace softplex {
 
@@ -24,10 +28,13 @@ struct ExchangeTable {
 
 constexpr std::uint32_t DLPACK_MAJOR = 1;
 
-// The class whose instances are taken for tensors, and how to look at one.
+// The classes whose own instances are taken for tensors, how to look at one, and what the framework is asked for.
 struct Exchange {
-    PyTypeObject* type = nullptr;
+    std::vector<PyTypeObject*> types;
     int (*look)(void* object, Tensor* tensor) = nullptr;
+    PyObject* new_like = nullptr;    // memory like that of a tensor
+    PyObject* large_like = nullptr;  // the same for memory that comes new from the system
+    PyObject* threads = nullptr;     // how many there may be
 };
 
 inline Exchange& exchange() {
@@ -35,19 +42,41 @@ inline Exchange& exchange() {
     return found;
 }
 
-// Whether tensors of a class can be looked at from now on.
-inline bool know_tensors(nanobind::handle type) {
+// The table of a class, or null.
+inline const ExchangeTable* table_of(nanobind::handle type) {
     const nanobind::object capsule = nanobind::getattr(type, "__dlpack_c_exchange_api__", nanobind::none());
-    if (!PyType_Check(type.ptr()) || !PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return false;
+    if (!PyType_Check(type.ptr()) || !PyCapsule_IsValid(capsule.ptr(), "dlpack_exchange_api")) return nullptr;
     const auto* table = static_cast<const ExchangeTable*>(PyCapsule_GetPointer(capsule.ptr(), "dlpack_exchange_api"));
-    if (table->major != DLPACK_MAJOR || table->look == nullptr) return false;
-    exchange() = {reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr()), table->look};
+    return table->major == DLPACK_MAJOR && table->look != nullptr ? table : nullptr;
+}
+
+// Whether tensors of these classes can be looked at from now on. What is known stays known until the process ends.
+inline bool know_tensors(const nanobind::tuple& types, nanobind::callable new_like, nanobind::callable large_like,
+                         nanobind::callable threads) {
+    Exchange found;
+    for (nanobind::handle type : types) {
+        const ExchangeTable* table = table_of(type);
+        if (table == nullptr || (found.look != nullptr && table->look != found.look)) return false;
+        found.look = table->look;
+        found.types.push_back(reinterpret_cast<PyTypeObject*>(type.ptr()));
+    }
+    if (found.look == nullptr) return false;
+    for (PyTypeObject* type : found.types) Py_INCREF(reinterpret_cast<PyObject*>(type));
+    found.new_like = new_like.release().ptr();
+    found.large_like = large_like.release().ptr();
+    found.threads = threads.release().ptr();
+    exchange() = std::move(found);
     return true;
+}
+
+inline bool is_tensor(PyObject* object) {
+    const auto& types = exchange().types;
+    return std::find(types.begin(), types.end(), Py_TYPE(object)) != types.end();
 }
 
 // Whether `object` is a tensor on the CPU that can be looked at: shape and strides are its own, and live as long.
 inline bool look_at(PyObject* object, Tensor& tensor) {
-    if (exchange().type == nullptr || !PyObject_TypeCheck(object, exchange().type)) return false;
+    if (!is_tensor(object)) return false;
     if (exchange().look(object, &tensor) != 0) {
         PyErr_Clear();  // a tensor without memory of its own
         return false;

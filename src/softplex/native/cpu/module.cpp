@@ -520,8 +520,8 @@ nb::object short_cut(int map, bool negated, bool takes_alpha, double alpha) {
 }
 
 // --- The short cut for tensors ------------------------------------------------------------------------------------------
-// The same for tensors, of which no library is known here: each tells about itself by the table of its class. Those who
-// call answer for the result's memory, that it was made for this call and is apart from what is read.
+// The same for tensors, of which no library is known here: each tells about itself by the table of its class, and their
+// library makes results.
 
 bool is_same_name(PyObject* object, PyObject* name) {
     return object == name || (PyUnicode_CheckExact(object) && PyUnicode_Compare(object, name) == 0);
@@ -541,13 +541,6 @@ bool read_integer(PyObject* object, Index& number) {
     int overflow = 0;
     number = PyLong_AsLongLongAndOverflow(object, &overflow);
     return overflow == 0;
-}
-
-bool read_threads(PyObject* object, int& threads) {
-    Index given = 0;
-    if (!read_integer(object, given) || given < 1) return false;
-    threads = static_cast<int>(std::min<Index>(given, std::numeric_limits<int>::max()));
-    return true;
 }
 
 constexpr struct {
@@ -610,58 +603,97 @@ bool read_tensor_like(Array& array, const Seen& seen, PyObject* object) {
     return true;
 }
 
-bool read_tensor_mask(Call& call, const Seen& seen, PyObject* object) {
-    if (object == Py_None) return true;
-    Tensor tensor{};
-    if (!look_at(object, tensor) || !is_of(tensor, nb::dlpack::dtype_code::Bool, 8) || !have_one_shape(tensor, seen.x)) {
-        return false;
+// Points `array` at a tensor whose entries repeat where the scores have more.
+bool point_along_repeated(Array& array, const Tensor& tensor, const Seen& seen) {
+    const int missing = seen.x.ndim - tensor.ndim;
+    if (missing < 0) return false;
+    Index strides[MAX_AXES] = {};
+    for (int axis = missing; axis < seen.x.ndim; ++axis) {
+        const Index length = tensor.shape[axis - missing];
+        if (length != seen.x.shape[axis] && length != 1) return false;
+        strides[axis] = length == 1 ? 0 : tensor.strides[axis - missing] * (tensor.dtype.bits / 8);
     }
-    point_along(call.mask, tensor, seen.axis);
+    const auto place = strides + seen.axis;
+    std::rotate(place, place + 1, strides + seen.x.ndim);
+    std::copy_n(strides, seen.x.ndim, array.strides);
+    array.data = first_of(tensor);
     return true;
 }
 
-// The map, the threads, the options and the scores of a call on tensors.
-bool read_tensor_known(Call& call, Seen& seen, const ShortCut& known, PyObject* axis, PyObject* threads,
-                       PyObject* options, PyObject* x) {
+// Which scores are taken: booleans of a shape that can be made that of the scores; None for all.
+bool read_tensor_where(Call& call, const Seen& seen, PyObject* object) {
+    if (object == Py_None) return true;
+    Tensor tensor{};
+    return look_at(object, tensor) && is_of(tensor, nb::dlpack::dtype_code::Bool, 8) &&
+           point_along_repeated(call.mask, tensor, seen);
+}
+
+// The map, the options and the scores of a call on tensors.
+bool read_tensor_known(Call& call, Seen& seen, const ShortCut& known, PyObject* x, PyObject* axis, PyObject* options) {
     call.map = known.map;
     call.negated = known.negated;
-    return !only_formulas && read_threads(threads, call.threads) && read_options(call, nullptr, known, options) &&
-           read_tensor_scores(call, seen, x, axis);
+    return !only_formulas && read_options(call, nullptr, known, options) && read_tensor_scores(call, seen, x, axis);
+}
+
+// As many threads as the library of tensors would take; false with an exception set.
+bool ask_threads(Call& call) {
+    const nb::object answer = nb::steal(PyObject_CallNoArgs(exchange().threads));
+    const long threads = answer.is_valid() ? PyLong_AsLong(answer.ptr()) : -1;
+    if (threads == -1 && PyErr_Occurred()) return false;
+    call.threads = static_cast<int>(std::clamp<long>(threads, 1, std::numeric_limits<int>::max()));
+    return true;
+}
+
+// A new tensor for the result, like the scores; null with an exception set.
+nb::object new_tensor_for(Call& call, const Seen& seen, PyObject* x) {
+    call.is_result_new = is_new(product(call.shape, call.batch_axes + 1) * bytes_of(call.type));
+    PyObject* make = call.is_result_new ? exchange().large_like : exchange().new_like;
+    nb::object result = nb::steal(PyObject_Vectorcall(make, &x, 1, nullptr));
+    const bool fits = result.is_valid() && read_tensor_like(call.result, seen, result.ptr()) && call.result.data != nullptr;
+    if (result.is_valid() && !fits) {
+        PyErr_SetString(PyExc_TypeError, "what makes tensors made one unlike that which it was given");
+        result.reset();
+    }
+    return result;
+}
+
+// A new reference to the result, or null with an exception set.
+PyObject* run_into_tensor(Call& call, const Seen& seen, PyObject* x) {
+    nb::object result = ask_threads(call) ? new_tensor_for(call, seen, x) : nb::object();
+    if (!result.is_valid()) return nullptr;
+    const Index entries = product(call.shape, call.batch_axes + 1);
+    merge_axes(call);
+    const Outcome outcome = run_unlocked_if_long(call, entries);
+    if (outcome == Outcome::done) return result.release().ptr();
+    return outcome == Outcome::out_of_memory ? PyErr_NoMemory() : nullptr;
 }
 
 // What `cut` takes, in this order.
-enum Place { METHOD, AXIS, THREADS, OPTIONS, X, OPERAND, MASK, RESULT, PLACES };
+enum Place { METHOD, X, OPERAND, WHERE, AXIS, OPTIONS, PLACES };
 
-bool read_tensor_call(Call& call, const ShortCut& known, PyObject* const* given) {
-    Seen seen;
+bool read_tensor_call(Call& call, Seen& seen, const ShortCut& known, PyObject* const* given) {
     return read_any_method(given[METHOD], call.method) &&
-           read_tensor_known(call, seen, known, given[AXIS], given[THREADS], given[OPTIONS], given[X]) &&
-           read_tensor_like(call.operand, seen, given[OPERAND]) && read_tensor_mask(call, seen, given[MASK]) &&
-           read_tensor_like(call.result, seen, given[RESULT]) && call.result.data != nullptr &&
+           read_tensor_known(call, seen, known, given[X], given[AXIS], given[OPTIONS]) &&
+           read_tensor_like(call.operand, seen, given[OPERAND]) && read_tensor_where(call, seen, given[WHERE]) &&
            (call.operand.data != nullptr) == (call.method != Method::value) && is_known_from_weights(call);
 }
 
-// cut(method, axis, threads, options, x, operand, mask, result) of a map.
+// cut(method, x, operand, where, axis, options) of a map.
 PyObject* cut(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     if (count != PLACES) {
-        PyErr_SetString(PyExc_TypeError, "cut takes method, axis, threads, options, x, operand, mask and result");
+        PyErr_SetString(PyExc_TypeError, "cut takes method, x, operand, where, axis and options");
         return nullptr;
     }
     const auto* known = static_cast<const ShortCut*>(PyCapsule_GetPointer(self, nullptr));
     if (known == nullptr) return nullptr;
     Call call;
-    if (!read_tensor_call(call, *known, arguments)) Py_RETURN_FALSE;
-    const Index entries = product(call.shape, call.batch_axes + 1);
-    call.is_result_new = is_new(entries * bytes_of(call.type));
-    merge_axes(call);
-    const Outcome outcome = run_unlocked_if_long(call, entries);
-    if (outcome == Outcome::done) Py_RETURN_TRUE;
-    return outcome == Outcome::out_of_memory ? PyErr_NoMemory() : nullptr;
+    Seen seen;
+    if (!read_tensor_call(call, seen, *known, arguments)) Py_RETURN_NONE;
+    return run_into_tensor(call, seen, arguments[X]);
 }
 
 PyMethodDef CUT = {"cut", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&cut)), METH_FASTCALL,
-                   "cut(method, axis, threads, options, x, operand, mask, result): whether the commonest calls on tensors "
-                   "were computed."};
+                   "cut(method, x, operand, where, axis, options): the commonest calls on tensors, or None for any other."};
 
 nb::object tensor_cut(int map, bool negated, bool takes_alpha, double alpha) {
     return function_of(CUT, map, negated, takes_alpha, alpha);
@@ -671,9 +703,7 @@ nb::object tensor_cut(int map, bool negated, bool takes_alpha, double alpha) {
 // Against class indices, one a row: the losses themselves, or the gradient of their sum times a scale.
 
 // What `lose` takes, in this order.
-enum LossPlace {
-    LOSS_AXIS, LOSS_THREADS, LOSS_OPTIONS, LOSS_X, LOSS_MASK, LOSS_CLASSES, IGNORED, LOSS_RESULT, SCALE, SOLVED, LOSS_PLACES
-};
+enum LossPlace { LOSS_X, LOSS_CLASSES, LOSS_WHERE, LOSS_AXIS, LOSS_OPTIONS, IGNORED, SCALE, SOLVED, LOSS_PLACES };
 
 // Rows from this length on leave what was solved, where they are asked to: it is as large as 12 floats.
 constexpr Index LEFT_FROM = 256;
@@ -758,12 +788,10 @@ bool read_scale(Call& call, std::vector<double>& scales, const Classes& classes,
     return true;
 }
 
-bool read_loss_call(Call& call, Classes& classes, const ShortCut& known, PyObject* const* given) {
-    Seen seen;
+bool read_loss_call(Call& call, Seen& seen, Classes& classes, const ShortCut& known, PyObject* const* given) {
     return has_method(known.map, Method::loss_of_index) &&
-           read_tensor_known(call, seen, known, given[LOSS_AXIS], given[LOSS_THREADS], given[LOSS_OPTIONS],
-                             given[LOSS_X]) &&
-           read_tensor_mask(call, seen, given[LOSS_MASK]) && read_tensor_like(call.result, seen, given[LOSS_RESULT]) &&
+           read_tensor_known(call, seen, known, given[LOSS_X], given[LOSS_AXIS], given[LOSS_OPTIONS]) &&
+           read_tensor_where(call, seen, given[LOSS_WHERE]) &&
            read_classes(classes, call, given[LOSS_CLASSES], given[IGNORED]);
 }
 
@@ -784,24 +812,12 @@ PyObject* numbers_for_rows(const Call& call, Index numbers) {
     return PyArray_ZEROS(numbers > 1 ? 2 : 1, shape, NPY_DOUBLE, 0);
 }
 
-// A new reference to None, or null with an exception set.
-PyObject* run_loss_call(Call& call) {
-    const Index entries = product(call.shape, call.batch_axes + 1);
-    if (call.method == Method::residual_of_index) call.is_result_new = is_new(entries * bytes_of(call.type));
-    merge_axes(call);
-    const Outcome outcome = run_unlocked_if_long(call, entries);
-    if (outcome == Outcome::done) Py_RETURN_NONE;
-    return outcome == Outcome::out_of_memory ? PyErr_NoMemory() : nullptr;
-}
-
-// A new reference to True once the gradient is written, None where that is declined, or null with an exception set.
-PyObject* run_gradient(Call& call, const Classes& classes, PyObject* scale, PyObject* solved) {
+// A new reference to the gradient, None where that is declined, or null with an exception set.
+PyObject* run_gradient(Call& call, const Seen& seen, const Classes& classes, PyObject* const* given) {
     std::vector<double> scales;
     call.method = Method::residual_of_index;
-    if (!read_scale(call, scales, classes, scale) || !read_solved(call, solved)) Py_RETURN_NONE;
-    const nb::object done = nb::steal(run_loss_call(call));
-    if (!done.is_valid()) return nullptr;
-    Py_RETURN_TRUE;
+    if (!read_scale(call, scales, classes, given[SCALE]) || !read_solved(call, given[SOLVED])) Py_RETURN_NONE;
+    return run_into_tensor(call, seen, given[LOSS_X]);
 }
 
 // A new reference to the losses, how many count, and what was solved, if that is asked for; or null with an exception set.
@@ -811,42 +827,46 @@ PyObject* run_losses(Call& call, const Classes& classes, PyObject* asked) {
     const bool leaves = asked == Py_True && is_sparse && call.shape[call.batch_axes] >= LEFT_FROM;
     const nb::object losses = nb::steal(numbers_for_rows(call, 1));
     const nb::object solved = leaves ? nb::steal(numbers_for_rows(call, SOLVED_NUMBERS)) : nb::none();
-    if (!losses.is_valid() || !solved.is_valid()) return nullptr;
+    if (!losses.is_valid() || !solved.is_valid() || !ask_threads(call)) return nullptr;
     auto* const values = static_cast<double*>(PyArray_DATA(array_of(losses.ptr())));
     point_along_rows(call.result, call, values);
     if (leaves) call.solved = static_cast<Solved*>(PyArray_DATA(array_of(solved.ptr())));
-    const nb::object done = nb::steal(run_loss_call(call));
-    if (!done.is_valid()) return nullptr;
+    const Index entries = product(call.shape, call.batch_axes + 1);
+    merge_axes(call);
+    const Outcome outcome = run_unlocked_if_long(call, entries);
+    if (outcome == Outcome::out_of_memory) return PyErr_NoMemory();
+    if (outcome != Outcome::done) return nullptr;
     for (std::size_t row = 0; row < classes.is_counted.size(); ++row) {
         if (classes.is_counted[row] == 0) values[row] = 0.0;
     }
     return Py_BuildValue("(OLO)", losses.ptr(), static_cast<long long>(classes.counted), solved.ptr());
 }
 
-// lose(axis, threads, options, x, mask, y, ignored, result, scale, solved) of a map.
+// lose(x, y, where, axis, options, ignored, scale, solved) of a map.
 PyObject* lose(PyObject* self, PyObject* const* arguments, Py_ssize_t count) {
     if (count != LOSS_PLACES) {
-        PyErr_SetString(PyExc_TypeError, "lose takes axis, threads, options, x, mask, y, ignored, result, scale and solved");
+        PyErr_SetString(PyExc_TypeError, "lose takes x, y, where, axis, options, ignored, scale and solved");
         return nullptr;
     }
     const auto* known = static_cast<const ShortCut*>(PyCapsule_GetPointer(self, nullptr));
     if (known == nullptr) return nullptr;
     try {
         Call call;
+        Seen seen;
         Classes classes;
-        if (!read_loss_call(call, classes, *known, arguments)) Py_RETURN_NONE;
+        if (!read_loss_call(call, seen, classes, *known, arguments)) Py_RETURN_NONE;
         point_along_rows(call.index, call, classes.index.data());
-        if (call.result.data == nullptr) return run_losses(call, classes, arguments[SOLVED]);
-        return run_gradient(call, classes, arguments[SCALE], arguments[SOLVED]);
+        if (arguments[SCALE] == Py_None) return run_losses(call, classes, arguments[SOLVED]);
+        return run_gradient(call, seen, classes, arguments);
     } catch (const std::bad_alloc&) {
         return PyErr_NoMemory();
     }
 }
 
 PyMethodDef LOSE = {"lose", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&lose)), METH_FASTCALL,
-                    "lose(axis, threads, options, x, mask, y, ignored, result, scale, solved): the losses of the rows, how many "
-                    "count, and what was solved where `solved` is True; True once a gradient is written to a result, from "
-                    "what was solved if it is given; or None for any other call."};
+                    "lose(x, y, where, axis, options, ignored, scale, solved): without a scale the losses of the rows, how many "
+                    "count, and what was solved where `solved` is True; with one the gradient, from what was solved if it is "
+                    "given; or None for any other call."};
 
 nb::object loss_cut(int map, bool negated, bool takes_alpha, double alpha) {
     return function_of(LOSE, map, negated, takes_alpha, alpha);
@@ -914,7 +934,7 @@ NB_MODULE(_cpu, module) {
     module.def("short_cut", &softplex::short_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("tensor_cut", &softplex::tensor_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("loss_cut", &softplex::loss_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
-    module.def("know_tensors", &softplex::know_tensors, "type"_a);
+    module.def("know_tensors", &softplex::know_tensors, "types"_a, "new_like"_a, "large_like"_a, "threads"_a);
     module.def("streaming_copy", &softplex::streaming_copy, "to"_a, "from_"_a, "threads"_a);
     module.def("set_threads", [](int n) { softplex::thread_count.store(n < 1 ? 1 : n); }, "n"_a);
     module.def("assume_cache", [](long long bytes) { softplex::assumed_cache.store(bytes); }, "bytes"_a);

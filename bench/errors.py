@@ -455,6 +455,13 @@ def within_reach(rng: Any, rows: int, n: int, dtype: str) -> Any:
     return -rng.uniform(0, 2, (rows, 1)) * rng.random((rows, n)) ** rng.choice([0.2, 1, 3], (rows, 1))
 
 
+def one_above_many(rng: Any, rows: int, n: int, dtype: str) -> Any:
+    """Equal scores below one: what the weight of one of them lacks, all of them lack."""
+    x = np.repeat(-np.log(n) * rng.uniform(0, 1.3, (rows, 1)), n, axis=1)
+    x[:, 0] = 0
+    return x + rng.normal(size=(rows, 1)) * 10 ** rng.uniform(-1, 1, (rows, 1))
+
+
 KINDS: dict[str, Callable[[Any, int, int, str], Any]] = {
     "over ±80": over_80,
     "over ±5000": over_5000,
@@ -466,6 +473,7 @@ KINDS: dict[str, Callable[[Any, int, int, str], Any]] = {
     "normal": normal,
     "of any scale": of_any_scale,
     "within reach": within_reach,
+    "one above many": one_above_many,
 }
 LONG_KINDS: dict[str, Callable[[Any, int, int, str], Any]] = {
     "{size} entries, uniform": lambda rng, rows, n, dtype: rng.uniform(-1, 1, (rows, n)),

@@ -131,6 +131,20 @@ def solve_gentle(scores, alpha):
     return Solved(weights, slopes, [distance / (alpha - 1) for distance in distances])
 
 
+def tied_weights(scores, counts, alpha):
+    """The same of a row that has each score so many times: one weight for each score."""
+    top = max(scores)
+    z = [(alpha - 1) * (score - top) for score in scores]
+    exponent = 1 / (alpha - 1)
+
+    def total(tau, power):
+        each = powers([value - tau for value in z], power)
+        return exact.fsum(count * value for count, value in zip(counts, each, strict=True))
+
+    tau = newton(-ONE, lambda tau: total(tau, exponent) - 1, lambda tau: -exponent * total(tau, exponent - 1))
+    return powers([value - tau for value in z], exponent)
+
+
 def solve_steep(scores, alpha):
     """entmax for alpha > 2 by its smallest weight v; with a = alpha - 1 the others are (v^a + a (x - x_last))^(1/a)."""
     ranked, exponent = sorted(scores, reverse=True), 1 / (alpha - 1)

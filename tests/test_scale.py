@@ -62,6 +62,24 @@ def test_a_million_columns_are_accurate(dtype, kind, mode):
     assert_close(sx.sparsemax(x), reference.long_sparsemax(x), dtype, sparsemax_ulps, of_itself=False)
 
 
+@pytest.mark.parametrize("alpha", [1 + 1e-6, 1.001, 1.05, 1.3, 1.7, 2 - 1e-6])
+def test_many_equal_scores_far_below_the_top_are_accurate(alpha, mode):
+    """Whatever the weight of one of them lacks, all of them lack, and the top has."""
+    rng = np.random.default_rng(31)
+    bound = tolerances.value_bound("entmax", "float64", alpha=alpha, formulas=mode == "none").ulps
+    for counts in ([1, 30], [2, 1000, 5], [1, 30_000], [1, 300, 100_000]) * (5 if mode == "auto" else 1):
+        far = np.log(counts) + rng.normal(size=len(counts))
+        far[0] = 0.0
+        x = rng.normal() * 10.0 + np.expm1(-(alpha - 1) * far) / (alpha - 1)
+        p = sx.entmax(np.repeat(x, counts), alpha=alpha)[np.cumsum(counts) - 1]
+        wanted = reference.tied_weights([reference.number(score) for score in x], counts, reference.number(alpha))
+        unit = ulp("float64", float(max(wanted)))
+        assert max(abs(reference.number(got) - right) for got, right in zip(p, wanted, strict=True)) <= bound * unit, (
+            counts,
+            x,
+        )
+
+
 @pytest.mark.parametrize(("map_", "hyper"), NAMED)
 def test_a_million_columns_give_a_distribution(map_, hyper, mode):
     for kind in ("peaked", "flat"):

@@ -40,7 +40,7 @@ struct Array {
 // What solving a row of a sparse map has found: its top, and what the map's pieces hold.
 struct Solved {
     double top;
-    double pieces[5];
+    double pieces[8];
 };
 
 // One number a row, float64: fixed, or an array over the batch.

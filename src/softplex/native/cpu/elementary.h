@@ -64,6 +64,11 @@ INLINE Pair<Doubles> positive(const Pair<Doubles>& a) {
 }
 INLINE Doubles halved(const Doubles& a) { return a * all(0.5); }
 INLINE Pair<Doubles> halved(const Pair<Doubles>& a) { return {a.hi * all(0.5), a.lo * all(0.5)}; }
+INLINE Pair<Doubles> operator/(const Pair<Doubles>& a, const Pair<Doubles>& b) {
+    const Doubles whole = a.hi / b.hi;
+    const Pair<Doubles> back = two_product(whole, b.hi);
+    return fast_two_sum(whole, (((a.hi - back.hi) - back.lo) + (a.lo - whole * b.lo)) / b.hi);
+}
 INLINE Doubles rounded(const Doubles& a) { return a; }
 INLINE Doubles rounded(const Pair<Doubles>& a) { return a.hi + a.lo; }
 
@@ -180,6 +185,15 @@ INLINE V times_power_of_two_above(const V& low, const V& x, const V& value, cons
     return sum_where_above(low, x, bits_of<Whole>(value), exponent);
 }
 
+// (exp(r) - 1 - r - r^2 / 2) / r^3.
+INLINE Doubles tail_of_exp(const Doubles& r) {
+    constexpr int COUNT = sizeof(ExpOf<double>::terms) / sizeof(double);
+    Doubles value = all(ExpOf<double>::terms[COUNT - 1]);
+#pragma GCC unroll 16
+    for (int j = COUNT - 2; j >= 1; --j) value = fma(value, r, all(ExpOf<double>::terms[j]));
+    return value;
+}
+
 // 2^bias exp(x + x_low) for faint <= x <= 0.
 template <class V>
 INLINE V biased_exp(const V& x, const V& x_low) {
@@ -197,6 +211,22 @@ INLINE V biased_exp(const V& x, const V& x_low) {
 APART inline Doubles exp(const Doubles& x) {
     static_assert(ExpOf<double>::bias == 512.0, "the bias is taken back");
     return biased_exp(larger(all(ExpOf<double>::faint), x), all(0.0)) * all(0x1p-512);
+}
+// exp(x) as a pair, off by some 2^-57 of itself; 0 far below 0.
+APART inline Pair<Doubles> exp(const Pair<Doubles>& x) {
+    using C = ExpOf<double>;
+    const Doubles near = larger(all(C::faint), x.hi), magic = all(C::magic + C::bias);
+    const Doubles shifted = fma(near, all(C::log2e), magic);
+    const Doubles k = shifted - magic;
+    const Pair<Doubles> r = two_sum(less_ln2_times(k, near), fma(-k, all(C::ln2_rest), x.lo));
+    const Pair<Doubles> half = two_product(halved(r.hi), r.hi);
+    const Doubles rest = fma(half.hi * (r.hi + r.hi), tail_of_exp(r.hi), fma(r.lo, r.hi, r.lo) + half.lo);
+    const Pair<Doubles> line = fast_two_sum(all(1.0), r.hi), curve = fast_two_sum(line.hi, half.hi);
+    const Pair<Doubles> found = fast_two_sum(curve.hi, curve.lo + (line.lo + rest));
+    const Doubles power = times_power_of_two(all(1.0), shifted);
+    const DoubleMask is_near = all(C::faint) < x.hi;
+    const Doubles zero = all(0.0), unbias = all(0x1p-512);
+    return {select(is_near, found.hi * power, zero) * unbias, select(is_near, found.lo * power, zero) * unbias};
 }
 // exp(x) - 1 for x up to 350.
 APART inline Doubles expm1(const Doubles& x) {
@@ -217,19 +247,39 @@ INLINE Longs exponents_over(const Longs& whole) {
     return r;
 }
 
+// x = 2^k (1 + f), exactly, for a normal positive x, with 1 + f between the roots of 1/2 and 2.
+struct Scaled {
+    Doubles k, f;
+
+    explicit INLINE Scaled(const Doubles& x) {
+        const std::int64_t root_half = 0x3fe6a09e667f3bcdLL;
+        const Longs over = exponents_over(wrapping_sum(bits_of<Longs>(x), all((std::int64_t(1023) << 52) - root_half)));
+        k = bits_of<Doubles>(over | all(std::int64_t(0x4330000000000000LL))) - all(0x1p52 + 1023.0);
+        f = bits_of<Doubles>(bits_of<Longs>(x) - shifted_left<52>(over - all(std::int64_t(1023)))) - all(1.0);
+    }
+};
+
 // log(x + x_low) for a normal positive x and x_low far below it.
 APART inline Doubles log(const Doubles& x, const Doubles& x_low) {
-    const std::int64_t root_half = 0x3fe6a09e667f3bcdLL;
-    const Longs over = exponents_over(wrapping_sum(bits_of<Longs>(x), all((std::int64_t(1023) << 52) - root_half)));
-    const Doubles k = bits_of<Doubles>(over | all(std::int64_t(0x4330000000000000LL))) - all(0x1p52 + 1023.0);
-    const Doubles m = bits_of<Doubles>(bits_of<Longs>(x) - shifted_left<52>(over - all(std::int64_t(1023))));
-    const Doubles f = m - all(1.0);
-    const Doubles s = f / (all(2.0) + f);
+    const Scaled one(x);
+    const Doubles s = one.f / (all(2.0) + one.f);
     const Doubles z = s * s;
-    const Doubles half = halved(f) * f;
+    const Doubles half = halved(one.f) * one.f;
     const Doubles series = z * polynomial(z, LOG_TERMS);
-    const Doubles low = fma(k, all(LN2_REST), x_low / x);
-    return k * all(LN2_HEAD) - ((half - fma(s, half + series, low)) - f);
+    const Doubles low = fma(one.k, all(LN2_REST), x_low / x);
+    return one.k * all(LN2_HEAD) - ((half - fma(s, half + series, low)) - one.f);
+}
+// The same as a pair, off by some 2^-56 of itself.
+APART inline Pair<Doubles> log(const Pair<Doubles>& x) {
+    const Scaled one(x.hi);
+    const Doubles s = one.f / (all(2.0) + one.f);
+    const Doubles z = s * s;
+    const Pair<Doubles> half = two_product(halved(one.f), one.f);
+    const Doubles series = s * (half.hi + z * polynomial(z, LOG_TERMS));
+    const Pair<Doubles> parabola = fast_two_sum(one.f, -half.hi), curve = fast_two_sum(parabola.hi, series);
+    const Pair<Doubles> whole = fast_two_sum(one.k * all(LN2_HEAD), curve.hi);
+    const Doubles rest = fma(one.k, all(LN2_REST), x.lo / x.hi) + ((parabola.lo - half.lo) + curve.lo);
+    return fast_two_sum(whole.hi, whole.lo + rest);
 }
 // log(1 + q) for q > -1.
 APART inline Doubles log1p(const Doubles& q) {
@@ -240,17 +290,13 @@ APART inline Doubles log1p(const Doubles& q) {
 // log(1 + q) for q >= 2^-26, good enough for floats.
 INLINE Doubles short_log1p(const Doubles& q) {
     const Pair<Doubles> w = two_sum(all(1.0), q);
-    const std::int64_t root_half = 0x3fe6a09e667f3bcdLL;
-    const Longs over = exponents_over(wrapping_sum(bits_of<Longs>(w.hi), all((std::int64_t(1023) << 52) - root_half)));
-    const Doubles k = bits_of<Doubles>(over | all(std::int64_t(0x4330000000000000LL))) - all(0x1p52 + 1023.0);
-    const Doubles m = bits_of<Doubles>(bits_of<Longs>(w.hi) - shifted_left<52>(over - all(std::int64_t(1023))));
-    const Doubles f = m - all(1.0);
-    const Doubles s = f / (all(2.0) + f);
+    const Scaled one(w.hi);
+    const Doubles s = one.f / (all(2.0) + one.f);
     const Doubles z = s * s;
     constexpr double terms[5] = {2.0 / 3.0, 2.0 / 5.0, 2.0 / 7.0, 2.0 / 9.0, 2.0 / 11.0};
     // 2 and more lose nothing that counts.
-    const Doubles low = fma(k, all(LN2_REST), w.lo);
-    return fma(k, all(LN2_HEAD), fma(s * z, polynomial(z, terms), s + s) + low);
+    const Doubles low = fma(one.k, all(LN2_REST), w.lo);
+    return fma(one.k, all(LN2_HEAD), fma(s * z, polynomial(z, terms), s + s) + low);
 }
 
 // One number through a vector function, so that its bits are the same everywhere.

@@ -13,10 +13,12 @@ constexpr double STEEPEST = 230.25850929940458;
 struct Entmax {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = true;
-    static constexpr bool keeps_pairs = false;
+    static constexpr bool keeps_pairs = true;
     static constexpr bool are_sketched = false;
     static constexpr bool is_linear = false;
     double a, v = 1.0, b = 1.0;
+    // Of double rows once they are settled: what v lacks, a / b and 1 / a.
+    double v_low = 0.0, slant = 0.0, slant_low = 0.0, inverse = 0.0, inverse_low = 0.0;
 
     explicit INLINE Entmax(double alpha) : a(alpha - 1.0) {}
     INLINE double reach() const { return 1.0 / a; }
@@ -29,10 +31,21 @@ struct Entmax {
         const Doubles power = exp(log1p(select(is_inside, q, all(0.0))) * all(1.0 / a));
         return select(is_inside, all(v) * power, all(0.0));
     }
-    INLINE Doubles weight(const Pair<Doubles>& gap) const { return weight(gap.hi); }
+    // Whatever the exponent loses in its last digits, all entries lose that share a score, and the top gains.
+    APART Pair<Doubles> weight(const Pair<Doubles>& gap) const {
+        const Doubles one = all(1.0), zero = all(0.0);
+        const Pair<Doubles> q = gap * Pair<Doubles>{all(slant), all(slant_low)}, w = two_sum(one, q.hi);
+        const Pair<Doubles> base = fast_two_sum(w.hi, w.lo + q.lo);
+        const DoubleMask is_inside = zero < base.hi;
+        const Pair<Doubles> logarithm = log(Pair<Doubles>{select(is_inside, base.hi, one), select(is_inside, base.lo, zero)});
+        const Pair<Doubles> power = exp(logarithm * Pair<Doubles>{all(inverse), all(inverse_low)});
+        const Pair<Doubles> p = power * Pair<Doubles>{all(v), all(v_low)};
+        return {select(is_inside, p.hi, zero), select(is_inside, p.lo, zero)};
+    }
     // dp / db, times a.
     INLINE Doubles rate(const Doubles& gap, const Doubles& p) const {
-        return select(all(0.0) < p, p / (base(gap) * all(b)), all(0.0));
+        const Doubles inside = base(gap);
+        return select((all(0.0) < p) & (all(0.0) < inside), p / (inside * all(b)), all(0.0));
     }
     // What a step leaves is the square of what it found, unless weights end almost like lines, where a support can change.
     template <class T>
@@ -46,7 +59,19 @@ struct Entmax {
         b = sizeof(T) == 4 ? b + b * moved : exp_of(a * log_of(v));
         return v == before || sum <= 1.0 + close;
     }
-    static INLINE void correct(double, double) {}
+    APART void settle() {
+        const Pair<Doubles> exponent{all(a), all(0.0)}, one{all(1.0), all(0.0)}, top{all(v), all(0.0)};
+        const Pair<Doubles> power = exp(log(top) * exponent), steepness = exponent / power, root = one / exponent;
+        b = first_of(power.hi);
+        slant = first_of(steepness.hi), slant_low = first_of(steepness.lo);
+        inverse = first_of(root.hi), inverse_low = first_of(root.lo);
+    }
+    INLINE void correct(double missing, double rates) {
+        const double moved = missing / (b * rates);
+        v_low = v * moved;
+        slant_low -= slant * (a * moved);
+        b += b * (a * moved);
+    }
 
     APART Doubles slope(const Doubles& p) const {
         const DoubleMask is_inside = all(0.0) < p;

@@ -64,6 +64,7 @@ struct Entmax15 {
         return (norm - 2.0 * temperature) * norm / rates;
     }
     INLINE void set_least(double gap) { root = -0.5 * gap; }
+    static INLINE void settle() {}
     INLINE void correct(double missing, double rates) { root_low = missing / (2.0 * rates); }
 
     static INLINE Doubles slope(const Doubles& p) { return sqrt(p); }

@@ -15,7 +15,8 @@
 //                             the same of numbers or of Doubles, for maps that Lists solves, many rows side by side, and whose
 //                             step is step<T, IS_ROUGH>: where few floats are solved a quotient may be rough, for the support
 //                             need not be known to the last bit
-//   correct(missing, rates)   the last step, kept beside the unknown, for double rows if it keeps_pairs
+//   settle()                  before pairs are asked for: what these need beside the unknown, for double rows if it keeps_pairs
+//   correct(missing, rates)   then the last step, kept beside the unknown
 //   least()                   a gap below which the weight is 0 for certain
 //   sketched_weight(u), sketched_rate(u), rise(sum, rates, temperature), set_least(gap)
 //                             the same step for what scores have above a cut, u, in their own type: how far the cut may rise.
@@ -536,6 +537,7 @@ struct Sparse {
                 if (is_listed) drop_below(lowest_supported());
         }
         if constexpr (sizeof(T) == 8 && Pieces::keeps_pairs) {
+            pieces.settle();
             Totals sums = over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
                 const auto p = pieces.weight(gap);
                 sum.first.add(p);

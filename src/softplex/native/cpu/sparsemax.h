@@ -51,6 +51,7 @@ struct Sparsemax {
     static INLINE double rise(double sum, double rates, double temperature) { return (sum - temperature) / rates; }
     INLINE void set_line(double gaps, double count) { v = (1.0 - gaps) / count; }
     INLINE void set_least(double gap) { v = -gap; }
+    static INLINE void settle() {}
     INLINE void correct(double missing, double rates) { v_low = missing / rates; }
 
     static INLINE Doubles slope(const Doubles& p) { return select(all(0.0) < p, all(1.0), all(0.0)); }

@@ -89,4 +89,5 @@ def explicit_meshes():
 
 
 main()
-explicit_meshes()
+if hasattr(jax, "set_mesh"):  # in JAX 0.7 explicit meshes are an experiment, in which broadcast operands have no place
+    explicit_meshes()

@@ -37,11 +37,11 @@ struct RootSlopes {
         return sqrt(larger(every<V>(0), p));
     }
 };
-template <class Pieces>
+template <class Pieces, class T>
 struct SlopesOf {
     static constexpr bool sum_to_one = false;
     Pieces pieces;
-    INLINE Doubles of(const Doubles& p) const { return select(unordered(p, p), p, pieces.slope(p)); }
+    INLINE Doubles of(const Doubles& p) const { return select(unordered(p, p), p, pieces.template slope<T>(p)); }
 };
 
 // -- a row ---------------------------------------------------------------------------------------------------------------
@@ -454,8 +454,8 @@ struct Backward {
         if (map == Map::softmax || alpha == 1.0) return from_plain_weights<WeightSlopes>(row, team);
         if (alpha == 2.0) return from_plain_weights<UnitSlopes>(row, team);
         if (alpha == 1.5) return from_plain_weights<RootSlopes>(row, team);
-        if (alpha < __builtin_inf()) return from_weights(row, team, SlopesOf<Entmax>{Entmax(alpha)});
-        from_weights(row, team, SlopesOf<Maxima>{Maxima(alpha)});
+        if (alpha < __builtin_inf()) return from_weights(row, team, SlopesOf<Entmax, T>{Entmax(alpha)});
+        from_weights(row, team, SlopesOf<Maxima, T>{Maxima(alpha)});
     }
 
     static bool run(Map map, const ShortRows& rows) {

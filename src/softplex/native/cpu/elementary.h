@@ -259,16 +259,16 @@ struct Scaled {
     }
 };
 
-// log(x + x_low) for a normal positive x and x_low far below it.
-APART inline Doubles log(const Doubles& x, const Doubles& x_low) {
-    const Scaled one(x);
+// log(2^k (1 + f)) plus `low`, which is far below it.
+INLINE Doubles log_of(const Scaled& one, const Doubles& low) {
     const Doubles s = one.f / (all(2.0) + one.f);
     const Doubles z = s * s;
     const Doubles half = halved(one.f) * one.f;
     const Doubles series = z * polynomial(z, LOG_TERMS);
-    const Doubles low = fma(one.k, all(LN2_REST), x_low / x);
-    return one.k * all(LN2_HEAD) - ((half - fma(s, half + series, low)) - one.f);
+    return one.k * all(LN2_HEAD) - ((half - fma(s, half + series, fma(one.k, all(LN2_REST), low))) - one.f);
 }
+// For a normal positive x.
+APART inline Doubles log(const Doubles& x) { return log_of(Scaled(x), all(0.0)); }
 // The same as a pair, off by some 2^-56 of itself.
 APART inline Pair<Doubles> log(const Pair<Doubles>& x) {
     const Scaled one(x.hi);
@@ -281,12 +281,11 @@ APART inline Pair<Doubles> log(const Pair<Doubles>& x) {
     const Doubles rest = fma(one.k, all(LN2_REST), x.lo / x.hi) + ((parabola.lo - half.lo) + curve.lo);
     return fast_two_sum(whole.hi, whole.lo + rest);
 }
-// log(1 + q) for q > -1.
+// log(1 + q) for q > -1. What 1 + q lacks counts least where the quotient is rough.
 APART inline Doubles log1p(const Doubles& q) {
     const Pair<Doubles> w = two_sum(all(1.0), q);
-    return log(w.hi, w.lo);
+    return log_of(Scaled(w.hi), w.lo * rough_quotient(all(1.0), w.hi));
 }
-
 // log(1 + q) for q >= 2^-26, good enough for floats.
 INLINE Doubles short_log1p(const Doubles& q) {
     const Pair<Doubles> w = two_sum(all(1.0), q);
@@ -299,9 +298,37 @@ INLINE Doubles short_log1p(const Doubles& q) {
     return fma(one.k, all(LN2_HEAD), fma(s * z, polynomial(z, terms), s + s) + low);
 }
 
+// -- the same within 2^-33, for floats -----------------------------------------------------------------------------------
+
+// exp(x) for x up to 350.
+INLINE Doubles brief_exp(const Doubles& x) {
+    using C = ExpOf<double>;
+    constexpr double terms[6] = {0.5000000067682111,     0.16666665868936492,   0.04166629494719751,
+                                 0.00833349707488081,    0.0013944659634710264, 0.00019790341424156082};
+    const Doubles near = larger(all(C::faint), x);
+    const Doubles shifted = fma(near, all(C::log2e), all(C::magic + C::bias));
+    const Doubles k = shifted - all(C::magic + C::bias), r = less_ln2_times(k, near);
+    return times_power_of_two(fma(r * r, polynomial(r, terms), r) + all(1.0), shifted) * all(0x1p-512);
+}
+// log(2^k (1 + f)) plus `low`, which is far below it.
+INLINE Doubles brief_log_of(const Scaled& one, const Doubles& low) {
+    constexpr double terms[4] = {0.6666666564503966, 0.40000335293819983, 0.2853730151252991, 0.23582293245751298};
+    const Doubles down = all(2.0) + one.f, over = rough_quotient(all(1.0), down), rough = one.f * over;
+    const Doubles s = fma(fma(-rough, down, one.f), over, rough);
+    const Doubles z = s * s;
+    return fma(one.k, all(LN2_HEAD), fma(s * z, polynomial(z, terms), s + s) + fma(one.k, all(LN2_REST), low));
+}
+// For a normal positive x.
+INLINE Doubles brief_log(const Doubles& x) { return brief_log_of(Scaled(x), all(0.0)); }
+// log(1 + q) for -1 < q <= 0.
+INLINE Doubles brief_log1p(const Doubles& q) {
+    const Pair<Doubles> w = fast_two_sum(all(1.0), q);
+    return brief_log_of(Scaled(w.hi), w.lo);
+}
+
 // One number through a vector function, so that its bits are the same everywhere.
 INLINE double log1p_of(double q) { return first_of(log1p(all(q))); }
-INLINE double log_of(double x) { return first_of(log(all(x), all(0.0))); }
+INLINE double log_of(double x) { return first_of(log(all(x))); }
 INLINE double exp_of(double x) { return first_of(exp(all(x))); }
 INLINE double expm1_of(double x) { return first_of(expm1(all(x))); }
 

@@ -14,22 +14,24 @@ struct Entmax {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = true;
+    static constexpr bool has_early_weight = true;
     static constexpr bool are_sketched = false;
     static constexpr bool is_linear = false;
     double a, v = 1.0, b = 1.0;
-    // Of double rows once they are settled: what v lacks, a / b and 1 / a.
-    double v_low = 0.0, slant = 0.0, slant_low = 0.0, inverse = 0.0, inverse_low = 0.0;
+    // a / b and 1 / a, and what these and v lack in double rows once they are settled.
+    double slant, inverse, v_low = 0.0, slant_low = 0.0, inverse_low = 0.0;
 
-    explicit INLINE Entmax(double alpha) : a(alpha - 1.0) {}
+    explicit INLINE Entmax(double alpha) : a(alpha - 1.0), slant(a), inverse(1.0 / a) {}
     INLINE double reach() const { return 1.0 / a; }
     INLINE double least() const { return -b / a; }
 
-    INLINE Doubles base(const Doubles& gap) const { return all(1.0) + gap * all(a / b); }
+    INLINE Doubles base(const Doubles& gap) const { return all(1.0) + gap * all(slant); }
     APART Doubles weight(const Doubles& gap) const {
-        const Doubles q = gap * all(a / b);
-        const DoubleMask is_inside = all(-1.0) < q;
-        const Doubles power = exp(log1p(select(is_inside, q, all(0.0))) * all(1.0 / a));
-        return select(is_inside, all(v) * power, all(0.0));
+        return weight_by(gap, [](const Doubles& q) { return brief_log1p(q); }, [](const Doubles& x) { return brief_exp(x); });
+    }
+    // The same for double rows while they are being solved.
+    APART Doubles early_weight(const Doubles& gap) const {
+        return weight_by(gap, [](const Doubles& q) { return log1p(q); }, [](const Doubles& x) { return exp(x); });
     }
     // Whatever the exponent loses in its last digits, all entries lose that share a score, and the top gains.
     APART Pair<Doubles> weight(const Pair<Doubles>& gap) const {
@@ -45,7 +47,7 @@ struct Entmax {
     // dp / db, times a.
     INLINE Doubles rate(const Doubles& gap, const Doubles& p) const {
         const Doubles inside = base(gap);
-        return select((all(0.0) < p) & (all(0.0) < inside), p / (inside * all(b)), all(0.0));
+        return select((all(0.0) < p) & (all(0.0) < inside), rough_quotient(p, inside * all(b)), all(0.0));
     }
     // What a step leaves is the square of what it found, unless weights end almost like lines, where a support can change.
     template <class T>
@@ -57,6 +59,7 @@ struct Entmax {
         const double moved = -power / (b * slope * rates);
         v += v * expm1_of(log1p_of(moved) / a);
         b = sizeof(T) == 4 ? b + b * moved : exp_of(a * log_of(v));
+        slant = a / b;
         return v == before || sum <= 1.0 + close;
     }
     APART void settle() {
@@ -73,16 +76,29 @@ struct Entmax {
         b += b * (a * moved);
     }
 
+    template <class T>
     APART Doubles slope(const Doubles& p) const {
         const DoubleMask is_inside = all(0.0) < p;
-        const Doubles logarithm = log(select(is_inside, larger(p, all(0x1p-1022)), all(1.0)), all(0.0));
+        const Doubles x = select(is_inside, larger(p, all(0x1p-1022)), all(1.0)), power = all(1.0 - a);
         // No steeper than the formulas let it be.
-        return select(is_inside, exp(-larger(logarithm * all(a - 1.0), all(-STEEPEST))), all(0.0));
+        if constexpr (sizeof(T) == 4) {
+            return select(is_inside, brief_exp(-larger(-brief_log(x) * power, all(-STEEPEST))), all(0.0));
+        } else {
+            return select(is_inside, exp(-larger(-log(x) * power, all(-STEEPEST))), all(0.0));
+        }
     }
     APART Doubles omega(const Doubles& p) const {
         const DoubleMask is_inside = all(0.0) < p;
-        const Doubles logarithm = log(select(is_inside, larger(p, all(0x1p-1022)), all(1.0)), all(0.0));
+        const Doubles logarithm = log(select(is_inside, larger(p, all(0x1p-1022)), all(1.0)));
         return select(is_inside, p * expm1(logarithm * all(a)), all(0.0)) * all(1.0 / ((1.0 + a) * a));
+    }
+
+  private:
+    template <class Log1p, class Exp>
+    INLINE Doubles weight_by(const Doubles& gap, Log1p log1p, Exp exp) const {
+        const Doubles q = gap * all(slant);
+        const DoubleMask is_inside = all(-1.0) < q;
+        return select(is_inside, all(v) * exp(log1p(select(is_inside, q, all(0.0))) * all(inverse)), all(0.0));
     }
 };
 
@@ -92,6 +108,7 @@ struct SteepEntmax {
     static constexpr bool has_own_solver = true;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
+    static constexpr bool has_early_weight = false;
     static constexpr bool are_sketched = false;
     static constexpr bool is_linear = false;
     static constexpr int ROUNDS = 128;
@@ -106,7 +123,10 @@ struct SteepEntmax {
     INLINE Doubles weight(const Pair<Doubles>& gap) const {
         return weight_over((gap.hi - all(last)) + (gap.lo - all(last_low)));
     }
-    INLINE Doubles slope(const Doubles& p) const { return inner().slope(p); }
+    template <class T>
+    INLINE Doubles slope(const Doubles& p) const {
+        return inner().template slope<T>(p);
+    }
     INLINE Doubles omega(const Doubles& p) const { return inner().omega(p); }
 
     template <class Candidates>
@@ -121,7 +141,7 @@ struct SteepEntmax {
     APART Doubles weight_over(const Doubles& d) const {
         const DoubleMask above = all(0.0) < d;
         const Doubles base = select(above, all(power) + d * all(a), all(1.0));
-        const Doubles p = exp(log(larger(base, all(0x1p-1022)), all(0.0)) * all(1.0 / a));
+        const Doubles p = exp(log(larger(base, all(0x1p-1022))) * all(1.0 / a));
         // The anchor's ties weigh v itself, for v^a may underflow.
         return select(above, p, select(d == all(0.0), all(v), all(0.0)));
     }
@@ -202,7 +222,7 @@ struct SteepEntmax {
                 const DoubleMask is_supported = all(0.0) < p;
                 const Doubles ratio = all(v > 0.0 ? v : 0x1p-1022) / select(is_supported, p, all(1.0));
                 sum.first.add(p);
-                sum.second.add(select(is_supported, exp(log(larger(ratio, all(0x1p-1022)), all(0.0)) * all(a - 1.0)), all(0.0)));
+                sum.second.add(select(is_supported, exp(log(larger(ratio, all(0x1p-1022))) * all(a - 1.0)), all(0.0)));
             });
             const double missing = 1.0 - sums.first.value(), rate = sums.second.value(), width = high - low;
             const bool is_below = missing > 0.0, is_near = __builtin_fabs(missing) <= 8.0 * 0x1p-52;
@@ -226,6 +246,7 @@ struct Maxima {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
+    static constexpr bool has_early_weight = false;
     static constexpr bool are_sketched = false;
     static constexpr bool is_linear = false;
     double v = 1.0;
@@ -243,7 +264,10 @@ struct Maxima {
         return true;
     }
     static INLINE void correct(double, double) {}
-    static INLINE Doubles slope(const Doubles&) { return all(0.0); }
+    template <class T>
+    static INLINE Doubles slope(const Doubles&) {
+        return all(0.0);
+    }
     static INLINE Doubles omega(const Doubles&) { return all(0.0); }
 };
 

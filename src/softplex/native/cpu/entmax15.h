@@ -10,6 +10,7 @@ struct Entmax15 {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
+    static constexpr bool has_early_weight = false;
     static constexpr bool are_sketched = true;
     static constexpr bool is_linear = false;
     double root = 1.0, root_low = 0.0;
@@ -67,7 +68,10 @@ struct Entmax15 {
     static INLINE void settle() {}
     INLINE void correct(double missing, double rates) { root_low = missing / (2.0 * rates); }
 
-    static INLINE Doubles slope(const Doubles& p) { return sqrt(p); }
+    template <class T>
+    static INLINE Doubles slope(const Doubles& p) {
+        return sqrt(p);
+    }
     static INLINE Doubles omega(const Doubles& p) { return p * (sqrt(p) - all(1.0)) * all(1.0 / 0.75); }
 
   private:

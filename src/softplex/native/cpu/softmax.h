@@ -811,8 +811,8 @@ struct Softmax {
     static INLINE Doubles omega(const Doubles& p) {
         const Doubles floor = all(0x1p-1022);
         // Subnormal weights are brought into range; their logarithm is what it is times 2^54.
-        const Doubles logarithm = select(floor <= p, log(larger(p, floor), all(0.0)),
-                                         log(larger(p * all(0x1p54), floor), all(0.0)) - all(37.429947750237048));
+        const Doubles logarithm = select(floor <= p, log(larger(p, floor)),
+                                         log(larger(p * all(0x1p54), floor)) - all(37.429947750237048));
         return select(all(0.0) < p, p * logarithm, all(0.0));
     }
 };

@@ -9,6 +9,7 @@
 // The pieces of a map (an object made from alpha, holding the unknown):
 //   reach()                   how far below the top an entry can weigh something, at most
 //   weight(gap)               p, of Doubles for float rows and of pairs for double rows
+//   early_weight(gap)         the same of Doubles for double rows while they are solved, if it has_early_weight
 //   rate(gap, p)              dp / d unknown, of Doubles
 //   step<T>(sum, its rate)    one of Newton's; true where the next would change nothing that rows of T can show
 //   next<IS_ROUGH>, is_last<T>
@@ -22,7 +23,7 @@
 //                             the same step for what scores have above a cut, u, in their own type: how far the cut may rise.
 //                             Maps where it says enough are_sketched
 //   set_line(gaps, count)     the unknown where all of so many entries weigh something, if the map is_linear there
-//   slope(p), omega(p)        1 / omega''(p) and omega(p) of the regulariser, of Doubles
+//   slope<T>(p), omega(p)     1 / omega''(p), for rows of T, and omega(p) of the regulariser, of Doubles
 // A map whose unknown is another one has_own_solver: solve(candidates) instead of rate and step. Where a weight is_dear,
 // short rows list their candidates, too, instead of weighing all entries.
 #pragma once
@@ -230,14 +231,14 @@ struct Sparse {
                 split(take<T>(row.operand + i, count, T(0)), g);
                 for (int j = 0; j < GROUPS; ++j) {
                     const Doubles p = rounded(pieces.weight(gap[j]));
-                    const Doubles s = pieces.slope(p);
+                    const Doubles s = pieces.template slope<T>(p);
                     slopes.add(s);
                     products.add_product(s, select(all(0.0) < p, g[j], all(0.0)));
                 }
             });
             return Totals{slopes.total(), products.total(), {}};
         });
-        if (sink_weight > 0.0) sums.first.add(first_of(pieces.slope(all(sink_weight))));
+        if (sink_weight > 0.0) sums.first.add(first_of(pieces.template slope<T>(all(sink_weight))));
         const double whole = sums.first.value();
         const Doubles mean = all(whole > 0.0 ? sums.second.value() / whole : 0.0), outer = all(row.outer());
         write_supported([&](const Gap (&gap)[GROUPS], Index i, int count) BODY {
@@ -245,7 +246,7 @@ struct Sparse {
             split(take<T>(row.operand + i, count, T(0)), g);
             for (int j = 0; j < GROUPS; ++j) {
                 const Doubles p = rounded(pieces.weight(gap[j]));
-                g[j] = select(all(0.0) < p, (pieces.slope(p) * (g[j] - mean)) * outer, all(0.0));
+                g[j] = select(all(0.0) < p, (pieces.template slope<T>(p) * (g[j] - mean)) * outer, all(0.0));
             }
             return joined(g);
         });
@@ -583,9 +584,13 @@ struct Sparse {
         return first_of(pieces.weight(gaps.of(-found.top))) > 0.0;
     }
 
+    INLINE Doubles weight_in_rounds(const Gap& gap) const {
+        if constexpr (sizeof(T) == 8 && Pieces::has_early_weight) return pieces.early_weight(gap.hi);
+        return pieces.weight(plain(gap));
+    }
     INLINE Totals sums_of_weights() {
         return over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
-            const Doubles p = pieces.weight(plain(gap));
+            const Doubles p = weight_in_rounds(gap);
             sum.first.add(p);
             sum.second.add(pieces.rate(plain(gap), p));
         });

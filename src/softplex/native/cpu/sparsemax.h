@@ -9,6 +9,7 @@ struct Sparsemax {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
+    static constexpr bool has_early_weight = false;
     static constexpr bool are_sketched = true;
     static constexpr bool is_linear = true;
     double v = 1.0, v_low = 0.0, supported = 0.0;
@@ -22,8 +23,8 @@ struct Sparsemax {
     INLINE Pair<Doubles> weight(const Pair<Doubles>& gap) const {
         return positive(Pair<Doubles>{all(v), all(v_low)} + gap);
     }
-    static INLINE Doubles rate(const Doubles&, const Doubles&, const Doubles& p) { return slope(p); }
-    INLINE Doubles rate(const Doubles&, const Doubles& p) const { return slope(p); }
+    static INLINE Doubles rate(const Doubles&, const Doubles&, const Doubles& p) { return slope<double>(p); }
+    INLINE Doubles rate(const Doubles&, const Doubles& p) const { return slope<double>(p); }
     template <bool IS_ROUGH, class N>
     static INLINE N next(const N& v, const N& sum, const N& rates) {
         return v + quotient<IS_ROUGH>(number<N>(1.0) - sum, rates);
@@ -54,7 +55,10 @@ struct Sparsemax {
     static INLINE void settle() {}
     INLINE void correct(double missing, double rates) { v_low = missing / rates; }
 
-    static INLINE Doubles slope(const Doubles& p) { return select(all(0.0) < p, all(1.0), all(0.0)); }
+    template <class T>
+    static INLINE Doubles slope(const Doubles& p) {
+        return select(all(0.0) < p, all(1.0), all(0.0));
+    }
     static INLINE Doubles omega(const Doubles& p) { return halved(p) * (p - all(1.0)); }
 };
 

@@ -113,5 +113,5 @@ $(VENV)/.requirements: $(VENV)/.python $(BUILD)
 
 # Kernels that changed since pip compiled all are compiled here.
 $(VENV)/.dev: $(VENV)/.packages $(KERNELS)
-	@[ "$(SOFTPLEX_REQUIRE_NATIVE)" = 0 ] || [ -z "$$(find $(KERNELS) -newer $(VENV)/.packages)" ] || { $(call COMPILE,$(BIN)/python); }
+	@[ "$(SOFTPLEX_REQUIRE_NATIVE)" = 0 ] || [ -z "$$(find $(KERNELS) -newer $(VENV)/.softplex)" ] || { $(call COMPILE,$(BIN)/python); }
 	@touch $(VENV)/.demo $@

@@ -20,6 +20,8 @@ def requirements(project: dict[str, Any], extra: str) -> Iterator[str]:
     for each in project["optional-dependencies"][extra]:
         own = OWN.fullmatch(each)
         if own is None:
+            if each.startswith("softplex"):
+                raise SystemExit(f"requirements.py: {each!r} is not softplex[extra, ...]")
             yield each
             continue
         for other in own[1].split(","):
@@ -29,6 +31,8 @@ def requirements(project: dict[str, Any], extra: str) -> Iterator[str]:
 def main() -> None:
     """Print those of softplex and of the extra that is named."""
     project = tomllib.loads(Path(__file__).parent.with_name("pyproject.toml").read_text(encoding="utf-8"))["project"]
+    if len(sys.argv) != 2:
+        raise SystemExit(f"requirements.py: name an extra, one of {', '.join(project['optional-dependencies'])}")
     print("\n".join(dict.fromkeys([*project["dependencies"], *requirements(project, sys.argv[1])])))
 
 

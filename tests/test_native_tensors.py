@@ -195,21 +195,62 @@ def test_classes_that_cannot_be_looked_at_are_told(odd):
     assert cut_short(cpu.tensor_cut(0, False, False, 1.5), "value", np.zeros(2)).tolist() == [0.5, 0.5]
 
 
-def test_what_makes_tensors_is_held_to_it():
+def test_without_memory_of_the_right_kind_calls_go_the_usual_way():
     cut, x = cpu.tensor_cut(0, False, False, 1.5), torch.randn(2, 3)
-    for odd in (None, torch.empty(3, 2), torch.empty(2, 3, dtype=torch.float64), torch.empty(2, 3, device="meta")):
-        assert introduced(new_like=lambda _, odd=odd: odd)
-        with pytest.raises(TypeError, match="unlike"):
-            cut("value", x, None, None, -1, {})
+
+    def fails():
+        raise RuntimeError("no memory")
+
+    odd = (torch.empty(3, 2), torch.empty(2, 3, dtype=torch.float64), torch.empty(2, 3, device="meta"), OwnTensor(2, 3))
+    for make in (fails, *[lambda made=made: made for made in (None, *odd)]):
+        assert introduced(new_like=lambda _, make=make: make())
+        assert cut("value", x, None, None, -1, {}) is None
+        assert same_bits(sx.softmax(x).numpy(), sx.softmax(x.numpy()))
+        followed = x.clone().requires_grad_()
+        sx.sparsemax(followed).square().sum().backward()
+        assert same_bits(followed.grad.numpy(), sx.sparsemax.vjp(x.numpy(), 2 * sx.sparsemax(x.numpy())))
+        sx.cross_entropy(followed, torch.tensor([0, 1])).backward()
     assert introduced(new_like=lambda _: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         cut("value", x, None, None, -1, {})
-    for odd, error in ((None, TypeError), (1 << 80, OverflowError)):
-        assert introduced(threads=lambda odd=odd: odd)
+    for wrong, error in ((None, TypeError), (1 << 80, OverflowError)):
+        assert introduced(threads=lambda wrong=wrong: wrong)
         with pytest.raises(error):
             cut("value", x, None, None, -1, {})
     assert introduced(threads=lambda: -1)
     assert same_bits(cut("value", x, None, None, -1, {}).numpy(), sx.softmax(x.numpy()))
+
+
+def test_modes_of_functions_see_the_result():
+    class Wrapping(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, function, types, args=(), kwargs=None):
+            found = function(*args, **(kwargs or {}))
+            return found.as_subclass(OwnTensor) if type(found) is torch.Tensor else found
+
+    x = torch.randn(2, 3)
+    with Wrapping():
+        found = sx.softmax(x)
+    assert same_bits(found.as_subclass(torch.Tensor).numpy(), sx.softmax(x.numpy()))
+
+
+def test_tensors_without_data_are_declined():
+    zeros, x = torch._efficientzerotensor((2, 3)), torch.randn(2, 3)
+    cut = cpu.tensor_cut(0, False, False, 1.5)
+    assert cut("value", zeros, None, None, -1, {}) is None
+    assert cut("vjp", x, zeros, None, -1, {}) is None
+    emptied = torch.ones(2, 3, dtype=torch.bool)
+    emptied.untyped_storage().resize_(0)
+    assert cut("value", x, None, emptied, -1, {}) is None
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_large_results_may_be_changed_in_place(dtype):
+    x = torch.randn(1 << 12, 1 << 13).to(getattr(torch, dtype)).T.requires_grad_()
+    p = sx.softmax(x)
+    assert p.stride() == torch.empty_like(x).stride() and not p._is_view()
+    first = float(p[0, 0].detach())
+    p.mul_(2.0)
+    assert float(p[0, 0].detach()) == 2.0 * first
 
 
 def test_large_results_lie_in_other_memory():

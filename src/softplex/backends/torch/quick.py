@@ -18,14 +18,13 @@ from softplex.core.arrays import Terms, each
 from softplex.core.rows import Rows
 from softplex.native.calls import know_tensors, tensor_cut
 
-INTEGERS = {2: np.int16, 4: np.int32, 8: np.int64}
-
 
 def room_like(x: Tensor) -> Tensor:
     """What empty_like gives, in NumPy's memory, which asks the system for huge pages: no fault every 4 KiB."""
-    size = x.element_size()
-    room = torch.from_numpy(np.empty(x.numel(), INTEGERS[size])).view(x.dtype)
-    return room.as_strided(x.shape, empty_like(x, device="meta").stride())
+    room = torch.from_numpy(np.empty(x.nbytes, np.uint8)).untyped_storage()
+    # No view of another tensor, for one that autograd follows may not be changed in place.
+    made = torch.empty(0, dtype=x.dtype, device="cpu")
+    return made.set_(room, 0, x.shape, empty_like(x, device="meta").stride())
 
 
 CAN_LOOK = know_tensors(tuple(PLAIN), empty_like, room_like, get_num_threads)

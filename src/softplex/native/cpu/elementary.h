@@ -212,17 +212,20 @@ APART inline Doubles exp(const Doubles& x) {
     static_assert(ExpOf<double>::bias == 512.0, "the bias is taken back");
     return biased_exp(larger(all(ExpOf<double>::faint), x), all(0.0)) * all(0x1p-512);
 }
-// exp(x) as a pair, off by some 2^-57 of itself; 0 far below 0.
+// exp(r) - 1 as a pair, off by some 2^-58, for |r| at most half ln 2: what r + r^2 / 2 loses is kept.
+INLINE Pair<Doubles> reduced_expm1(const Pair<Doubles>& r) {
+    const Pair<Doubles> half = two_product(halved(r.hi), r.hi), parabola = fast_two_sum(r.hi, half.hi);
+    const Doubles rest = fma(half.hi * (r.hi + r.hi), tail_of_exp(r.hi), fma(r.lo, r.hi, r.lo) + half.lo);
+    return fast_two_sum(parabola.hi, parabola.lo + rest);
+}
+// exp(x) as a pair, off by some 2^-57 of itself, for x up to 350; 0 far below 0.
 APART inline Pair<Doubles> exp(const Pair<Doubles>& x) {
     using C = ExpOf<double>;
     const Doubles near = larger(all(C::faint), x.hi), magic = all(C::magic + C::bias);
     const Doubles shifted = fma(near, all(C::log2e), magic);
     const Doubles k = shifted - magic;
-    const Pair<Doubles> r = two_sum(less_ln2_times(k, near), fma(-k, all(C::ln2_rest), x.lo));
-    const Pair<Doubles> half = two_product(halved(r.hi), r.hi);
-    const Doubles rest = fma(half.hi * (r.hi + r.hi), tail_of_exp(r.hi), fma(r.lo, r.hi, r.lo) + half.lo);
-    const Pair<Doubles> line = fast_two_sum(all(1.0), r.hi), curve = fast_two_sum(line.hi, half.hi);
-    const Pair<Doubles> found = fast_two_sum(curve.hi, curve.lo + (line.lo + rest));
+    const Pair<Doubles> moved = reduced_expm1(two_sum(less_ln2_times(k, near), fma(-k, all(C::ln2_rest), x.lo)));
+    const Pair<Doubles> whole = fast_two_sum(all(1.0), moved.hi), found = fast_two_sum(whole.hi, whole.lo + moved.lo);
     const Doubles power = times_power_of_two(all(1.0), shifted);
     const DoubleMask is_near = all(C::faint) < x.hi;
     const Doubles zero = all(0.0), unbias = all(0x1p-512);
@@ -232,6 +235,12 @@ APART inline Pair<Doubles> exp(const Pair<Doubles>& x) {
 APART inline Doubles expm1(const Doubles& x) {
     const DoubleMask is_small = (all(-0.3466) < x) & (x < all(0.3466));
     return select(is_small, reduced_expm1(select(is_small, x, all(0.0))), exp(x) - all(1.0));
+}
+APART inline Pair<Doubles> expm1(const Pair<Doubles>& x) {
+    const DoubleMask is_small = (all(-0.3466) < x.hi) & (x.hi < all(0.3466));
+    const Pair<Doubles> near = reduced_expm1(Pair<Doubles>{select(is_small, x.hi, all(0.0)), select(is_small, x.lo, all(0.0))});
+    const Pair<Doubles> far = exp(x), less = two_sum(far.hi, all(-1.0));
+    return {select(is_small, near.hi, less.hi), select(is_small, near.lo, less.lo + far.lo)};
 }
 
 // -- the logarithm -----------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ struct Entmax {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = true;
-    static constexpr bool has_early_weight = true;
+    static constexpr bool is_of_powers = true;
     static constexpr bool are_sketched = false;
     static constexpr bool is_linear = false;
     double a, v = 1.0, b = 1.0;
@@ -79,18 +79,28 @@ struct Entmax {
     template <class T>
     APART Doubles slope(const Doubles& p) const {
         const DoubleMask is_inside = all(0.0) < p;
-        const Doubles x = select(is_inside, larger(p, all(0x1p-1022)), all(1.0)), power = all(1.0 - a);
+        const Doubles x = select(is_inside, larger(p, all(0x1p-1022)), all(1.0)), steepest = all(-STEEPEST), zero = all(0.0);
         // No steeper than the formulas let it be.
         if constexpr (sizeof(T) == 4) {
-            return select(is_inside, brief_exp(-larger(-brief_log(x) * power, all(-STEEPEST))), all(0.0));
+            return select(is_inside, brief_exp(-larger(brief_log(x) * all(a - 1.0), steepest)), zero);
         } else {
-            return select(is_inside, exp(-larger(-log(x) * power, all(-STEEPEST))), all(0.0));
+            const Pair<Doubles> power = log(Pair<Doubles>{x, zero}) * Pair<Doubles>{all(1.0 - a), zero};
+            const Doubles top = -larger(-power.hi, steepest);
+            return select(is_inside, rounded(exp(Pair<Doubles>{top, select(top == power.hi, power.lo, zero)})), zero);
         }
     }
     APART Doubles omega(const Doubles& p) const {
         const DoubleMask is_inside = all(0.0) < p;
         const Doubles logarithm = log(select(is_inside, larger(p, all(0x1p-1022)), all(1.0)));
         return select(is_inside, p * expm1(logarithm * all(a)), all(0.0)) * all(1.0 / ((1.0 + a) * a));
+    }
+    APART Pair<Doubles> omega(const Pair<Doubles>& p) const {
+        const Doubles zero = all(0.0), one = all(1.0);
+        const DoubleMask is_inside = zero < p.hi;
+        const Pair<Doubles> x{select(is_inside, larger(p.hi, all(0x1p-1022)), one), select(is_inside, p.lo, zero)};
+        const Pair<Doubles> exponent{all(a), zero}, scale = Pair<Doubles>{one, zero} / (exponent + exponent * exponent);
+        const Pair<Doubles> found = x * expm1(log(x) * exponent) * scale;
+        return {select(is_inside, found.hi, zero), select(is_inside, found.lo, zero)};
     }
 
   private:
@@ -108,7 +118,7 @@ struct SteepEntmax {
     static constexpr bool has_own_solver = true;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
-    static constexpr bool has_early_weight = false;
+    static constexpr bool is_of_powers = false;
     static constexpr bool are_sketched = false;
     static constexpr bool is_linear = false;
     static constexpr int ROUNDS = 128;
@@ -246,7 +256,7 @@ struct Maxima {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = true;
     static constexpr bool keeps_pairs = false;
-    static constexpr bool has_early_weight = false;
+    static constexpr bool is_of_powers = false;
     static constexpr bool are_sketched = false;
     static constexpr bool is_linear = false;
     double v = 1.0;
@@ -263,7 +273,6 @@ struct Maxima {
         v = 1.0 / rates;
         return true;
     }
-    static INLINE void correct(double, double) {}
     template <class T>
     static INLINE Doubles slope(const Doubles&) {
         return all(0.0);

@@ -10,7 +10,7 @@ struct Entmax15 {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
-    static constexpr bool has_early_weight = false;
+    static constexpr bool is_of_powers = false;
     static constexpr bool are_sketched = true;
     static constexpr bool is_linear = false;
     double root = 1.0, root_low = 0.0;

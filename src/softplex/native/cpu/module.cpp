@@ -644,23 +644,28 @@ bool ask_threads(Call& call) {
     return true;
 }
 
-// A new tensor for the result, like the scores; null with an exception set.
+// A new tensor for the result, like the scores. Null with an exception set, or without one where the library makes another
+// or none, as for want of memory: then the call is declined.
 nb::object new_tensor_for(Call& call, const Seen& seen, PyObject* x) {
     call.is_result_new = is_new(product(call.shape, call.batch_axes + 1) * bytes_of(call.type));
     PyObject* make = call.is_result_new ? exchange().large_like : exchange().new_like;
     nb::object result = nb::steal(PyObject_Vectorcall(make, &x, 1, nullptr));
-    const bool fits = result.is_valid() && read_tensor_like(call.result, seen, result.ptr()) && call.result.data != nullptr;
-    if (result.is_valid() && !fits) {
-        PyErr_SetString(PyExc_TypeError, "what makes tensors made one unlike that which it was given");
-        result.reset();
+    if (!result.is_valid()) {
+        if (PyErr_ExceptionMatches(PyExc_RuntimeError)) PyErr_Clear();
+        return result;
     }
+    if (!read_tensor_like(call.result, seen, result.ptr()) || call.result.data == nullptr) result.reset();
     return result;
 }
 
-// A new reference to the result, or null with an exception set.
+// A new reference to the result, or to None where that is declined, or null with an exception set.
 PyObject* run_into_tensor(Call& call, const Seen& seen, PyObject* x) {
-    nb::object result = ask_threads(call) ? new_tensor_for(call, seen, x) : nb::object();
-    if (!result.is_valid()) return nullptr;
+    if (!ask_threads(call)) return nullptr;
+    nb::object result = new_tensor_for(call, seen, x);
+    if (!result.is_valid()) {
+        if (PyErr_Occurred()) return nullptr;
+        Py_RETURN_NONE;
+    }
     const Index entries = product(call.shape, call.batch_axes + 1);
     merge_axes(call);
     const Outcome outcome = run_unlocked_if_long(call, entries);
@@ -705,7 +710,7 @@ nb::object tensor_cut(int map, bool negated, bool takes_alpha, double alpha) {
 // What `lose` takes, in this order.
 enum LossPlace { LOSS_X, LOSS_CLASSES, LOSS_WHERE, LOSS_AXIS, LOSS_OPTIONS, IGNORED, SCALE, SOLVED, LOSS_PLACES };
 
-// Rows from this length on leave what was solved, where they are asked to: it is as large as 12 floats.
+// Rows from this length on leave what was solved, where they are asked to: it is as large as 18 floats.
 constexpr Index LEFT_FROM = 256;
 constexpr Index SOLVED_NUMBERS = sizeof(Solved) / sizeof(double);
 

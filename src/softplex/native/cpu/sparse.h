@@ -9,7 +9,8 @@
 // The pieces of a map (an object made from alpha, holding the unknown):
 //   reach()                   how far below the top an entry can weigh something, at most
 //   weight(gap)               p, of Doubles for float rows and of pairs for double rows
-//   early_weight(gap)         the same of Doubles for double rows while they are solved, if it has_early_weight
+//   early_weight(gap)         the same of Doubles for double rows while they are solved, if it is_of_powers, whose logarithms
+//                             and exponentials cost more as pairs
 //   rate(gap, p)              dp / d unknown, of Doubles
 //   step<T>(sum, its rate)    one of Newton's; true where the next would change nothing that rows of T can show
 //   next<IS_ROUGH>, is_last<T>
@@ -23,7 +24,8 @@
 //                             the same step for what scores have above a cut, u, in their own type: how far the cut may rise.
 //                             Maps where it says enough are_sketched
 //   set_line(gaps, count)     the unknown where all of so many entries weigh something, if the map is_linear there
-//   slope<T>(p), omega(p)     1 / omega''(p), for rows of T, and omega(p) of the regulariser, of Doubles
+//   slope<T>(p), omega(p)     1 / omega''(p), for rows of T, and omega(p) of the regulariser, of Doubles; omega
+//                             of pairs, too, if it is_of_powers
 // A map whose unknown is another one has_own_solver: solve(candidates) instead of rate and step. Where a weight is_dear,
 // short rows list their candidates, too, instead of weighing all entries.
 #pragma once
@@ -255,10 +257,13 @@ struct Sparse {
     // Omega* of the gaps: the sum of gap p - omega(p).
     APART double conjugate() {
         const Totals sums = over_candidates([&](const Gap& gap, Totals_of& sum) BODY {
-            const Doubles p = rounded(pieces.weight(gap));
-            const DoubleMask is_supported = all(0.0) < p;
-            sum.first.add_product(p, select(is_supported, plain(gap), all(0.0)));
-            sum.second.add(pieces.omega(p));
+            const auto weight = pieces.weight(gap);
+            const Doubles p = rounded(weight);
+            sum.first.add_product(p, select(all(0.0) < p, plain(gap), all(0.0)));
+            if constexpr (sizeof(T) == 8 && Pieces::is_of_powers)
+                sum.second.add(pieces.omega(weight));
+            else
+                sum.second.add(pieces.omega(p));
         });
         return sums.first.value() - sums.second.value();
     }
@@ -585,7 +590,7 @@ struct Sparse {
     }
 
     INLINE Doubles weight_in_rounds(const Gap& gap) const {
-        if constexpr (sizeof(T) == 8 && Pieces::has_early_weight) return pieces.early_weight(gap.hi);
+        if constexpr (sizeof(T) == 8 && Pieces::is_of_powers) return pieces.early_weight(gap.hi);
         return pieces.weight(plain(gap));
     }
     INLINE Totals sums_of_weights() {

@@ -9,7 +9,7 @@ struct Sparsemax {
     static constexpr bool has_own_solver = false;
     static constexpr bool is_dear = false;
     static constexpr bool keeps_pairs = true;
-    static constexpr bool has_early_weight = false;
+    static constexpr bool is_of_powers = false;
     static constexpr bool are_sketched = true;
     static constexpr bool is_linear = true;
     double v = 1.0, v_low = 0.0, supported = 0.0;

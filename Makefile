@@ -30,6 +30,7 @@ SANITIZED_TESTS := $(if $(findstring thread,$(SANITIZE)),tests/test_native.py -k
 SOFTPLEX_REQUIRE_NATIVE ?= $(if $(shell command -v c++ || command -v $(CXX)),1,0)
 
 .DEFAULT_GOAL := help
+# Targets run one after another, but for those that are asked for with AT_ONCE=1, which do not touch each other's files.
 ifndef AT_ONCE
 .NOTPARALLEL:
 endif

@@ -52,6 +52,17 @@ class Framework:
         return None if found else f"{self.name} is not installed ({self.module} cannot be imported)"
 
 
+@contextmanager
+def threads(number, library=sx):
+    """softplex's number of threads for a while, or that of a library that names it likewise."""
+    before = library.get_num_threads()
+    library.set_num_threads(number)
+    try:
+        yield
+    finally:
+        library.set_num_threads(before)
+
+
 def numpy_dtype(name):
     if name == "bfloat16":
         return np.dtype(importlib.import_module("ml_dtypes").bfloat16)

@@ -112,19 +112,22 @@ def powers(distances, exponent):
     return [distance**exponent if distance > 0 else ZERO for distance in distances]
 
 
+def gentle_threshold(z, counts, exponent):
+    """tau of sum count [z - tau]_+^exponent = 1, from below the largest of the z, which is 0."""
+
+    def total(tau, power):
+        each = powers([value - tau for value in z], power)
+        return exact.fsum(count * value for count, value in zip(counts, each, strict=True))
+
+    return newton(-ONE, lambda tau: total(tau, exponent) - 1, lambda tau: -exponent * total(tau, exponent - 1))
+
+
 def solve_gentle(scores, alpha):
     """entmax for 1 < alpha < 2 by its threshold, in units of (alpha - 1) scores: sum [z - tau]_+^(1/(alpha-1)) = 1."""
     top = max(scores)
     z = [(alpha - 1) * (score - top) for score in scores]
     exponent = 1 / (alpha - 1)
-
-    def gap(tau):
-        return exact.fsum(powers([value - tau for value in z], exponent)) - 1
-
-    def slope(tau):
-        return -exponent * exact.fsum(powers([value - tau for value in z], exponent - 1))
-
-    tau = newton(-ONE, gap, slope)
+    tau = gentle_threshold(z, [1] * len(z), exponent)
     distances = [value - tau for value in z]
     weights = powers([distance if distance > NOTHING else ZERO for distance in distances], exponent)
     slopes = [weight ** (2 - alpha) if weight > 0 else ZERO for weight in weights]
@@ -136,12 +139,7 @@ def tied_weights(scores, counts, alpha):
     top = max(scores)
     z = [(alpha - 1) * (score - top) for score in scores]
     exponent = 1 / (alpha - 1)
-
-    def total(tau, power):
-        each = powers([value - tau for value in z], power)
-        return exact.fsum(count * value for count, value in zip(counts, each, strict=True))
-
-    tau = newton(-ONE, lambda tau: total(tau, exponent) - 1, lambda tau: -exponent * total(tau, exponent - 1))
+    tau = gentle_threshold(z, counts, exponent)
     return powers([value - tau for value in z], exponent)
 
 

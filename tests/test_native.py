@@ -19,7 +19,7 @@ import pytest
 
 import native_samples
 import softplex as sx
-from frameworks import numpy_dtype
+from frameworks import numpy_dtype, threads
 from lawbook import same_bits
 from native_bounds import judged
 from native_mutants import MUTANTS, WrongKernel
@@ -39,16 +39,6 @@ HUGE = (1 << 18, (1 << 18) + 1, 300_001)  # rows that threads share
 def samples(map_, task, count, **how):
     place = CALLS.index((map_, task))
     return [drawn((place, seed), map_, task, **how) for seed in range(count)]
-
-
-@contextmanager
-def threads(n):
-    before = sx.get_num_threads()
-    sx.set_num_threads(n)
-    try:
-        yield
-    finally:
-        sx.set_num_threads(before)
 
 
 @contextmanager

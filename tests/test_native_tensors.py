@@ -1,13 +1,12 @@
 """The kernels' short cuts for tensors of torch: held to the bits that arrays get, and to declining what is odd."""
 
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import softplex as sx
-from frameworks import numpy_dtype
+from frameworks import numpy_dtype, threads
 from lawbook import same_bits
 from softplex.native import calls, cpu, reason
 
@@ -34,17 +33,6 @@ def known():
     assert introduced()
     yield
     introduced()
-
-
-@contextmanager
-def threads_of_torch(number):
-    """torch's number of threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def tensor_of(array):
@@ -87,9 +75,9 @@ def test_tensors_get_the_bits_of_arrays(numbers, dtype):
         for method, operand in (("value", None), ("vjp", g), ("jvp", g)):
             for where, given in ((None, {}), (mask, {}), (mask, options), (None, {"sink": 0.5})):
                 wanted = quick(method, x, operand, axis, None, {**given, "where": where})
-                for placed, laid, threads in zip(views(x), views(g), (1, 2, 3, 1), strict=True):
+                for placed, laid, number in zip(views(x), views(g), (1, 2, 3, 1), strict=True):
                     arrays = {"operand": None if operand is None else laid, "where": where}
-                    with threads_of_torch(threads):
+                    with threads(number, torch):
                         result = cut_short(cut, method, placed, axis=axis, **arrays, **given)
                     assert same_bits(np.ascontiguousarray(result), wanted), (method, shape, given)
 

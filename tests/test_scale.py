@@ -12,7 +12,7 @@ import pytest
 import reference
 import softplex as sx
 import tolerances
-from frameworks import HAS_KERNELS
+from frameworks import HAS_KERNELS, threads
 from softplex.backends.numpy import BLOCK_ENTRIES
 from softplex.core.rows import LONG
 from tolerances import ulp
@@ -125,15 +125,13 @@ def test_memory_is_a_few_copies(map_, hyper, mode):
 
 def peak_in_copies(map_, x, hyper, n):
     """The peak of what a call on n threads allocates, its result included, in copies of x."""
-    before = sx.get_num_threads()
-    sx.set_num_threads(n)
-    tracemalloc.start()
-    try:
-        map_(x, **hyper)
-        return tracemalloc.get_traced_memory()[1] / x.nbytes
-    finally:
-        tracemalloc.stop()
-        sx.set_num_threads(before)
+    with threads(n):
+        tracemalloc.start()
+        try:
+            map_(x, **hyper)
+            return tracemalloc.get_traced_memory()[1] / x.nbytes
+        finally:
+            tracemalloc.stop()
 
 
 @pytest.mark.parametrize(("map_", "hyper"), NAMED)

@@ -8,21 +8,14 @@ import numpy as np
 import pytest
 
 import softplex as sx
-from frameworks import WITH_A_KERNEL
+from frameworks import WITH_A_KERNEL, threads
 from softplex.backends import numpy as blocks
-from softplex.core import threads
+from softplex.core import threads as workers
 from tolerances import ulp, value_bound
 
 
-@pytest.fixture
-def many_threads():
-    before = sx.get_num_threads()
-    yield sx.set_num_threads
-    sx.set_num_threads(before)
-
-
 @pytest.mark.parametrize("map_", sx.MAPS, ids=lambda each: each.name)
-def test_the_bits_do_not_depend_on_the_number_of_threads(map_, many_threads, monkeypatch):
+def test_the_bits_do_not_depend_on_the_number_of_threads(map_, monkeypatch):
     if map_.name not in WITH_A_KERNEL:  # formulas are slow: as many blocks, of an eighth of the rows
         monkeypatch.setattr(blocks, "SHARED_ENTRIES", blocks.SHARED_ENTRIES // 8)
         monkeypatch.setattr(blocks, "SHARED_FROM", blocks.SHARED_FROM // 8)
@@ -30,9 +23,9 @@ def test_the_bits_do_not_depend_on_the_number_of_threads(map_, many_threads, mon
     hyper = dict.fromkeys(map_.parameters, 2.5)
     found = []
     for n in (1, 2, 3):
-        many_threads(n)
-        assert sx.get_num_threads() == n
-        found.append((map_(x, **hyper), map_.vjp(x, x, **hyper)))
+        with threads(n):
+            assert sx.get_num_threads() == n
+            found.append((map_(x, **hyper), map_.vjp(x, x, **hyper)))
     assert np.unique(found[0][0]).size > 1000
     for values, cotangents in found[1:]:
         np.testing.assert_array_equal(values, found[0][0])
@@ -48,7 +41,7 @@ def test_an_error_in_a_thread_reaches_the_caller():
             raise MemoryError(start)
 
     with pytest.raises(MemoryError):
-        threads.for_each(work, range(100), 2)
+        workers.for_each(work, range(100), 2)
     assert 3 in seen
 
 
@@ -56,15 +49,15 @@ def test_without_threads_to_be_had_the_caller_does_the_work(monkeypatch):
     def refuse(thread):
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threads.threading.Thread, "start", refuse)
+    monkeypatch.setattr(workers.threading.Thread, "start", refuse)
     seen = []
-    threads.for_each(seen.append, range(50), 3)
+    workers.for_each(seen.append, range(50), 3)
     assert seen == list(range(50))
 
 
 def test_every_item_is_worked_on_once():
     seen = []
-    threads.for_each(seen.append, range(1000), 3)
+    workers.for_each(seen.append, range(1000), 3)
     assert sorted(seen) == list(range(1000))
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import softplex as sx
+from frameworks import threads
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 from softplex.backends.torch import quick_losses  # noqa: E402
@@ -200,10 +201,8 @@ def test_large_gradients_and_many_threads(taken, usual):
     x, y = torch.randn(3000, 4096), torch.randint(4096, (3000,))
     assert x.nbytes >= 1 << 25
     found = gradient(sx.sparsemax.loss, x, y, 1, {})
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    alone = gradient(sx.sparsemax.loss, x, y, 1, {})
-    torch.set_num_threads(threads)
+    with threads(1, torch):
+        alone = gradient(sx.sparsemax.loss, x, y, 1, {})
     wanted = usual(lambda: gradient(sx.sparsemax.loss, x, y, 1, {}))
     for one, right, one_thread in zip(found, wanted, alone, strict=True):
         assert same(one, right) and same(one, one_thread)

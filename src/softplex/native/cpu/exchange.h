@@ -82,7 +82,8 @@ inline bool look_at(PyObject* object, Tensor& tensor) {
         return false;
     }
     const bool has_strides = tensor.strides != nullptr || tensor.ndim == 0;
-    return tensor.data != nullptr && tensor.device.device_type == nanobind::device::cpu::value && tensor.dtype.lanes == 1 && has_strides;
+    const bool is_here = tensor.data != nullptr && tensor.device.device_type == nanobind::device::cpu::value;
+    return is_here && tensor.dtype.lanes == 1 && has_strides;
 }
 
 inline bool is_of(const Tensor& tensor, nanobind::dlpack::dtype_code code, int bits) {

@@ -464,19 +464,24 @@ PyArrayObject* new_like(PyArrayObject* x) {
                                          nullptr));
 }
 
+// Runs a call whose arrays are known; false with an exception set.
+bool is_run(Call& call) {
+    const Index entries = product(call.shape, call.batch_axes + 1);
+    merge_axes(call);
+    const Outcome outcome = run_unlocked_if_long(call, entries);
+    if (outcome == Outcome::out_of_memory) PyErr_NoMemory();
+    return outcome == Outcome::done;
+}
+
 // A new reference to the result, or null with an exception set.
 PyObject* run_into(Call& call, const Given& given) {
-    const Index entries = PyArray_SIZE(given.x);
     PyArrayObject* result = given.out == nullptr ? new_like(given.x) : given.out;
     if (result == nullptr) return nullptr;
     if (given.out != nullptr) Py_INCREF(reinterpret_cast<PyObject*>(result));
     call.is_result_new = given.out == nullptr && is_new(PyArray_NBYTES(result));
     point_along(call.result, given, result);
-    merge_axes(call);
-    const Outcome outcome = run_unlocked_if_long(call, entries);
-    if (outcome == Outcome::done) return reinterpret_cast<PyObject*>(result);
+    if (is_run(call)) return reinterpret_cast<PyObject*>(result);
     Py_DECREF(reinterpret_cast<PyObject*>(result));
-    if (outcome == Outcome::out_of_memory) PyErr_NoMemory();
     return nullptr;
 }
 
@@ -666,11 +671,7 @@ PyObject* run_into_tensor(Call& call, const Seen& seen, PyObject* x) {
         if (PyErr_Occurred()) return nullptr;
         Py_RETURN_NONE;
     }
-    const Index entries = product(call.shape, call.batch_axes + 1);
-    merge_axes(call);
-    const Outcome outcome = run_unlocked_if_long(call, entries);
-    if (outcome == Outcome::done) return result.release().ptr();
-    return outcome == Outcome::out_of_memory ? PyErr_NoMemory() : nullptr;
+    return is_run(call) ? result.release().ptr() : nullptr;
 }
 
 // What `cut` takes, in this order.
@@ -836,11 +837,7 @@ PyObject* run_losses(Call& call, const Classes& classes, PyObject* asked) {
     auto* const values = static_cast<double*>(PyArray_DATA(array_of(losses.ptr())));
     point_along_rows(call.result, call, values);
     if (leaves) call.solved = static_cast<Solved*>(PyArray_DATA(array_of(solved.ptr())));
-    const Index entries = product(call.shape, call.batch_axes + 1);
-    merge_axes(call);
-    const Outcome outcome = run_unlocked_if_long(call, entries);
-    if (outcome == Outcome::out_of_memory) return PyErr_NoMemory();
-    if (outcome != Outcome::done) return nullptr;
+    if (!is_run(call)) return nullptr;
     for (std::size_t row = 0; row < classes.is_counted.size(); ++row) {
         if (classes.is_counted[row] == 0) values[row] = 0.0;
     }

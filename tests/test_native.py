@@ -619,7 +619,7 @@ def exact_residuals(x, y):
     return p
 
 
-KINDS_OF_ROWS = ["normal", "wide", "ties", "flat", "far", "sure", "special", "rising", "inverted"]
+KINDS_OF_ROWS = ["normal", "wide", "faint", "ties", "flat", "far", "sure", "special", "rising", "inverted"]
 
 INVERTED = np.float32(-0.031086175)
 """A score whose exponential, as it is computed, is less than that of the score below it."""
@@ -629,6 +629,7 @@ def columns_of(kind, n, count, rng):
     x = rng.normal(size=(n, count)).astype(np.float32)
     lead = rng.choice([10, 17, 25, 60], count).astype(np.float32)
     made = {"normal": x, "wide": 20 * x, "ties": np.round(x), "flat": 1e-4 * x, "sure": x.copy(), "special": x.copy()}
+    made["faint"] = x - np.where(rng.random(x.shape) < 0.05, rng.uniform(60, 125, x.shape), 0).astype(np.float32)
     made["far"] = x + np.where(np.arange(count) % 7 == 0, 600, -300).astype(np.float32)
     made["sure"][rng.integers(0, n, count), np.arange(count)] += lead
     made["special"][rng.random(x.shape) < 0.1] = -np.inf
@@ -784,7 +785,7 @@ def test_zeros_of_the_way_back_have_no_sign_that_depends_on_neighbours():
     assert_bits(np.ascontiguousarray(across[:1]), alone, "across")
 
 
-@pytest.mark.parametrize("size", [1e-38, 1.0, 1e20, 3e38])
+@pytest.mark.parametrize("size", [1e-28, 1.0, 1e20, 3e38])
 def test_cotangents_of_any_size_are_summed(size):
     """Products of floats may leave their range: such rows are computed in doubles, and no row beside them is."""
     rng = np.random.default_rng(8)
@@ -960,6 +961,71 @@ def test_rows_taken_together_are_right(n):
     most = np.abs(np.where(is_live, wide, 0)).max(axis=1, keepdims=True) + np.abs(p * total).max(axis=1, keepdims=True)
     wanted = np.where(is_live, wide - p * total, 0)
     assert np.all(np.abs(sx.log_softmax.vjp(x, g) - wanted) <= 4 * np.spacing(most.astype(np.float32)))
+
+
+@pytest.mark.parametrize("n", [64, 100, 128, 200, 1000, 4096, 5000, 40_000])
+def test_faint_weights_are_computed_in_two_ways_to_the_same_bits(n):
+    """Rows in which subnormal weights are met take other steps; whether they are is seen in some vectors alone."""
+    rng = np.random.default_rng(n)
+    is_looked_at = (np.arange(n) // 16 % 8 == 0) | (np.arange(n) % 8 == 0) if n > 128 else np.arange(n) < 64
+    for ties in (1, 3, 7, 11):
+        met = rng.uniform(-110, -60, size=(3, n)).astype(np.float32)
+        met[:, :ties] = 0
+        # No more of them, and as many, where that is seen; they are no digit of any sum.
+        missed = np.where(is_looked_at & (met < 0), np.float32(-58), met)
+        both = sx.softmax(met), sx.softmax(missed)
+        assert_bits(both[0][:, ~is_looked_at], both[1][:, ~is_looked_at], (n, ties))
+        assert_bits(np.ascontiguousarray(sx.softmax(np.asfortranarray(met), axis=-1)), both[0], (n, ties, "across"))
+        assert_bits(np.ascontiguousarray(sx.softmax(np.asfortranarray(missed), axis=-1)), both[1], (n, ties, "across"))
+        exact = np.exp(met.astype(np.longdouble)) / ties
+        error = np.abs(both[0] - exact) / np.maximum(np.spacing(exact.astype(np.float32)), 2.0**-149)
+        assert error.max() < 2 and np.any((both[0] > 0) & (both[0] < 2.0**-126))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_sure_rows_do_not_cost_their_neighbours_a_digit(dtype):
+    """Of rows with one score far above all others logarithms and losses are found by another walk."""
+    rng = np.random.default_rng(12)
+    for n in (5, 16, 64, 127, 129, 1000, 4096, 5000):
+        x = rng.normal(size=(37, n))
+        x[::3, n // 2] += rng.uniform(20, 45, 13)
+        x[7, n // 2], x[11] = 300, -np.inf
+        x = x.astype(numpy_dtype(dtype))
+        alone = np.concatenate([sx.log_softmax(x[r : r + 1]) for r in range(37)])
+        assert_bits(sx.log_softmax(x), alone, n)
+        assert_bits(np.ascontiguousarray(sx.log_softmax(np.asfortranarray(x), axis=-1)), alone, (n, "across"))
+        y = rng.integers(0, n, 37)
+        y[::2] = n // 2
+        losses = [sx.cross_entropy(x[r : r + 1], y[r : r + 1], reduction="none") for r in range(37)]
+        assert_bits(sx.cross_entropy(x, y, reduction="none"), np.concatenate(losses), n)
+        is_there = np.arange(37) != 11
+        z = x[is_there].astype(np.longdouble)
+        gaps = z - z.max(axis=1, keepdims=True)
+        others = (gaps == 0).sum(axis=1, keepdims=True) - 1
+        rest = np.where(gaps < 0, np.exp(gaps), 0).sum(axis=1, keepdims=True) + others
+        wanted = gaps - np.log1p(rest)
+        digits = 2.0 ** {"float32": -23, "float16": -10, "bfloat16": -7}[dtype]
+        error = np.abs(alone[is_there].astype(np.longdouble) - wanted)
+        assert np.all(error <= 2 * digits * np.abs(wanted) + (2.0**-25 if dtype == "float16" else 2.0**-149)), n
+
+
+def test_the_mode_of_a_thread_changes_no_bit():
+    """A caller may have subnormals flushed; the mode stays as it was."""
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    rng = np.random.default_rng(3)
+    x, g = (25 * rng.normal(size=(50, 1000))).astype(np.float32), rng.normal(size=(50, 1000)).astype(np.float32)
+    wanted = sx.softmax(x), sx.softmax.vjp(x, g), sx.log_softmax.vjp(x, g)
+    tiny = torch.tensor([2.0**-140])
+    if not torch.set_flush_denormal(True):
+        pytest.skip("this processor flushes no subnormals")
+    try:
+        found = sx.softmax(x), sx.softmax.vjp(x, g), sx.log_softmax.vjp(x, g)
+        flushed = float((tiny * 1).view(torch.int32))
+    finally:
+        torch.set_flush_denormal(False)
+    assert flushed == 0 and float((tiny * 1).view(torch.int32)) > 0
+    for one, right in zip(found, wanted, strict=True):
+        assert_bits(one, right, "flushed")
 
 
 BACKWARD = 9

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backward.h"
+#include "faint.h"
 #include "lists.h"
 #include "memory.h"
 #include "plain_rows.h"
@@ -45,30 +46,50 @@ struct Strip {
 
     INLINE bool is_short() const { return n <= Softmax<float>::SHORT; }
 
-    // Terms from scores unless it is for their logarithms, and what these are finished with, as ShortRows; false if one of the
-    // rows needs more care.
+    // Terms from scores unless it is for their logarithms, and what these are finished with, as ShortRows.
     template <bool LOG>
-    INLINE bool prepare_short(const Floats& tops, Numbers& numbers) const {
+    INLINE void prepare_short(const Floats& tops, Numbers& numbers) const {
         const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
         const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
-        if constexpr (!LOG) {
-            set_scales(sums, numbers);
-            return true;
-        }
+        if constexpr (!LOG) return set_scales(sums, numbers);
         float hi[COUNT], lo[COUNT];
         const Halves wide = widened(tops);
-        if (!ShortRows::set_shifts(wide.low, sums.part[0], hi, lo)) return false;
-        if (!ShortRows::set_shifts(wide.high, sums.part[1], hi + HALF, lo + HALF)) return false;
+        Doubles others[2] = {ShortRows::sums_but_one(sums.part[0]), ShortRows::sums_but_one(sums.part[1])};
+        if (!are_clear(others)) put_tails(tops, exponential, {all(1.0 / UNBIASED<float>), all(1.0 / UNBIASED<float>)}, others);
+        ShortRows::set_shifts(wide.low, others[0], hi, lo);
+        ShortRows::set_shifts(wide.high, others[1], hi + HALF, lo + HALF);
         numbers = {load(hi), load(lo), tops, tops};
-        return true;
+    }
+    static INLINE bool are_clear(const Doubles (&others)[2]) {
+        return (PlainRows::clear(others[0]) & PlainRows::clear(others[1])) == PlainRows::ALL;
+    }
+    // The sums of exp(x - top) over all but the leading entries, where they are not clear: of the terms of the scores, of which
+    // that of a top would be `units`.
+    template <class Exponential>
+    APART void put_tails(const Floats& tops, const Exponential& exponential, const Wide& units, Doubles (&others)[2]) const {
+        const Wide tails = sum<false>([&](const auto& scores) BODY {
+            auto e = exponential(scores);
+            for (int j = 0; j < static_cast<int>(sizeof(e) / sizeof(Floats)); ++j)
+                set_one_of(e, j, select(one_of(scores, j) == tops, all(0.0f), one_of(e, j)));
+            return e;
+        });
+        for (int half = 0; half < 2; ++half)
+            others[half] = select(all(Softmax<float>::CLEAR) <= others[half], others[half], tails.part[half] / units.part[half]);
     }
     template <bool LOG, bool IS_SHORT>
     static INLINE Floats finished(const Floats& v, const Numbers& by) {
         if constexpr (LOG && IS_SHORT) return (v - by.hi) - by.lo;
         if constexpr (LOG) return ((v - by.top) - by.hi) + (all(0.0f) - by.lo);
-        const Floats weight = fma(v, by.hi, v * by.lo);
+        return weighed<IS_SHORT>(v, by, weight_of(v, by.hi, by.lo));
+    }
+    template <bool IS_SHORT>
+    static INLINE Floats weighed(const Floats& e, const Numbers& by, const Floats& weight) {
         if constexpr (IS_SHORT) return weight;
-        return select(v == by.leading, by.top, weight);
+        return select(e == by.leading, by.top, weight);
+    }
+    // Whether faint weights are met.
+    INLINE bool is_faint(const Numbers& by) const {
+        return Faint(by.hi, by.lo).is_met(0, n * COUNT, [&](Index i, int) BODY { return load(terms + i); });
     }
 
     // The weights of a sparse map, as ShortRows; false if one of the rows needs more care.
@@ -105,15 +126,15 @@ struct Strip {
         const Floats guess = top_of(COUNT);
         if (bits(guess < all(512.0f)) != ALL) return false;
         const Halves guessed = widened(select(all(-512.0f) < guess, guess, all(0.0f))), wide = widened(tops);
-        const PlainRows plain[2] = {PlainRows(guessed.low), PlainRows(guessed.high)};
-        if (!PlainRows(wide.low).are_reached_from(plain[0].origins)) return false;
-        if (!PlainRows(wide.high).are_reached_from(plain[1].origins)) return false;
+        PlainRows plain[2] = {PlainRows(guessed.low), PlainRows(guessed.high)};
+        const PlainRows found[2] = {PlainRows(wide.low), PlainRows(wide.high)};
+        for (int half = 0; half < 2; ++half) plain[half].look_at_tops(found[half], bits(found[half].reached_from(plain[half].origins, n)));
         const Powers powers = powers_of(plain);
         return prepare_by([&](const auto& scores) BODY { return powers(scores); }, g, numbers);
     }
 
     static INLINE Floats differentiated(const Floats& e, const Floats& g, const Numbers& by, const Floats& factor) {
-        return select(all(0.0f) < e, (fma(e, by.hi, e * by.lo) * (g - by.top)) * factor, all(0.0f));
+        return select(all(0.0f) < e, (weight_of(e, by.hi, by.lo) * (g - by.top)) * factor, all(0.0f));
     }
 
     // The strip as rows, which have room for a multiple of sixteen, and back.
@@ -320,9 +341,9 @@ struct WalkedStrip {
         most = larger(e, most);
     }
 
-    // What the terms are finished with, or the scores for their logarithms; false if one of the rows needs more care.
+    // What the terms are finished with, or the scores for their logarithms.
     template <bool LOG>
-    INLINE bool finish(const Strip& strip, Numbers& numbers) const {
+    INLINE void finish(const Strip& strip, Numbers& numbers) const {
         const Halves wide = widened(top);
         const PlainRows plain[2] = {PlainRows(wide.low), PlainRows(wide.high)};
         const Floats leading = Strip::powers_of(plain)(top);
@@ -332,14 +353,15 @@ struct WalkedStrip {
             factors[half] = plain[half].factors(origins[half]);
             totals[half] = whole.part[half] * factors[half];
         }
-        if constexpr (LOG) return set_shifts(plain, totals, leading, numbers);
-        set_weights(strip, plain, totals, factors, leading, numbers);
-        return true;
+        if constexpr (LOG)
+            set_shifts(strip, plain, totals, leading, numbers);
+        else
+            set_weights(strip, plain, totals, factors, leading, numbers);
     }
     // Whether no term is out of range.
-    INLINE bool is_reached() const {
+    INLINE bool is_reached(Index n) const {
         const Halves wide = widened(top);
-        return PlainRows(wide.low).are_reached_from(origins[0]) && PlainRows(wide.high).are_reached_from(origins[1]);
+        return PlainRows(wide.low).are_reached_from(origins[0], n) && PlainRows(wide.high).are_reached_from(origins[1], n);
     }
 
   private:
@@ -365,13 +387,15 @@ struct WalkedStrip {
         numbers = {load(hi), load(lo), load(tops), load(own)};
     }
     // As Softmax::shifted.
-    INLINE bool set_shifts(const PlainRows (&plain)[2], const Doubles (&totals)[2], const Floats& leading, Numbers& numbers) const {
+    INLINE void set_shifts(const Strip& strip, const PlainRows (&plain)[2], const Doubles (&totals)[2], const Floats& leading,
+                           Numbers& numbers) const {
         const Halves led = widened(leading);
         float hi[COUNT], lo[COUNT];
-        if (!plain[0].put_shifts(totals[0], led.low, hi, lo)) return false;
-        if (!plain[1].put_shifts(totals[1], led.high, hi + HALF, lo + HALF)) return false;
+        Doubles others[2] = {plain[0].others(totals[0], led.low), plain[1].others(totals[1], led.high)};
+        if (!Strip::are_clear(others)) strip.put_tails(top, Strip::powers_of(plain), {plain[0].units(), plain[1].units()}, others);
+        PlainRows::put_shifts(others[0], hi, lo);
+        PlainRows::put_shifts(others[1], hi + HALF, lo + HALF);
         numbers = {load(hi), load(lo), top, top};
-        return true;
     }
 };
 
@@ -571,11 +595,8 @@ struct Columns {
         Floats tops[Lines::STRIPS];
         Numbers numbers[Lines::STRIPS];
         if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
-        for (int s = 0; s < lines.strips; ++s)
-            if (!strip(s).template prepare_short<LOG>(tops[s], numbers[s])) return false;
-        lines.write(result, streams, terms, nullptr, [&, own = terms](int s, Index at) BODY {
-            return Strip::finished<LOG, true>(load(own + at), numbers[s]);
-        });
+        for (int s = 0; s < lines.strips; ++s) strip(s).template prepare_short<LOG>(tops[s], numbers[s]);
+        write<LOG, true>(numbers);
         return true;
     }
     template <bool LOG>
@@ -587,16 +608,26 @@ struct Columns {
         if (!lines.walk<LOG>(x, mask, is_negated, terms, guesses, walked)) return false;
         bool are_reached = true;
         for (int s = 0; s < lines.strips; ++s) {
-            are_reached &= walked[s].is_reached();
+            are_reached &= walked[s].is_reached(lines.n);
             guesses[s] = walked[s].top;
         }
         if (!are_reached && !lines.walk<LOG>(x, mask, is_negated, terms, guesses, walked)) return false;
-        for (int s = 0; s < lines.strips; ++s)
-            if (!walked[s].finish<LOG>(strip(s), numbers[s])) return false;
-        lines.write(result, streams, terms, nullptr, [&, own = terms](int s, Index at) BODY {
-            return Strip::finished<LOG, false>(load(own + at), numbers[s]);
-        });
+        for (int s = 0; s < lines.strips; ++s) walked[s].finish<LOG>(strip(s), numbers[s]);
+        write<LOG, false>(numbers);
         return true;
+    }
+    template <bool LOG, bool IS_SHORT>
+    INLINE void write(const Numbers* numbers) const {
+        bool are_faint = false;
+        for (int s = 0; !LOG && s < lines.strips; ++s) are_faint |= strip(s).is_faint(numbers[s]);
+        if (are_faint)
+            return lines.write(result, streams, terms, nullptr, [numbers, own = terms](int s, Index at) BODY {
+                const Floats e = load(own + at);
+                return Strip::weighed<IS_SHORT>(e, numbers[s], Faint(numbers[s].hi, numbers[s].lo).weight(e));
+            });
+        lines.write(result, streams, terms, nullptr, [numbers, own = terms](int s, Index at) BODY {
+            return Strip::finished<LOG, IS_SHORT>(load(own + at), numbers[s]);
+        });
     }
     INLINE Strip strip(int s) const { return {terms + s * lines.pitch(), lines.n}; }
 };

@@ -85,10 +85,10 @@ struct ExpOf<float> {
     static constexpr float ln2 = 0x1.62e43p-1f, ln2_first = 0x1.62ep-1f, ln2_second = ln2 - ln2_first, ln2_rest = -0x1.05c61p-29f;
     static constexpr int mantissa_bits = 23;
     // Added to the exponents of a row so that no term that a weight may come from is subnormal. Gaps below `faint` vanish;
-    // tops may be off by `reach` for that.
+    // tops may be less by `reach` for that.
     static constexpr float bias = 50.0f;
     static constexpr float faint = -121.5f;
-    static constexpr double reach = 17.0;
+    static constexpr double reach = 17.0, octaves = 49.0;
     static constexpr float terms[5] = {0x1.fffffcp-2f, 0x1.55548ep-3f, 0x1.5558a6p-5f, 0x1.123bdep-7f, 0x1.6a592ap-10f};
 };
 template <>

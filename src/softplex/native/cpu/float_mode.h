@@ -31,11 +31,29 @@ inline void set_float_mode([[maybe_unused]] FloatMode mode) {
 #endif
 }
 
-// To nearest, subnormals kept, no traps: what programs begin with.
+// To nearest, subnormals kept, no traps: what programs begin with. And the same, but that subnormals count as 0.
 #if defined(__x86_64__) || defined(_M_X64)
-constexpr FloatMode USUAL_FLOAT_MODE = 0x1f80;
+constexpr FloatMode USUAL_FLOAT_MODE = 0x1f80, FLUSHING_FLOAT_MODE = 0x9fc0, FLAGS_OF_FLOAT_MODE = 0x3f;
+#elif defined(__aarch64__)
+constexpr FloatMode USUAL_FLOAT_MODE = 0, FLUSHING_FLOAT_MODE = 1 << 24, FLAGS_OF_FLOAT_MODE = 0;
 #else
-constexpr FloatMode USUAL_FLOAT_MODE = 0;
+constexpr FloatMode USUAL_FLOAT_MODE = 0, FLUSHING_FLOAT_MODE = 0, FLAGS_OF_FLOAT_MODE = 0;
 #endif
+
+// A mode for a while, whatever was the caller's.
+class WithFloatMode {
+  public:
+    explicit WithFloatMode(FloatMode mode) : before_(float_mode()) {
+        if ((before_ & ~FLAGS_OF_FLOAT_MODE) != mode) set_float_mode(mode);
+    }
+    ~WithFloatMode() {
+        if (((float_mode() ^ before_) & ~FLAGS_OF_FLOAT_MODE) != 0) set_float_mode(before_);
+    }
+    WithFloatMode(const WithFloatMode&) = delete;
+    WithFloatMode& operator=(const WithFloatMode&) = delete;
+
+  private:
+    FloatMode before_;
+};
 
 }  // namespace softplex

@@ -5,6 +5,7 @@
 #include "driver.h"
 #include "entmax.h"
 #include "entmax15.h"
+#include "float_mode.h"
 #include "maxout.h"
 #include "middle_rows.h"
 #include "short_rows.h"
@@ -189,9 +190,20 @@ struct Maps {
 
 }  // namespace
 
+// Beside the largest term of a derivative of softmax a subnormal is nothing, but each takes a processor a hundred times as
+// long. Where what is divided by is less than 1 a result may be none.
+bool may_flush(const Call& call) {
+    const bool is_exponential = call.map == Map::softmax || call.map == Map::log_softmax;
+    const bool is_derivative = call.method == Method::vjp || call.method == Method::jvp || call.method == Method::backward;
+    const bool is_divided = call.temperature.rows.data != nullptr || call.temperature.fixed < 1.0;
+    return call.type != Type::float64 && is_exponential && is_derivative && !is_divided;
+}
+
 Outcome run(const Call& call);
 
 Outcome run(const Call& call) {
+    // Whatever the caller's mode the bits are the same.
+    const WithFloatMode mode(may_flush(call) ? FLUSHING_FLOAT_MODE : USUAL_FLOAT_MODE);
     if (call.map == Map::maxout) return run_maxout(call);
     return call.type == Type::float64 ? run_rows<Maps, double>(call) : run_rows<Maps, float>(call);
 }

@@ -46,7 +46,7 @@ struct MiddleRows {
         for (int r = 0; r < FEW; ++r) tops[r] = r < rows.count ? scores_from<FROM>(own(r), row.sign(), 0, LANES) : all(0.0f);
         const Floats guess = largest_of(tops);
         if ((bits(guess < all(512.0f)) & 0xffu) != 0xffu) return false;
-        const PlainRows guessed(widened(select(all(-512.0f) < guess, guess, all(0.0f))).low);
+        PlainRows guessed(widened(select(all(-512.0f) < guess, guess, all(0.0f))).low);
         guessed.put_powers(magic, floor);
         auto bad = unordered(all(0.0f), all(0.0f));
         const auto note = [&](int r, const auto& found) BODY {
@@ -55,20 +55,23 @@ struct MiddleRows {
             tops[r] = found.top;
             bad = bad | found.bad;
         };
-        for (int r = 0; r < rows.count; ++r) {
+        const auto walk = [&](int r) BODY {
             Row<float> one = own(r);
             if (!KEEPS) one.terms = nullptr;
-            if (one.terms == one.x) return false;
             const Powers powers(magic[r], floor[r]);
             if constexpr (ASKED == Asked::weights || ASKED == Asked::logarithms) {
                 if (row.unwritten != nullptr) {
                     row.unwritten->start();
                     note(r, S::walk_over<S::TermsWhileWriting<FROM, !KEEPS>>(one, powers, 0, rows.n));
                     row.unwritten->write_row();  // one for each that is walked
-                    continue;
+                    return;
                 }
             }
             note(r, S::walk_over<Walk>(one, powers, 0, rows.n));
+        };
+        for (int r = 0; r < rows.count; ++r) {
+            if (KEEPS && own(r).terms == own(r).x) return false;
+            walk(r);
         }
         for (int r = rows.count; r < FEW; ++r) {
             sums[r] = all(4.0 / UNBIASED<float>);
@@ -78,15 +81,23 @@ struct MiddleRows {
         const Floats found = largest_of(tops) + all(0.0f);
         if (any(bad) || (bits(larger(found, -found) < all(512.0f)) & 0xffu) != 0xffu) return false;
         const PlainRows plain(widened(found).low);
-        if (!plain.are_reached_from(guessed.origins)) return false;
+        const unsigned reached = bits(plain.reached_from(guessed.origins, rows.n));
+        if (reached != PlainRows::ALL) {
+            guessed.look_at_tops(plain, reached);
+            guessed.put_powers(magic, floor);
+            for (int r = 0; r < rows.count; ++r)
+                if ((reached >> r & 1u) == 0) walk(r);
+        }
         if constexpr (ASKED == Asked::derivatives) return put_derivatives(sums_of(sums), sums_of(products));
         if constexpr (ASKED == Asked::log_derivatives) put_log_derivatives(sums_of(sums), sums_of(products));
         if constexpr (ShortRows::has_operand(ASKED)) return true;
         const Doubles factors = plain.factors(guessed.origins), totals = sums_of(sums) * factors;
         plain.put_powers(magic, floor);
         const Floats leading = Powers(load(magic), load(floor))(found);
-        if constexpr (ASKED == Asked::logarithms) return put_logarithms(plain, totals, found, leading);
-        put_weights(plain, totals, factors, leading);
+        if constexpr (ASKED == Asked::logarithms)
+            put_logarithms(plain, totals, found, leading);
+        else
+            put_weights(plain, totals, factors, leading);
         return true;
     }
 
@@ -122,18 +133,15 @@ struct MiddleRows {
         }
         for (int r = 0; r < rows.count; ++r) {
             const Row<float> one = own(r);
-            const Floats high = all(hi[r]), low = all(lo[r]);
+            const S::Scale scale(all(hi[r]), all(lo[r]));
+            const auto kept_terms = [from = one.terms](Index i, int count) BODY { return take<float>(from + i, count, 0.0f); };
             if ((crowded >> r & 1u) != 0) {
-                write_weights<float>(one, 0, rows.n, [&](Index i, int count) BODY {
-                    const Floats e = take<float>(one.terms + i, count, 0.0f);
-                    return fma(e, high, e * low);
-                });
+                S::write_scaled(one, 0, rows.n, scale, kept_terms, [](const Floats&, const Floats& weight) BODY { return weight; });
                 continue;
             }
             const Floats own_kept = all(kept[r]), own_top = all(top[r]);
-            write_weights<float>(one, 0, rows.n, [&](Index i, int count) BODY {
-                const Floats e = take<float>(one.terms + i, count, 0.0f);
-                return select(e == own_kept, own_top, fma(e, high, e * low));
+            S::write_scaled(one, 0, rows.n, scale, kept_terms, [&](const Floats& e, const Floats& weight) BODY {
+                return select(e == own_kept, own_top, weight);
             });
         }
     }
@@ -150,7 +158,7 @@ struct MiddleRows {
             const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), outer = all(static_cast<float>(rows.outer[r]));
             write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                 const Floats e = take<float>(one.terms + i, count, 0.0f), g = take<float>(one.operand + i, count, 0.0f);
-                return select(all(0.0f) < e, (fma(e, high, e * low) * (g - mean)) * outer, all(0.0f));
+                return select(all(0.0f) < e, (weight_of(e, high, low) * (g - mean)) * outer, all(0.0f));
             });
         }
         return true;
@@ -168,7 +176,7 @@ struct MiddleRows {
             const Floats high = all(hi[r]), low = all(lo[r]), total = all(totals[r]), outer = all(static_cast<float>(rows.outer[r]));
             write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                 const Floats e = take<float>(one.terms + i, count, 0.0f), g = take<float>(one.operand + i, count, 0.0f);
-                const Floats moved = fma(-fma(e, high, e * low), total, g) * outer;
+                const Floats moved = fma(-weight_of(e, high, low), total, g) * outer;
                 return select(all(-INFINITE<float>) < scores(one, sign, i, count), moved, all(0.0f));
             });
         }
@@ -192,16 +200,17 @@ struct MiddleRows {
     }
     static INLINE Floats ones_where(const FloatMask& mask) { return select(mask, all(1.0f), all(0.0f)); }
 
-    INLINE bool put_logarithms(const PlainRows& plain, const Doubles& totals, const Floats& tops, const Floats& leading) const {
+    INLINE void put_logarithms(const PlainRows& plain, const Doubles& totals, const Floats& tops, const Floats& leading) const {
         float hi[FEW], lo[FEW];
         alignas(64) float top[2 * FEW];
-        if (!plain.put_shifts(totals, widened(leading).low, hi, lo)) return false;
         store(top, tops);
+        const Doubles others = plain.others(totals, widened(leading).low);
+        PlainRows::put_shifts(PlainRows::clear(others) == PlainRows::ALL ? others : with_tails(others, top), hi, lo);
         if (row.unwritten != nullptr) {
             row.unwritten->take_turns();
             for (int r = 0; r < rows.count; ++r)
                 row.unwritten->leave_logarithms(rows.x[r], rows.result[r], all(top[r]), all(hi[r]), all(lo[r]));
-            return true;
+            return;
         }
         for (int r = 0; r < rows.count; ++r) {
             const Row<float> one = own(r);
@@ -211,7 +220,18 @@ struct MiddleRows {
                 return ((scores(one, sign, i, count) - own_top) - high) + low;
             });
         }
-        return true;
+    }
+    APART Doubles with_tails(const Doubles& others, const float* tops) const {
+        double found[FEW];
+        store(found, others);
+        Team alone;
+        for (int r = 0; r < rows.count; ++r) {
+            if (found[r] >= S::CLEAR) continue;
+            Row<float> one = own(r);
+            one.top = static_cast<double>(tops[r]);
+            found[r] = S::confident_tail(one, alone, Powers::at_top(one.top));
+        }
+        return load(found);
     }
 };
 

@@ -19,7 +19,8 @@ INLINE std::uint16_t to_bfloat16(float x) {
 INLINE float from_float16(std::uint16_t half) {
     const std::uint32_t sign = static_cast<std::uint32_t>(half & 0x8000u) << 16, rest = half & 0x7fffu;
     if (rest >= 0x7c00u) return bits_of<float>(sign | 0x7f800000u | ((rest & 0x3ffu) << 13));
-    const float magnitude = bits_of<float>(rest << 13) * 0x1p112f;
+    // Not by way of a subnormal float: they may be flushed.
+    const float magnitude = rest < 0x400u ? static_cast<float>(rest) * 0x1p-24f : bits_of<float>((rest << 13) + (112u << 23));
     return bits_of<float>(bits_of<std::uint32_t>(magnitude) | sign);
 }
 INLINE std::uint16_t to_float16(float x) {

@@ -23,16 +23,26 @@ struct PlainRows {
         origins = nearest_integers(tops * all(static_cast<double>(C::log2e)));
         residues = (tops - origins * all(LN2_HEAD)) - origins * all(LN2_REST);
     }
+    // Of rows that are not among the `kept` what is known of others, row by row.
+    INLINE void look_at_tops(const PlainRows& others, unsigned kept) {
+        double own[COUNT], found[COUNT];
+        store(own, tops);
+        store(found, others.tops);
+        for (int r = 0; r < COUNT; ++r)
+            if ((kept >> r & 1u) == 0) own[r] = found[r];
+        *this = PlainRows(load(own));
+    }
     // What Powers knows of each row.
     INLINE void put_powers(float* magic, float* floor) const {
         store_eight(magic, all(static_cast<double>(C::magic + C::bias)) - origins);
         store_eight(floor, origins * all(static_cast<double>(C::ln2)) + all(static_cast<double>(C::faint)));
     }
-    // Whether no term is out of range that is to these origins.
-    INLINE bool are_reached_from(const Doubles& guessed) const {
-        const Doubles apart = magnitude(tops - guessed * all(static_cast<double>(C::ln2)));
-        return bits(apart <= all(C::reach)) == ALL;
+    // Of which rows of n entries no term is out of range that is to these origins.
+    INLINE DoubleMask reached_from(const Doubles& guessed, Index n) const {
+        const Doubles apart = tops - guessed * all(static_cast<double>(C::ln2));
+        return (all(-C::reach) <= apart) & (apart <= all(Powers::reach_above(n)));
     }
+    INLINE bool are_reached_from(const Doubles& guessed, Index n) const { return bits(reached_from(guessed, n)) == ALL; }
     // 2^(guessed - origin), by which terms to the guessed origins are to be multiplied.
     INLINE Doubles factors(const Doubles& guessed) const {
         return times_power_of_two(all(1.0), (guessed - origins) + all(ExpOf<double>::magic));
@@ -44,22 +54,31 @@ struct PlainRows {
     // factor / sum as two floats, and the weight of a leading entry. `ties` is 0 for crowded rows.
     INLINE void put_scales(const Doubles& sums, const Doubles& leading, const Doubles& ties, const Doubles& factors, float* hi,
                            float* lo, float* top) const {
-        const Doubles unit = exp(residues) * all(1.0 / UNBIASED<float>);
+        const Doubles unit = units();
         const Pair<Doubles> exact = two_sum(sums, ties * (unit - leading));
         const Pair<Doubles> scales = Softmax<float>::Scale::quotients(factors, exact);
         store_eight(hi, scales.hi);
         store_eight(lo, scales.lo);
         store_eight(top, unit / (exact.hi + exact.lo));
     }
-    // log sum exp(x - top) as two floats; false if a row needs more care.
-    INLINE bool put_shifts(const Doubles& sums, const Doubles& leading, float* hi, float* lo) const {
+    // What the exact terms of the tops would be.
+    INLINE Doubles units() const { return exp(residues) * all(1.0 / UNBIASED<float>); }
+    // The sums of exp(x - top) over all but the leading entry.
+    INLINE Doubles others(const Doubles& sums, const Doubles& leading) const {
         const Pair<Doubles> rest = two_sum(sums, -leading);
-        const Doubles clear = (rest.hi + rest.lo) * all(UNBIASED<float>) / exp(residues);
-        if (bits(all(Softmax<float>::CLEAR) <= clear) != ALL) return false;
-        const Doubles shift = short_log1p(clear), head = widened(narrowed(shift, shift)).low;
+        return (rest.hi + rest.lo) * all(UNBIASED<float>) / exp(residues);
+    }
+    // Rows of which such a sum has kept its digits. Of the rest it has to be found again without the leading term.
+    static INLINE unsigned clear(const Doubles& others) { return bits(all(Softmax<float>::CLEAR) <= others); }
+    static INLINE Doubles log1p_of_others(const Doubles& others) {
+        const Doubles usual = short_log1p(others);
+        return clear(others) == ALL ? usual : select(all(Softmax<float>::CLEAR) <= others, usual, log1p(others));
+    }
+    // log sum exp(x - top) as two floats.
+    static INLINE void put_shifts(const Doubles& others, float* hi, float* lo) {
+        const Doubles shift = log1p_of_others(others), head = widened(narrowed(shift, shift)).low;
         store_eight(hi, head);
         store_eight(lo, shift - head);
-        return true;
     }
 };
 

@@ -3,7 +3,9 @@
 // those of softmax.h and sparse.h, in the same order.
 #pragma once
 
+#include "faint.h"
 #include "lists.h"
+#include "plain_rows.h"
 #include "softmax.h"
 
 namespace softplex::SOFTPLEX_ISA {
@@ -66,8 +68,8 @@ struct ShortRows {
             exponentiate_whole<has_operand(ASKED)>(vectors, terms, tops, sums);
         }
         for (int r = count; r % FEW != 0; ++r) sums[r] = all(4.0 / UNBIASED<float>);
-        if constexpr (ASKED == Asked::logarithms) return put_logarithms(tops, sums);
-        if constexpr (ASKED == Asked::losses) return put_losses(tops, sums);
+        if constexpr (ASKED == Asked::logarithms) put_logarithms(pitch, terms, tops, sums);
+        if constexpr (ASKED == Asked::losses) put_losses(pitch, terms, tops, sums);
         if constexpr (ASKED == Asked::weights) put_weights(pitch, terms, sums);
         if constexpr (ASKED == Asked::residuals) put_residuals(pitch, terms, sums);
         if constexpr (ASKED == Asked::derivatives) return put_derivatives(pitch, terms, sums);
@@ -145,16 +147,12 @@ struct ShortRows {
         const Pair<Doubles> less = two_sum(sums, all(-1.0 / UNBIASED<float>));
         return (less.hi + less.lo) * all(UNBIASED<float>);
     }
-    static INLINE bool are_clear(const Doubles& sums) { return bits(all(Softmax<float>::CLEAR) <= sums) == 0xffu; }
     // The top and the logarithm of the sum, as a float and what it lacks: a score less the first is exact where the rest
     // counts.
-    static INLINE bool set_shifts(const Doubles& tops, const Doubles& sums, float* hi, float* lo) {
-        const Doubles clear = sums_but_one(sums);
-        if (!are_clear(clear)) return false;
-        const Doubles shift = short_log1p(clear), end = tops + shift, head = widened(narrowed(end, end)).low;
+    static INLINE void set_shifts(const Doubles& tops, const Doubles& others, float* hi, float* lo) {
+        const Doubles shift = PlainRows::log1p_of_others(others), end = tops + shift, head = widened(narrowed(end, end)).low;
         store_eight(hi, head);
         store_eight(lo, shift - (head - tops));
-        return true;
     }
 
   private:
@@ -343,16 +341,19 @@ struct ShortRows {
             store_eight(lo + r, scales.lo);
         }
     }
+    // A term whose weight is faint: that of a top is 2^50.
+    static constexpr float FAINT = 0x1p-40f;
     INLINE void put_weights(Index pitch, const float* terms, const Doubles* sums) const {
         float hi[ROWS], lo[ROWS];
         set_scales(sums, hi, lo);
+        const bool are_faint = Faint::is_met_below(all(FAINT), 0, count * pitch, [&](Index i, int) BODY { return load(terms + i); });
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]);
             const float* const own = terms + r * pitch;
-            write<0>(r, [&](Index i, int) BODY {
-                const Floats e = load(own + i);
-                return fma(e, high, e * low);
-            });
+            if (are_faint)
+                write<0>(r, [&, faint = Faint(high, low)](Index i, int) BODY { return faint.weight(load(own + i)); });
+            else
+                write<0>(r, [&](Index i, int) BODY { return weight_of(load(own + i), high, low); });
         }
     }
 
@@ -389,7 +390,7 @@ struct ShortRows {
             const float *const own = terms + r * pitch, *const g = operand[r];
             write<0>(r, [&](Index i, int lanes) BODY {
                 const Floats e = take<float>(own + i, lanes, 0.0f);
-                return where_positive(e, (fma(e, high, e * low) * (take<float>(g + i, lanes, 0.0f) - mean)) * factor);
+                return where_positive(e, (weight_of(e, high, low) * (take<float>(g + i, lanes, 0.0f) - mean)) * factor);
             });
         }
         return true;
@@ -414,7 +415,7 @@ struct ShortRows {
             const Floats high = all(hi[r]), low = all(lo[r]), whole = all(totals[r]), factor = all(static_cast<float>(outer[r]));
             const float *const e = terms + r * pitch, *const own = x[r], *const g = operand[r];
             write<0>(r, [&](Index i, int lanes) BODY {
-                const Floats term = take<float>(e + i, lanes, 0.0f), p = fma(term, high, term * low);
+                const Floats term = take<float>(e + i, lanes, 0.0f), p = weight_of(term, high, low);
                 const Floats moved = fma(-p, whole, take<float>(g + i, lanes, 0.0f)) * factor;
                 return select(take<float>(own + i, lanes, 0.0f) == dead, zero, moved);
             });
@@ -434,7 +435,7 @@ struct ShortRows {
             float* const own = terms + r * pitch;
             Sum<float> sum;
             each_vector_once<float>(0, n, [&](Index i, int lanes) BODY {
-                const Floats e = take<float>(own + i, lanes, 0.0f), p = fma(e, high, e * low);
+                const Floats e = take<float>(own + i, lanes, 0.0f), p = weight_of(e, high, low);
                 sum.add(p);
                 softplex::SOFTPLEX_ISA::put<float>(own + i, p, lanes);
             });
@@ -459,29 +460,48 @@ struct ShortRows {
     INLINE float score_of_label(int r) const { return is_negated ? -x[r][labels[r]] : x[r][labels[r]]; }
 
     // log sum exp(x) less the label's score.
-    INLINE bool put_losses(const float* tops, const Doubles* sums) const {
+    INLINE void put_losses(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
         for (int r = 0; r < count; r += FEW) {
-            const Doubles clear = sums_but_one(sums_of(sums + r));
-            if (!are_clear(clear)) return false;
+            const Doubles others = others_of(r, pitch, terms, sums);
             double scores[FEW], losses[FEW];
             for (int j = 0; j < FEW; ++j) scores[j] = r + j < count ? static_cast<double>(score_of_label(r + j)) : 0.0;
-            store(losses, short_log1p(clear) + (widened(load(tops + r)).low - load(scores)));
+            store(losses, PlainRows::log1p_of_others(others) + (widened(load(tops + r)).low - load(scores)));
             for (int j = 0; j < FEW && r + j < count; ++j) numbers[r + j] = losses[j];
         }
-        return true;
     }
 
-    INLINE bool put_logarithms(const float* tops, const Doubles* sums) const {
+    // Of eight rows the sums of exp(x - top) over all but the leading entry.
+    INLINE Doubles others_of(int first, Index pitch, const float* terms, const Doubles* sums) const {
+        const Doubles others = sums_but_one(sums_of(sums + first));
+        return PlainRows::clear(others) == PlainRows::ALL ? others : with_tails(others, first, pitch, terms);
+    }
+    APART Doubles with_tails(const Doubles& others, int first, Index pitch, const float* terms) const {
+        const Floats leading = all(static_cast<float>(1.0 / UNBIASED<float>));
+        double found[FEW];
+        store(found, others);
+        for (int j = 0; j < FEW && first + j < count; ++j) {
+            if (found[j] >= Softmax<float>::CLEAR) continue;
+            const float* const own = terms + (first + j) * pitch;
+            Sum<float> tail;
+            each_vector_once<float>(0, n, [&](Index i, int lanes) BODY {
+                const Floats e = take<float>(own + i, lanes, 0.0f);
+                tail.add(select(e == leading, all(0.0f), e));
+            });
+            found[j] = tail.total().value() * UNBIASED<float>;
+        }
+        return load(found);
+    }
+
+    INLINE void put_logarithms(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
         float hi[ROWS], lo[ROWS];
         for (int r = 0; r < count; r += FEW)
-            if (!set_shifts(widened(load(tops + r)).low, sums_of(sums + r), hi + r, lo + r)) return false;
+            set_shifts(widened(load(tops + r)).low, others_of(r, pitch, terms, sums), hi + r, lo + r);
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]);
             const float* const own = x[r];
             write<0>(r, [&](Index i, int lanes) BODY { return (flipped(take<float>(own + i, lanes, 0.0f), sign) - high) - low; });
         }
-        return true;
     }
 };
 

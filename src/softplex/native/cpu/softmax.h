@@ -7,6 +7,7 @@
 
 #include <type_traits>
 
+#include "faint.h"
 #include "row.h"
 #include "unwritten.h"
 
@@ -69,8 +70,14 @@ struct Powers {
     }
     INLINE Powers(const Floats& the_magic, const Floats& the_floor) : magic(the_magic), floor(the_floor) {}
     INLINE Powers(float the_magic, float the_floor) : Powers(all(the_magic), all(the_floor)) {}
-    // Whether no term gets out of range.
-    INLINE bool reaches(double score) const { return __builtin_fabs(score - origin * C::ln2) <= C::reach; }
+    // Whether no term of a row gets out of range, nor what its terms are multiplied by.
+    INLINE bool reaches(double score, Index n) const {
+        const double apart = score - origin * C::ln2;
+        return -C::reach <= apart && apart <= reach_above(n);
+    }
+    // The longer the row, the larger a sum: up to some 2^98 it leaves digits to its reciprocal.
+    static INLINE double reach_above(Index n) { return (C::octaves - bits_of_length(n)) * C::ln2; }
+    static INLINE int bits_of_length(Index n) { return 64 - __builtin_clzll(static_cast<unsigned long long>(n | 1)); }
     static INLINE Powers at_top(double score) {
         Powers powers(score);
         powers.top = all(static_cast<float>(score));
@@ -210,6 +217,7 @@ struct Softmax {
     // 1 / sum as two numbers of the type: the product with either is exact enough.
     struct Scale {
         V hi, lo;
+        INLINE Scale(const V& the_hi, const V& the_lo) : hi(the_hi), lo(the_lo) {}
         explicit INLINE Scale(const Total& sum, double factor = 1.0) {
             const Pair<Doubles> quotient = quotients(all(factor), {all(sum.hi), all(sum.lo)});
             hi = all(static_cast<T>(first_of(quotient.hi)));
@@ -227,7 +235,7 @@ struct Softmax {
                 return {whole, (((factor - back.hi) - back.lo) - whole * sum.lo) / sum.hi};
             }
         }
-        INLINE V operator()(const V& e) const { return fma(e, hi, e * lo); }
+        INLINE V operator()(const V& e) const { return weight_of(e, hi, lo); }
     };
 
     // The exponentials as a pass finds them: kept by the walk that sums them, or computed again.
@@ -417,7 +425,7 @@ struct Softmax {
         row.top = sums.top + 0.0;
         const Powers powers = Powers::at_top(row.top);
         const double apart = guessed.origin - powers.origin;
-        if (!guessed.reaches(row.top) || (row.n > LONGEST && __builtin_fabs(apart) > 6.0)) {
+        if (!guessed.reaches(row.top, row.n) || (row.n > LONGEST && __builtin_fabs(apart) > 6.0)) {
             finish(powers, walk(powers), 1.0);
             return true;
         }
@@ -435,17 +443,20 @@ struct Softmax {
         return static_cast<double>(largest_of(top));
     }
     // The same for what shows terms that are no weights of the type: which of them vanish depends on the power of 2, so that
-    // the guess stays what it was.
+    // the guess stays what it was where it serves.
     template <class Walk, class Finish>
     static INLINE bool at_once_as_guessed(Row<T>& row, Walk walk, Finish finish) {
         const double guess = guess_of_top<Source::plain>(row);
         if (guess >= 512.0) return false;
         const Powers guessed(is_near(guess) ? guess : 0.0);
-        const Totals sums = walk(guessed);
+        Totals sums = walk(guessed);
         if (!is_near(sums.top) || sums.third.hi != 0.0) return false;
-        if (!guessed.reaches(sums.top) || (row.n > LONGEST && __builtin_fabs(sums.top - guess) > 4.0)) return false;
+        if (row.n > LONGEST && __builtin_fabs(sums.top - guess) > 4.0) return false;
+        const bool is_reached = guessed.reaches(sums.top, row.n);
+        const Powers powers = is_reached ? guessed : Powers::at_top(sums.top + 0.0);
+        if (!is_reached) sums = walk(powers);
         if (!(__builtin_fabs(sums.second.hi) < __builtin_inf())) return false;
-        finish(guessed, sums);
+        finish(powers, sums);
         return true;
     }
     // Beyond it the sum may be so large that what the weights are multiplied by gets subnormal.
@@ -550,10 +561,24 @@ struct Softmax {
             const Terms<Powers> own = terms;
             const Scale own_scale = scale;
             const V own_kept = kept, own_top = top;
-            write_weights<T>(own.row, begin, end, [&](Index i, int count) BODY {
-                const V e = own.kept(i, count);
-                return select(e == own_kept, own_top, own_scale(e));
-            });
+            write_scaled(own.row, begin, end, own_scale, [&](Index i, int count) BODY { return own.kept(i, count); },
+                         [&](const V& e, const V& weight) BODY { return select(e == own_kept, own_top, weight); });
+        });
+    }
+    // Writes finish(e, weight) for each term e = kept(i, count).
+    template <class Kept, class Finish>
+    static INLINE void write_scaled(const Row<T>& row, Index begin, Index end, const Scale& scale, const Kept& kept, const Finish& finish) {
+        if constexpr (sizeof(T) == 4) {
+            const Faint faint(scale.hi, scale.lo);
+            if (faint.is_met(begin, end, kept))
+                return write_weights<T>(row, begin, end, [&, own = faint](Index i, int count) BODY {
+                    const V e = kept(i, count);
+                    return finish(e, own.weight(e));
+                });
+        }
+        write_weights<T>(row, begin, end, [&](Index i, int count) BODY {
+            const V e = kept(i, count);
+            return finish(e, scale(e));
         });
     }
     static constexpr double CROWDED = 8.5;
@@ -568,10 +593,11 @@ struct Softmax {
         team.each_block(row.n, [&](Index begin, Index end) APART {
             const Terms<Exponential> own = terms;
             const Scale own_scale = scale;
-            write_weights<T>(own.row, begin, end, [&](Index i, int count) BODY {
+            const auto kept = [&](Index i, int count) BODY {
                 if (own.row.terms == nullptr) ask_ahead(own.row, i, 1);
-                return own_scale(own.kept(i, count));
-            });
+                return own.kept(i, count);
+            };
+            write_scaled(own.row, begin, end, own_scale, kept, [](const V&, const V& weight) BODY { return weight; });
         });
     }
 

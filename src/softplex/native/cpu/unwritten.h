@@ -3,6 +3,7 @@
 // The operations are those of Softmax.
 #pragma once
 
+#include "faint.h"
 #include "row.h"
 
 namespace softplex::SOFTPLEX_ISA {
@@ -28,15 +29,16 @@ struct Unwritten {
     }
     // Each term is to be multiplied by hi + lo, but for the `leading`, which weigh `top`.
     INLINE void leave_weights(const T* from, T* result, const V& leading, const V& top, const V& hi, const V& lo) {
-        rows[count++] = {from, result, leading, top, hi, lo};
+        rows[count++] = {from, result, leading, top, hi, lo, is_faint(from, hi, lo)};
     }
     // hi + lo is to be taken from the distance of each score from the top.
     INLINE void leave_logarithms(const T* x, T* result, const V& top, const V& hi, const V& lo) {
-        rows[count++] = {x, result, top, top, hi, all(T(0)) - lo};
+        rows[count++] = {x, result, top, top, hi, all(T(0)) - lo, false};
     }
 
     // Begins with the next row, if there is one: what comes before the first cache line that is its own.
     INLINE void start() {
+        while (end == 0 && at < count && rows[at].is_faint) write_faint_row();
         if (end != 0 || at == count) return;
         end = common.n;
         T* const result = rows[at].result;
@@ -84,6 +86,8 @@ struct Unwritten {
         const T* from;
         T* result;
         V leading, top, hi, lo;
+        // Such rows are written by themselves.
+        bool is_faint;
     };
     const Row<T> common;
     T* const room[2];
@@ -97,7 +101,24 @@ struct Unwritten {
         const One& one = rows[at];
         const V v = take<T>(one.from + i, some, T(0));
         if constexpr (IS_LOGARITHM) return ((flipped(v, common.sign()) - one.top) - one.hi) + one.lo;
-        return select(v == one.leading, one.top, fma(v, one.hi, v * one.lo));
+        return select(v == one.leading, one.top, weight_of(v, one.hi, one.lo));
+    }
+    INLINE bool is_faint([[maybe_unused]] const T* from, [[maybe_unused]] const V& hi, [[maybe_unused]] const V& lo) const {
+        if constexpr (sizeof(T) == 8) return false;
+        if constexpr (sizeof(T) == 4) return Faint(hi, lo).is_met(0, common.n, [&](Index i, int) BODY { return load(from + i); });
+    }
+    APART void write_faint_row() {
+        if constexpr (sizeof(T) == 4) {
+            const One& one = rows[at];
+            const Faint faint(one.hi, one.lo);
+            Row<T> row = common;
+            row.result = one.result;
+            softplex::SOFTPLEX_ISA::write<T>(row, 0, row.n, [&, own = faint, from = one.from](Index i, int some) BODY {
+                const V e = take<T>(from + i, some, T(0));
+                return select(e == one.leading, one.top, own.weight(e));
+            });
+        }
+        ++at;
     }
     INLINE V any_value(Index i, int some) const { return are_logarithms ? value<true>(i, some) : value<false>(i, some); }
 };

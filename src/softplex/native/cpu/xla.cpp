@@ -34,18 +34,6 @@ bool is_any(double) { return true; }
 bool is_temperature(double value) { return value > 0.0 && value < INFINITE; }
 bool is_alpha(double value) { return value >= 1.0; }
 
-// XLA computes with subnormals flushed; the bits of a result shall be those that they are elsewhere.
-class UsualFloatMode {
-  public:
-    UsualFloatMode() : before_(float_mode()) { set_float_mode(USUAL_FLOAT_MODE); }
-    ~UsualFloatMode() { set_float_mode(before_); }
-    UsualFloatMode(const UsualFloatMode&) = delete;
-    UsualFloatMode& operator=(const UsualFloatMode&) = delete;
-
-  private:
-    FloatMode before_;
-};
-
 template <class Enum>
 Enum read_enum(const std::optional<Index>& setting, Enum last, const char* name) {
     const Index number = xla::required(setting, name);
@@ -452,7 +440,7 @@ xla::Error* xla_handler(xla::Frame* frame) noexcept {
         return nullptr;
     }
     try {
-        const UsualFloatMode usual;
+        const WithFloatMode usual(USUAL_FLOAT_MODE);  // XLA's own flushes subnormals
         Reading(*frame).run();
         return nullptr;
     } catch (const xla::Refusal& refusal) {

@@ -1,0 +1,69 @@
+// Weights so faint that a product on the way to them is subnormal: many a processor takes a hundred times as long for it.
+// The same bits come of other steps here, for rows in which such weights are met. Which weights there are is not known here.
+#pragma once
+
+#include "elementary.h"
+
+namespace softplex::SOFTPLEX_ISA {
+
+// e (hi + lo), as every term becomes a weight.
+template <class V>
+INLINE V weight_of(const V& e, const V& hi, const V& lo) {
+    return fma(e, hi, e * lo);
+}
+
+// For floats hi + lo.
+class Faint {
+  public:
+    // Without a fused multiply-add there are other bits.
+    static constexpr bool IS_KNOWN = HAS_FMA;
+    // One vector of so many is looked at, for it costs nothing but time to miss some.
+    static constexpr Index EACH = 8;
+
+    INLINE Faint(const Floats& the_hi, const Floats& the_lo) : hi_(the_hi), lo_(the_lo) {
+        const Ints sign = all(INT32_MIN);
+        sign_ = bits_of<Ints>(hi_) & sign;
+        part_sign_ = wrapping_sum(sign_, bits_of<Ints>(lo_) & sign);
+        high_ = flipped(hi_, sign_) * all(0x1p90f);
+        low_ = flipped(flipped(lo_, sign_), part_sign_) * all(0x1p90f);
+        // Some 2^-90 / |hi|, for a weight of which e * lo is subnormal in hardly any row.
+        least_ = bits_of<Floats>(all(164 << 23) - bits_of<Ints>(flipped(hi_, sign_)));
+    }
+    INLINE FloatMask holds(const Floats& e) const { return are_between_0(e, least_); }
+    // Whether some of the terms from begin to end are met, where kept(i, lanes) gives them.
+    template <class Kept>
+    INLINE bool is_met(Index begin, Index end, const Kept& kept) const {
+        return is_met_below(least_, begin, end, kept);
+    }
+    template <class Kept>
+    static INLINE bool is_met_below(const Floats& least, Index begin, Index end, const Kept& kept) {
+        constexpr int LANES = Lanes<float>::count;
+        if (!IS_KNOWN || end - begin < LANES) return false;
+        FloatMask met = are_between_0(kept(begin, LANES), least);
+        for (Index i = begin + EACH * LANES; i + LANES <= end; i += EACH * LANES) met = met | are_between_0(kept(i, LANES), least);
+        return any(met);
+    }
+
+    // weight_of(e, hi, lo).
+    INLINE Floats weight(const Floats& e) const {
+        const FloatMask is_faint = holds(e);
+        const Floats zero = all(0.0f), term = select(is_faint, e, zero);
+        // All is 2^90 times as large as the weight. A part below 2^-36 is rounded to a multiple of 2^-59, for which the least
+        // subnormal stands.
+        const Floats unit = all(0x1p-36f), exact = term * low_;
+        const Floats part = flipped(select(exact < unit, (exact + unit) - unit, exact), part_sign_);
+        const Ints normal = bits_of<Ints>(fma(term, high_, part)) - all(90 << 23);
+        const Ints subnormal = bits_of<Ints>(fma(term, high_, part + unit)) - bits_of<Ints>(unit);
+        // Of two that are right in their own range the larger is right.
+        const Floats weight = flipped(bits_of<Floats>(larger(normal, subnormal)), sign_);
+        return select(is_faint, weight, weight_of(select(is_faint, zero, e), hi_, lo_));
+    }
+
+  private:
+    static INLINE FloatMask are_between_0(const Floats& e, const Floats& least) { return (all(0.0f) < e) & (e < least); }
+
+    Floats hi_, lo_, high_, low_, least_;
+    Ints sign_, part_sign_;
+};
+
+}  // namespace softplex::SOFTPLEX_ISA

@@ -847,9 +847,11 @@ struct Driver {
         put_count(call, index, count);
     }
 
-    // A temperature leaves a remainder beside every quotient; a sink that leads need not be a float.
+    // Temperatures and scores out of the ordinary; a sink that leads need not be a float.
     static INLINE bool needs_double(const Row<T>& row) {
-        return row.is_tempered || static_cast<double>(static_cast<T>(row.top)) != row.top;
+        if constexpr (sizeof(T) == 4)
+            if (row.is_tempered && !TemperedExponential::serves(row)) return true;
+        return static_cast<double>(static_cast<T>(row.top)) != row.top;
     }
 
     // A float row in double precision.

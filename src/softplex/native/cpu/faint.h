@@ -17,8 +17,8 @@ class Faint {
   public:
     // Without a fused multiply-add there are other bits.
     static constexpr bool IS_KNOWN = HAS_FMA;
-    // One vector of so many is looked at, for it costs nothing but time to miss some.
-    static constexpr Index EACH = 8;
+    // One vector of so many is looked at, for it costs nothing but time to miss some. Many do not lie in the nearest cache.
+    static INLINE Index each(Index count) { return count > 4096 ? 32 : 8; }
 
     INLINE Faint(const Floats& the_hi, const Floats& the_lo) : hi_(the_hi), lo_(the_lo) {
         const Ints sign = all(INT32_MIN);
@@ -39,8 +39,9 @@ class Faint {
     static INLINE bool is_met_below(const Floats& least, Index begin, Index end, const Kept& kept) {
         constexpr int LANES = Lanes<float>::count;
         if (!IS_KNOWN || end - begin < LANES) return false;
+        const Index step = each(end - begin) * LANES;
         FloatMask met = are_between_0(kept(begin, LANES), least);
-        for (Index i = begin + EACH * LANES; i + LANES <= end; i += EACH * LANES) met = met | are_between_0(kept(i, LANES), least);
+        for (Index i = begin + step; i + LANES <= end; i += step) met = met | are_between_0(kept(i, LANES), least);
         return any(met);
     }
 

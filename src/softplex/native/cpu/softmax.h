@@ -115,6 +115,67 @@ struct FarExponential {
     INLINE Pair<Floats> gap(const Floats& x) const { return {x - top, all(0.0f)}; }
 };
 
+// Float scores and a temperature, neither too large nor too small: the difference, times the reciprocal of the temperature,
+// both with what rounding took.
+struct TemperedExponential {
+    using C = ExpOf<float>;
+    static constexpr bool FINDS_TOP = false;
+    static constexpr double residue = 0.0;
+    Floats top, hi, lo;
+
+    explicit INLINE TemperedExponential(const Row<float>& row) : top(all(static_cast<float>(row.top))) {
+        const double reciprocal = 1.0 / row.temperature;
+        const float head = static_cast<float>(reciprocal);
+        hi = all(head);
+        lo = all(static_cast<float>(reciprocal - static_cast<double>(head)));
+    }
+    static INLINE bool serves(const Row<float>& row) {
+        const double octaves = 0x1p60;
+        return __builtin_fabs(row.top) < octaves && 1.0 / octaves < row.temperature && row.temperature < octaves;
+    }
+    template <class V>
+    INLINE Pair<V> quotient(const V& x) const {
+        constexpr int COUNT = sizeof(V) / WIDTH;
+        const V head = spread<COUNT>(hi), rest = spread<COUNT>(lo);
+        const Pair<V> d = two_sum(x, spread<COUNT>(-top));
+        return product(d, head, rest);
+    }
+    template <int COUNT>
+    INLINE Pack<NativeFloats, COUNT> operator()(const Pack<NativeFloats, COUNT>& x) const {
+        using V = Pack<NativeFloats, COUNT>;
+        const V magic = every<V>(C::magic + C::bias);
+        const Pair<V> d = quotient(x);
+        const V near = larger(every<V>(C::faint), d.hi);
+        const V shifted = fma(near, every<V>(C::log2e), magic);
+        const V k = shifted - magic, r = less_ln2_times(k, near);
+        const Pair<V> whole = fast_two_sum(r, fma(k, every<V>(-C::ln2_rest), d.lo));
+        const V value = every<V>(1) + reduced_expm1(whole.hi, whole.lo);
+        return times_power_of_two_above(every<V>(C::faint), d.hi, value, shifted);
+    }
+    INLINE Pair<Floats> gap(const Floats& x) const {
+        const Pair<Floats> d = quotient(x);
+        // Far from the top it may be no number.
+        return {d.hi, select(all(-0x1p100f) < d.hi, d.lo, all(0.0f))};
+    }
+
+  private:
+    // d (head + rest).
+    template <class V>
+    static INLINE Pair<V> product(const Pair<V>& d, const V& head, const V& rest) {
+        if constexpr (HAS_FMA) {
+            const V whole = d.hi * head;
+            return {whole, fma(d.hi, head, -whole) + fma(d.hi, rest, d.lo * head)};
+        }
+        const V splitter = every<V>(4097.0f);
+        const V d_big = d.hi * splitter, head_big = head * splitter;
+        const V d_high = d_big - (d_big - d.hi), head_high = head_big - (head_big - head);
+        const V d_low = d.hi - d_high, head_low = head - head_high;
+        const V whole = d.hi * head;
+        const V error = ((d_high * head_high - whole) + d_high * head_low + d_low * head_high) + d_low * head_low;
+        return {whole, error + (d.hi * rest + d.lo * head)};
+    }
+};
+
 // Double scores: the difference and what rounding took from it, divided by the temperature if there is one.
 template <bool TEMPERED>
 struct DoubleExponential {
@@ -164,6 +225,7 @@ INLINE bool is_near(double top) { return -512.0 < top && top < 512.0; }
 // body(exponential) with one whose leading term is exact.
 template <class Body>
 INLINE auto with_exponential(const Row<float>& row, Body body) {
+    if (row.is_tempered) return body(TemperedExponential(row));
     return is_near(row.top) ? body(NearExponential(row)) : body(FarExponential(row));
 }
 template <class Body>
@@ -176,6 +238,7 @@ INLINE auto with_exponential(const Row<double>& row, Body body) {
 // The same with Powers where they serve: what at_once computes without a look at the row.
 template <class Body>
 INLINE auto with_powers(const Row<float>& row, Body body) {
+    if (row.is_tempered) return body(TemperedExponential(row));
     return is_near(row.top) ? body(Powers::at_top(row.top)) : body(FarExponential(row));
 }
 template <class Body>
@@ -628,8 +691,10 @@ struct Softmax {
     static INLINE void differentiated_by(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums, double middle) {
         const Terms<Exponential> terms{row, exponential};
         const V quarter = all(T(IS_LARGE ? 0.25 : 1.0)), mean = all(static_cast<T>(middle * (IS_LARGE ? 0.25 : 1.0)));
-        const Scale scale(sums.first);
-        const V outer = all(static_cast<T>(row.outer()));
+        // A float has room for the outer factor, which takes two roundings less then.
+        const double folded = sizeof(T) == 4 ? row.outer() : 1.0;
+        const Scale scale(sums.first, folded);
+        const V outer = all(static_cast<T>(row.outer() / folded));
         team.each_block(row.n, [&](Index begin, Index end) APART {
             // Own copies, which no store can change.
             const Terms<Exponential> own = terms;

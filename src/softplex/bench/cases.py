@@ -116,6 +116,14 @@ CASES = (
         ),
     ),
     Case(
+        "wide",
+        "softmax, log_softmax, scores N(0, 15)",
+        ("softmax", "log_softmax"),
+        (Goal("PyTorch"), Goal("PyTorch", None, "worst", 16_384, "the same, worst shape of 16 K entries or more")),
+        scores="wide",
+    ),
+    Case("wide-vjp", "VJP of softmax, scores N(0, 15)", ("softmax.vjp",), (Goal("PyTorch's backward"),), scores="wide"),
+    Case(
         "beyond-cache",
         "beyond the cache: share of a copy",
         THE_SAME_FUNCTIONS,

@@ -16,6 +16,7 @@ SEED = 20240229
 # What the scores are: words, mean and standard deviation of normal ones.
 SCORES = {
     "normal": ("N(0, 2): mean 0, standard deviation 2", 0.0, 2.0),
+    "wide": ("N(0, 15): many weights are next to nothing", 0.0, 15.0),
     "equal": ("nearly equal: mean 1, standard deviation 0.001", 1.0, 1e-3),
     "peaked": ("very peaked: mean 0, standard deviation 50", 0.0, 50.0),
 }

@@ -191,12 +191,13 @@ struct Maps {
 }  // namespace
 
 // Beside the largest term of a derivative of softmax a subnormal is nothing, but each takes a processor a hundred times as
-// long. Where what is divided by is less than 1 a result may be none.
+// long. Where a temperature divides them it may be none.
 bool may_flush(const Call& call) {
     const bool is_exponential = call.map == Map::softmax || call.map == Map::log_softmax;
     const bool is_derivative = call.method == Method::vjp || call.method == Method::jvp || call.method == Method::backward;
-    const bool is_divided = call.temperature.rows.data != nullptr || call.temperature.fixed < 1.0;
-    return call.type != Type::float64 && is_exponential && is_derivative && !is_divided;
+    const Parameter& temperature = call.temperature;
+    const bool is_usual = temperature.rows.data == nullptr && temperature.fixed >= 1.0 && temperature.fixed <= 0x1p40;
+    return is_exponential && is_derivative && is_usual;
 }
 
 Outcome run(const Call& call);

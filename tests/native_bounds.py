@@ -194,6 +194,13 @@ class Judge:
         sizes = np.maximum(np.maximum(1.0, gaps.max(axis=1)), np.abs(missing))
         return np.where(np.isinf(sizes), np.inf, self.reach(tolerances.linear_bound, sizes))
 
+    def reach_of_maxima(self):
+        """From the scores that are used, and the temperature, which multiplies what they add."""
+        gaps = np.where((self.weights > 0) & np.isfinite(self.gaps), np.abs(self.gaps), 1.0).max(axis=1)
+        with_top = np.abs(np.where(np.isfinite(self.wanted), self.wanted, 1.0))
+        sizes = np.maximum(np.maximum(gaps, 1.0) * self.temperature[:, 0], with_top)
+        return np.where(np.isinf(sizes), np.inf, self.reach(tolerances.linear_bound, sizes))
+
     # -- comparing ----------------------------------------------------------------------------------------------------
 
     def assert_near(self, got):
@@ -204,6 +211,8 @@ class Judge:
         with np.errstate(all="ignore"):
             if self.task == "support_size":
                 self.assert_counted(got)
+            elif self.task == "smooth_max":
+                self.compare(np.asarray(got, np.float64).reshape(-1), self.wanted, self.reach_of_maxima())
             elif self.task in LOSSES:
                 self.assert_losses(np.asarray(got, np.float64))
             else:

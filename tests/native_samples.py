@@ -17,11 +17,11 @@ SIMPLEX = (sx.softmax, sx.softmin, sx.sparsemax, sx.entmax15, sx.entmax)
 LOGARITHMS = (sx.log_softmax, sx.log_softmin)
 NEGATED = (sx.softmin, sx.log_softmin)
 BASIC = ("value", "vjp", "jvp")
-TASKS = (*BASIC, "residual", "residual of index", "loss", "loss of index", "support_size")
+TASKS = (*BASIC, "residual", "residual of index", "loss", "loss of index", "support_size", "smooth_max")
 CALLS = [(map_, task) for map_ in SIMPLEX for task in TASKS] + [(map_, task) for map_ in LOGARITHMS for task in BASIC]
 CALLS += [(sx.log_softmax, "cross_entropy"), (sx.log_softmax, "cross_entropy of rows")]
 LOSSES = ("loss", "loss of index", "cross_entropy", "cross_entropy of rows")
-BY_ROW = ("support_size", *LOSSES)  # a number a row
+BY_ROW = ("support_size", "smooth_max", *LOSSES)  # a number a row
 
 ALPHAS = (1.0, 1 + 1e-9, 1.3, 1.5, 1.999999, 2.0, 2.000001, 3.0, 50.0, np.inf)
 TEMPERATURES = (0.3, 7.0, 1e-3, 1e3, 1e-30, 1e30)
@@ -315,7 +315,7 @@ def drawn_mask(rng, sample):
 def drawn_operand(rng, sample):
     """A cotangent, a tangent, a distribution or classes."""
     shape = (sample.x.size // sample.length, sample.length)
-    if sample.task in ("value", "support_size"):
+    if sample.task in ("value", "support_size", "smooth_max"):
         return None
     if sample.has_classes:
         narrow = "u1" if shape[1] < 256 else "u2" if shape[1] < 65_536 else "u4"

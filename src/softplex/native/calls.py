@@ -25,7 +25,7 @@ UNUSED = 1.5
 """What maps without an alpha are given."""
 
 ENTRIES = {"value": 0, "vjp": 1, "jvp": 2, "residual": 4}
-RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, SUPPORT_SIZE, WINNER = 3, 5, 6, 7, 8
+RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, SUPPORT_SIZE, WINNER, SMOOTH_MAX = 3, 5, 6, 7, 8, 10
 
 
 def is_on() -> bool:
@@ -81,6 +81,9 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
         return _gradient(call, kernel, asked, operands)
     if asked.method == "support_size":
         return [_numbers(call, kernel, SUPPORT_SIZE, np.int64)]
+    if asked.method == "smooth_max":
+        with np.errstate(all="ignore"):
+            return [_numbers(call, kernel, SMOOTH_MAX, np.float64).astype(call.dtype, copy=False)]
     if asked.method not in ENTRIES or (asked.method == "vjp" and "x" not in asked.names):
         return None
     method, operand, index = ENTRIES[asked.method], None, None

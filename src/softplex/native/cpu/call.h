@@ -25,6 +25,7 @@ enum class Method : int {
     support_size = 7,       // result: int64, a number a row
     winner = 8,             // maxout only; result: int64, a number a row
     backward = 9,           // x: entries (what `value` gave); operand: entries (the cotangent); result: entries
+    smooth_max = 10,        // result: float64, a number a row
 };
 
 enum class Type : int { float64 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };

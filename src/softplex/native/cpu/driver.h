@@ -43,7 +43,7 @@ INLINE void put_count(const Call& call, Index row, Index value) {
 
 INLINE bool has_entries(Method method) {
     return method != Method::loss && method != Method::loss_of_index && method != Method::support_size &&
-           method != Method::winner;
+           method != Method::winner && method != Method::smooth_max;
 }
 INLINE bool has_operand(Method method) {
     return method == Method::vjp || method == Method::jvp || method == Method::residual || method == Method::loss ||
@@ -259,9 +259,10 @@ struct Scratch {
 
 // -- one row -----------------------------------------------------------------------------------------------------------
 
-// What an entry of a row without weights becomes: masked or empty ones 0, of a logarithm -inf.
+// What an entry of a row without weights becomes: masked or empty ones 0, of a logarithm -inf, as the largest of no scores.
 INLINE double absent_of(const Call& call) {
-    return call.map == Map::log_softmax && call.method == Method::value ? -__builtin_inf() : 0.0;
+    const bool is_log = call.map == Map::log_softmax && call.method == Method::value;
+    return is_log || call.method == Method::smooth_max ? -__builtin_inf() : 0.0;
 }
 
 // The weights of a row kept apart from its scores, which say which entries take part.
@@ -388,6 +389,12 @@ INLINE double loss_of_index(const Row<T>& row, double conjugate) {
     return loss > 0.0 ? loss : 0.0;
 }
 
+// The top and what the others add to it.
+template <class T>
+INLINE double smooth_max_of(const Row<T>& row, double conjugate) {
+    return row.top + row.temperature * conjugate;
+}
+
 // Runs a method on a row that has a top; results that are numbers a row go to the call's result. `weights` is room for a
 // row apart from its scores.
 template <class Maps, class T>
@@ -418,6 +425,9 @@ inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* w
         }
         case Method::loss_of_index:
             put_number(call, index, loss_of_index(row, Maps::conjugate(call.map, row, team)));
+            break;
+        case Method::smooth_max:
+            put_number(call, index, smooth_max_of(row, Maps::conjugate(call.map, row, team)));
             break;
         case Method::loss: {
             const double conjugate = Maps::conjugate(call.map, row, team);
@@ -822,7 +832,7 @@ struct Driver {
             if (!is_empty && call.mask.data != nullptr) mask_row<T>(call, index, T(0), row.result);
             count_support(row, index);
         } else if (!has_entries(call.method)) {
-            put_number(call, index, is_empty ? call.empty : NOT_A_NUMBER);
+            put_number(call, index, filling);
         } else {
             fill(row.result, filling);
             if (!is_empty && call.mask.data != nullptr) mask_row<T>(call, index, static_cast<T>(absent_of(call)), row.result);

@@ -62,6 +62,11 @@ struct Maps {
                 if (is_done) number = loss_of_index(row, number);
                 return is_done;
             }
+            if (method == Method::smooth_max) {
+                const bool is_done = Softmax<T>::conjugate_at_once(row, team, number);
+                if (is_done) number = smooth_max_of(row, number);
+                return is_done;
+            }
             if (method == Method::vjp) return is_log ? Softmax<T>::log_vjp_at_once(row, team) : Softmax<T>::vjp_at_once(row, team);
             if (method == Method::jvp && !is_log) return Softmax<T>::vjp_at_once(row, team);
             if (method != Method::value) return false;
@@ -75,13 +80,15 @@ struct Maps {
         if (sizeof(T) == 8) return 0;
         if (method == Method::backward) return map == Map::entmax ? 0 : Backward<T>::SHORT;
         const bool has_label = method == Method::loss_of_index || method == Method::residual_of_index;
-        if (method != Method::value && !(has_label && map == Map::softmax) && !is_product(map, method)) return 0;
+        const bool is_loss = (has_label || method == Method::smooth_max) && map == Map::softmax;
+        if (method != Method::value && !is_loss && !is_product(map, method)) return 0;
         if (map == Map::softmax || map == Map::log_softmax) return Softmax<float>::SHORT;
         return map == Map::sparsemax || map == Map::entmax15 ? ShortRows::CANDIDATES : 0;
     }
     static bool short_rows(Map map, Method method, const ShortRows& rows) {
         using Asked = ShortRows::Asked;
         if (method == Method::loss_of_index) return rows.compute<Asked::losses>();
+        if (method == Method::smooth_max) return rows.compute<Asked::maxima>();
         if (method == Method::residual_of_index) return rows.compute<Asked::residuals>();
         if (is_product(map, method)) {
             return map == Map::log_softmax ? rows.compute<Asked::log_derivatives>() : rows.compute<Asked::derivatives>();

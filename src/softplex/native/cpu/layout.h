@@ -27,6 +27,7 @@ inline Layout layout_of(Map map, Method method) {
         case Method::residual: return {Shape::entries, Shape::none, Shape::entries, Element::of_type};
         case Method::loss_of_index: return {Shape::none, Shape::rows, Shape::rows, Element::float64};
         case Method::loss: return {Shape::entries, Shape::none, Shape::rows, Element::float64};
+        case Method::smooth_max: return {Shape::none, Shape::none, Shape::rows, Element::float64};
         case Method::support_size:
         case Method::winner: break;
     }

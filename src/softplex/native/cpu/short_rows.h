@@ -25,7 +25,7 @@ struct ShortRows {
     // Of a way back what it is multiplied by, of a residual its scale.
     alignas(64) double outer[ROWS];
     Index labels[ROWS];
-    // Where losses go.
+    // Where losses and smooth maxima go.
     double* numbers;
     int count;
     Index n;
@@ -43,7 +43,7 @@ struct ShortRows {
         return n <= 2 * ROOM / ROWS && !is_backward ? ROWS / 2 : FEW;
     }
 
-    enum class Asked { weights, logarithms, losses, residuals, derivatives, log_derivatives };
+    enum class Asked { weights, logarithms, losses, maxima, residuals, derivatives, log_derivatives };
     static constexpr bool has_operand(Asked asked) { return asked == Asked::derivatives || asked == Asked::log_derivatives; }
 
     // False, and nothing done, if one of the rows needs more care.
@@ -70,6 +70,7 @@ struct ShortRows {
         for (int r = count; r % FEW != 0; ++r) sums[r] = all(4.0 / UNBIASED<float>);
         if constexpr (ASKED == Asked::logarithms) put_logarithms(pitch, terms, tops, sums);
         if constexpr (ASKED == Asked::losses) put_losses(pitch, terms, tops, sums);
+        if constexpr (ASKED == Asked::maxima) put_maxima(pitch, terms, tops, sums);
         if constexpr (ASKED == Asked::weights) put_weights(pitch, terms, sums);
         if constexpr (ASKED == Asked::residuals) put_residuals(pitch, terms, sums);
         if constexpr (ASKED == Asked::derivatives) return put_derivatives(pitch, terms, sums);
@@ -467,6 +468,15 @@ struct ShortRows {
             for (int j = 0; j < FEW; ++j) scores[j] = r + j < count ? static_cast<double>(score_of_label(r + j)) : 0.0;
             store(losses, PlainRows::log1p_of_others(others) + (widened(load(tops + r)).low - load(scores)));
             for (int j = 0; j < FEW && r + j < count; ++j) numbers[r + j] = losses[j];
+        }
+    }
+
+    // log sum exp(x).
+    INLINE void put_maxima(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
+        for (int r = 0; r < count; r += FEW) {
+            double found[FEW];
+            store(found, PlainRows::log1p_of_others(others_of(r, pitch, terms, sums)) + widened(load(tops + r)).low);
+            for (int j = 0; j < FEW && r + j < count; ++j) numbers[r + j] = found[j];
         }
     }
 

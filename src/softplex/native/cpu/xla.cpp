@@ -126,7 +126,7 @@ Reading::Reading(const xla::Frame& frame) {
     xla::check_frame(frame);
     settings_ = xla::read_settings(frame.attributes);
     call_.map = read_enum(settings_.map, Map::maxout, "map");
-    call_.method = read_enum(settings_.method, Method::backward, "method");
+    call_.method = read_enum(settings_.method, Method::smooth_max, "method");
     if (!has_method(call_.map, call_.method)) refuse("method", "is not one that this map has");
     call_.negated = xla::required(settings_.negated, "negated") != 0;
     call_.empty = xla::number_of(xla::required(settings_.empty, "empty"));
@@ -404,7 +404,8 @@ void Reading::spoil(Index row) const {
         std::memcpy(to, &count, sizeof count);
         return;
     }
-    if (call_.method == Method::loss || call_.method == Method::loss_of_index) return put_nan(Type::float64, to);
+    const bool is_wide = call_.method == Method::loss || call_.method == Method::loss_of_index || call_.method == Method::smooth_max;
+    if (is_wide) return put_nan(Type::float64, to);
     if (number_of(call_.scale, row) == 0.0) return;
     const char* mask = call_.mask.data;
     if (mask != nullptr) mask += offset_of(call_.mask, 0, call_.batch_axes, row);

@@ -82,8 +82,7 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
     if asked.method == "support_size":
         return [_numbers(call, kernel, SUPPORT_SIZE, np.int64)]
     if asked.method == "smooth_max":
-        with np.errstate(all="ignore"):
-            return [_numbers(call, kernel, SMOOTH_MAX, np.float64).astype(call.dtype, copy=False)]
+        return [_narrowed(_numbers(call, kernel, SMOOTH_MAX, np.float64), call.dtype)]
     if asked.method not in ENTRIES or (asked.method == "vjp" and "x" not in asked.names):
         return None
     method, operand, index = ENTRIES[asked.method], None, None
@@ -158,6 +157,16 @@ def _numbers(
     result = np.empty(call.batch, dtype)
     _run(call, kernel, method, _as_scores(call), operand, index, result)
     return result
+
+
+def _narrowed(numbers: NDArray, dtype: np.dtype[Any]) -> NDArray:
+    """Rounded to the dtype, to 16 bits by way of float32, as frameworks do; uint16 holds the bits of bfloat16."""
+    with np.errstate(all="ignore"):
+        if dtype.type is not np.uint16:
+            return numbers.astype(np.float32 if dtype.itemsize == 2 else dtype, copy=False).astype(dtype, copy=False)
+        bits = numbers.astype(np.float32).view(np.uint32)
+        rounded = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
+        return np.where(np.isnan(numbers), 0x7FC0, rounded).astype(np.uint16)
 
 
 def _maxout(call: Call, kernel: Kernel, method: str, operands: list[NDArray]) -> list[NDArray] | None:

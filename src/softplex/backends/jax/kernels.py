@@ -19,6 +19,7 @@ from softplex.native.calls import (
     LOSS,
     LOSS_OF_INDEX,
     RESIDUAL_OF_INDEX,
+    SMOOTH_MAX,
     SUPPORT_SIZE,
     WINNER,
     is_on,
@@ -80,6 +81,10 @@ def computed(call: Call, asked: Asked, operands: list[jax.Array]) -> list[jax.Ar
         return _gradient(call, kernel, asked, operands)
     if asked.method == "support_size":
         return [_numbers(call, kernel, SUPPORT_SIZE, np.int64)]
+    if asked.method == "smooth_max":
+        # XLA would flush what a rounding of its own makes subnormal.
+        rounded = np.float64 if np.dtype(call.dtype) == np.float64 else np.float32
+        return [_numbers(call, kernel, SMOOTH_MAX, rounded).astype(call.dtype)]
     if method not in ENTRIES or (method == "vjp" and "x" not in asked.names):
         return None
     if method == "residual" and asked.targets.is_index:

@@ -309,7 +309,7 @@ def test_what_has_no_kernel_is_declined(x64):
     assert called(call, asked, []) is not None
     declined = [
         (call, Asked("value", sx.normmax.formula), []),
-        (call, Asked("smooth_max", sx.softmax.formula), []),
+        (call, Asked("regularizer", sx.softmax.formula), []),
         (call, Asked("vjp", sx.softmax.formula), [wide]),
         (call, Asked("loss", sx.softmax.formula, soft), [y, soft.weight]),
         (call, Asked("loss", sx.softmax.formula, smooth), [smooth.y]),

@@ -5,6 +5,7 @@ test_native_processes.py.
 """
 
 import gc
+import itertools
 import os
 import shutil
 import subprocess
@@ -980,6 +981,32 @@ def test_faint_weights_are_computed_in_two_ways_to_the_same_bits(n):
         exact = np.exp(met.astype(np.longdouble)) / ties
         error = np.abs(both[0] - exact) / np.maximum(np.spacing(exact.astype(np.float32)), 2.0**-149)
         assert error.max() < 2 and np.any((both[0] > 0) & (both[0] < 2.0**-126))
+
+
+@pytest.mark.parametrize("n", [2, 64, 100, 1000, 5000])
+def test_a_subnormal_weight_may_have_the_largest_derivative(n):
+    """Subnormals are flushed beside derivatives, but a cotangent can make normal numbers of them."""
+    for gap, size, temperature in itertools.product((89, 95, 104, 118), (1, 1e5, 1e20, 3e38), (1.0, 2.0)):
+        x, g = np.full((3, n), -np.inf, np.float32), np.zeros((3, n), np.float32)
+        x[:, 0], x[:, -1], g[:, -1] = 0, -gap * temperature, size
+        e = np.exp(np.longdouble(-gap))
+        wanted = e / (1 + e) ** 2 * np.longdouble(g[0, -1]) / temperature
+        if wanted < 2.0**-126:
+            continue
+        for derivative in (sx.softmax.vjp, sx.softmax.jvp):
+            found = derivative(x, g, temperature=temperature)
+            across = derivative(np.asfortranarray(x), np.asfortranarray(g), temperature=temperature)
+            assert abs(found[0, -1] - wanted) <= 4 * np.spacing(np.float32(wanted)), (gap, size, temperature)
+            assert_bits(np.ascontiguousarray(across), found, (gap, size, temperature))
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3"])
+def test_scores_that_a_large_temperature_brings_near(name):
+    with instructions(name):
+        for least, temperature in ((-3e38, 1e9), (-1e36, 1e7), (-3e38, 1e18), (-3e38, 1.5)):
+            found = sx.log_softmax(np.array([[0, least, 1]], np.float32), temperature=temperature)
+            assert np.isclose(found[0, 1], np.float64(np.float32(least)) / temperature, rtol=1e-6)
+            assert np.isclose(found[0, 0], -np.log(1 + np.exp(1 / temperature)), rtol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -262,11 +262,11 @@ struct Strip {
         return sum_of_lanes(sums);
     }
 
-    // 1 / sum of each row.
-    static INLINE void set_scales(const Wide& sums, Numbers& numbers) {
+    // factor / sum of each row.
+    static INLINE void set_scales(const Wide& sums, Numbers& numbers, double factor = 1.0) {
         float hi[COUNT], lo[COUNT];
         for (int half = 0; half < 2; ++half) {
-            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums.part[half], all(0.0)});
+            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(factor), {sums.part[half], all(0.0)});
             store_eight(hi + half * HALF, scales.hi);
             store_eight(lo + half * HALF, scales.lo);
         }
@@ -282,7 +282,7 @@ struct Strip {
             if (!Softmax<float>::are_moderate(found)) return false;
             store_eight(means + half * HALF, found);
         }
-        set_scales(sums, numbers);
+        set_scales(sums, numbers, Softmax<float>::LIFT);
         numbers.top = load(means);
         return true;
     }
@@ -651,7 +651,8 @@ struct ColumnsDerivative {
         const Index pitch = lines.pitch();
         for (int s = 0; s < lines.strips; ++s) {
             if (!Strip{terms + s * pitch, lines.n}.prepare_derivative(tops[s], cotangents + s * pitch, numbers[s])) return false;
-            factors[s] = narrowed(load(outer + s * Strip::COUNT), load(outer + s * Strip::COUNT + Strip::HALF));
+            factors[s] = narrowed(load(outer + s * Strip::COUNT), load(outer + s * Strip::COUNT + Strip::HALF)) *
+                         all(static_cast<float>(1.0 / Softmax<float>::LIFT));
         }
         lines.write(result, streams, terms, cotangents, [&, e = terms, g = cotangents](int s, Index at) BODY {
             return Strip::differentiated(load(e + at), load(g + at), numbers[s], factors[s]);

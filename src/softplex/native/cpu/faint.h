@@ -12,7 +12,7 @@ INLINE V weight_of(const V& e, const V& hi, const V& lo) {
     return fma(e, hi, e * lo);
 }
 
-// For floats hi + lo.
+// For floats hi + lo, of which |hi| < 2^37; it is negative where residuals are scaled.
 class Faint {
   public:
     // Without a fused multiply-add there are other bits.
@@ -55,7 +55,8 @@ class Faint {
         const Floats part = flipped(select(exact < unit, (exact + unit) - unit, exact), part_sign_);
         const Ints normal = bits_of<Ints>(fma(term, high_, part)) - all(90 << 23);
         const Ints subnormal = bits_of<Ints>(fma(term, high_, part + unit)) - bits_of<Ints>(unit);
-        // Of two that are right in their own range the larger is right.
+        // Of two that are right in their own range the larger is right: bits grow by one octave where numbers double, and no
+        // faster than either beyond its own.
         const Floats weight = flipped(bits_of<Floats>(larger(normal, subnormal)), sign_);
         return select(is_faint, weight, weight_of(select(is_faint, zero, e), hi_, lo_));
     }

@@ -197,14 +197,16 @@ struct Maps {
 
 }  // namespace
 
-// Beside the largest term of a derivative of softmax a subnormal is nothing, but each takes a processor a hundred times as
-// long. Where a temperature divides them it may be none.
+// A subnormal takes a processor a hundred times as long. In derivatives of softmax from its scores only results may be some, and
+// beside the largest term of those of its logarithm they are nothing. What a temperature below 1 divides may be something, and
+// so may all results be for one that is large.
 bool may_flush(const Call& call) {
+    const bool is_product = call.method == Method::vjp || call.method == Method::jvp;
+    const bool is_backward = call.method == Method::backward && call.map == Map::log_softmax;
     const bool is_exponential = call.map == Map::softmax || call.map == Map::log_softmax;
-    const bool is_derivative = call.method == Method::vjp || call.method == Method::jvp || call.method == Method::backward;
     const Parameter& temperature = call.temperature;
     const bool is_usual = temperature.rows.data == nullptr && temperature.fixed >= 1.0 && temperature.fixed <= 0x1p40;
-    return is_exponential && is_derivative && is_usual;
+    return call.type != Type::float64 && is_exponential && (is_product || is_backward) && is_usual;
 }
 
 Outcome run(const Call& call);

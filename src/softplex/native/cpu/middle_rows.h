@@ -149,13 +149,13 @@ struct MiddleRows {
     INLINE bool put_derivatives(const Doubles& sums, const Doubles& products) const {
         if (!S::are_moderate(products / sums)) return false;
         float hi[FEW], lo[FEW], means[FEW];
-        const Pair<Doubles> scales = S::Scale::quotients(all(1.0), {sums, all(0.0)});
+        const Pair<Doubles> scales = S::Scale::quotients(all(S::LIFT), {sums, all(0.0)});
         store_eight(hi, scales.hi);
         store_eight(lo, scales.lo);
         store_eight(means, products / sums);
         for (int r = 0; r < rows.count; ++r) {
             const Row<float> one = own(r);
-            const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), outer = all(static_cast<float>(rows.outer[r]));
+            const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), outer = all(static_cast<float>(rows.outer[r] / S::LIFT));
             write<float>(one, 0, rows.n, [&](Index i, int count) BODY {
                 const Floats e = take<float>(one.terms + i, count, 0.0f), g = take<float>(one.operand + i, count, 0.0f);
                 return select(all(0.0f) < e, (weight_of(e, high, low) * (g - mean)) * outer, all(0.0f));

@@ -334,10 +334,10 @@ struct ShortRows {
         sums[count - 1] = sum_of_row(count - 1);
     }
 
-    // 1 / sum of each row as two floats.
-    INLINE void set_scales(const Doubles* sums, float* hi, float* lo) const {
+    // factor / sum of each row as two floats.
+    INLINE void set_scales(const Doubles* sums, float* hi, float* lo, double factor = 1.0) const {
         for (int r = 0; r < count; r += FEW) {
-            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(1.0), {sums_of(sums + r), all(0.0)});
+            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(factor), {sums_of(sums + r), all(0.0)});
             store_eight(hi + r, scales.hi);
             store_eight(lo + r, scales.lo);
         }
@@ -385,9 +385,10 @@ struct ShortRows {
             store_eight(means + r, found);
         }
         if (!are_moderate) return false;
-        set_scales(sums, hi, lo);
+        constexpr double LIFT = Softmax<float>::LIFT;
+        set_scales(sums, hi, lo, LIFT);
         for (int r = 0; r < count; ++r) {
-            const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), factor = all(static_cast<float>(outer[r]));
+            const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), factor = all(static_cast<float>(outer[r] / LIFT));
             const float *const own = terms + r * pitch, *const g = operand[r];
             write<0>(r, [&](Index i, int lanes) BODY {
                 const Floats e = take<float>(own + i, lanes, 0.0f);

@@ -155,7 +155,8 @@ struct TemperedExponential {
     INLINE Pair<Floats> gap(const Floats& x) const {
         const Pair<Floats> d = quotient(x);
         // Far from the top it may be no number.
-        return {d.hi, select(all(-0x1p100f) < d.hi, d.lo, all(0.0f))};
+        const Floats least = all(-0x1p100f);
+        return {d.hi, select((least < d.hi) & (least < x - top), d.lo, all(0.0f))};
     }
 
   private:
@@ -679,7 +680,10 @@ struct Softmax {
     }
     // A cotangent less such a mean may be out of range, and their product with a weight within.
     static constexpr double LARGE_MEAN = static_cast<double>(LARGEST<T>) * (sizeof(T) == 4 ? 0x1p-28 : 0x1p-57);
-    static INLINE bool are_moderate(const Doubles& means) { return bits(magnitude(means) < all(LARGE_MEAN)) == 0xffu; }
+    // Weights are this many times too large until they are multiplied by what may make normal numbers of subnormal ones. Where
+    // the products of terms and cotangents are floats, and the mean is moderate, no float is too small for that.
+    static constexpr double LIFT = sizeof(T) == 4 ? 0x1p48 : 1.0, MODERATE_MEAN = 0x1p70;
+    static INLINE bool are_moderate(const Doubles& means) { return bits(magnitude(means) < all(MODERATE_MEAN)) == 0xffu; }
 
     template <class Exponential>
     static INLINE void differentiated(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums) {
@@ -691,10 +695,10 @@ struct Softmax {
     static INLINE void differentiated_by(const Row<T>& row, Team& team, const Exponential& exponential, const Totals& sums, double middle) {
         const Terms<Exponential> terms{row, exponential};
         const V quarter = all(T(IS_LARGE ? 0.25 : 1.0)), mean = all(static_cast<T>(middle * (IS_LARGE ? 0.25 : 1.0)));
-        // A float has room for the outer factor, which takes two roundings less then.
+        // The outer factor takes two roundings less beside the sum, of which a double row may leave no room for it.
         const double folded = sizeof(T) == 4 ? row.outer() : 1.0;
-        const Scale scale(sums.first, folded);
-        const V outer = all(static_cast<T>(row.outer() / folded));
+        const Scale scale(sums.first, folded * LIFT);
+        const V outer = all(static_cast<T>(row.outer() / (folded * LIFT)));
         team.each_block(row.n, [&](Index begin, Index end) APART {
             // Own copies, which no store can change.
             const Terms<Exponential> own = terms;
@@ -703,9 +707,12 @@ struct Softmax {
             write<T>(own.row, begin, end, [&](Index i, int count) BODY {
                 const V e = own.kept(i, count);
                 const V g = take<T>(own.row.operand + i, count, T(0));
-                V moved = own_scale(e) * (IS_LARGE ? g * own_quarter - own_mean : g - own_mean);
+                const V weight = own_scale(e), distance = IS_LARGE ? g * own_quarter - own_mean : g - own_mean;
+                V moved = (weight * distance) * own_outer;
+                // Beyond the type's range before it is brought down.
+                if constexpr (LIFT != 1.0) moved = select(magnitude(moved) < all(INFINITE<T>), moved, (weight * own_outer) * distance);
                 if constexpr (IS_LARGE) moved = moved * all(T(4));
-                return select(all(T(0)) < e, moved * own_outer, all(T(0)));
+                return select(all(T(0)) < e, moved, all(T(0)));
             });
         });
     }

@@ -524,6 +524,7 @@ INLINE Pack<NativeDoubles, COUNT> larger(const Pack<NativeDoubles, COUNT>& a, co
 }
 
 INLINE Doubles magnitude(const Doubles& a) { return larger(a, -a); }
+INLINE Floats magnitude(const Floats& a) { return larger(a, -a); }
 INLINE Ints larger(const Ints& a, const Ints& b) {
     Ints r;
     EACH_PART r.part[i] = a.part[i] > b.part[i] ? a.part[i] : b.part[i];

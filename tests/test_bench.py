@@ -504,7 +504,7 @@ def test_the_command_runs_and_adds_shapes(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["--only", "bogus"], "--only bogus: there is no such row; rows are softmax, beyond-cache,"),
+        (["--only", "bogus"], "--only bogus: there is no such row; rows are softmax, wide,"),
         (["--shapes", "7y3"], "--shapes 7y3: not a shape; write 7x333"),
         (["--shapes", "7x0"], "--shapes 7x0: sizes must be at least 1"),
         (["--shapes", "7x3@2"], "--shapes 7x3@2: axis 2 is out of bounds for 2 axes"),

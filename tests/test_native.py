@@ -646,13 +646,14 @@ def columns_of(kind, n, count, rng):
 @pytest.mark.parametrize("kind", KINDS_OF_ROWS)
 def test_rows_that_lie_across_have_the_bits_of_others(kind):
     rng = np.random.default_rng(5)
-    for n in (1, 2, 5, 16, 17, 64, 127, 128, 129, 255, 1000, 4097, 16_384, 16_385):
-        for count in (15, 16, 33, 64, 130) if n < 10_000 else (17,):
+    for n in (1, 2, 4, 5, 16, 17, 64, 127, 128, 129, 255, 1000, 4097, 16_384, 16_385, 33_000):
+        for count in (12, 15, 16, 23, 33, 64, 130) if n < 10_000 else (17, 21):
             x = columns_of(kind, n, count, rng)
             where = rng.random(x.shape) < 0.8
+            of_lines = np.broadcast_to(where[:, :1], x.shape)
             for name in ("float16", "bfloat16", "float32"):
                 few = x[:, None].astype(numpy_dtype(name))
-                for map_, mask in ((sx.softmax, None), (sx.log_softmax, where[:, None])):
+                for map_, mask in ((sx.softmax, None), (sx.log_softmax, where[:, None]), (sx.softmin, of_lines[:, None])):
                     turned = None if mask is None else np.ascontiguousarray(mask.T)
                     wanted = map_(np.ascontiguousarray(few.T), where=turned).T
                     assert_bits(map_(few, axis=0, where=mask), np.ascontiguousarray(wanted), (map_, n, count, name))
@@ -716,7 +717,7 @@ def test_more_equal_scores_than_a_float_can_count(map_, dtype):
 def test_derivatives_of_rows_that_lie_across_have_the_bits_of_others(kind):
     rng = np.random.default_rng(6)
     for n in (1, 2, 16, 31, 32, 64, 100, 128, 129, 191, 192, 1000, 4097, 16_384):
-        for count in (15, 16, 33, 300) if n < 4097 else (17,):
+        for count in (15, 16, 23, 33, 300) if n < 4097 else (17,):
             x = columns_of(kind, n, count, rng)
             g = rng.normal(size=x.shape).astype(np.float32)
             g[:, 1], g[n // 2, 2] = 3e38, np.nan
@@ -1061,8 +1062,8 @@ BACKWARD = 9
 @pytest.mark.parametrize("map_", [sx.softmax, sx.log_softmax, sx.sparsemax, sx.entmax15], ids=repr)
 def test_the_way_back_of_rows_that_lie_across_has_the_bits_of_others(map_):
     rng, number = np.random.default_rng(6), [sx.softmax, sx.log_softmax, sx.sparsemax, sx.entmax15].index(map_)
-    for n in (1, 2, 15, 16, 17, 31, 32, 33, 48, 127, 128, 129, 257, 4097, 16_383, 16_384):
-        for count in (15, 16, 33, 64, 130) if n < 10_000 else (17,):
+    for n in (1, 2, 4, 5, 15, 16, 17, 31, 32, 33, 48, 127, 128, 129, 257, 4097, 16_383, 16_384, 16_385, 33_000):
+        for count in (12, 15, 16, 23, 33, 64, 130) if n < 10_000 else (17, 37):
             p = map_(2 * rng.normal(size=(n, count)).astype(np.float32), axis=0)
             plain = rng.normal(size=p.shape).astype(np.float32)
             hidden, with_nan = np.where(p == 0, np.float32(np.nan), plain), p.copy()
@@ -1082,6 +1083,25 @@ def test_the_way_back_of_rows_that_lie_across_has_the_bits_of_others(map_):
                     rows = {"x": np.ascontiguousarray(weights.T), "operand": np.ascontiguousarray(g.T)}
                     wanted = run(**rows, result=np.empty((count, n), np.float32), **given)
                     assert_bits(np.ascontiguousarray(result.T), wanted, (n, count, temperature))
+                    run(x=weights.T, operand=rows["operand"], result=result.T, **given)
+                    assert_bits(np.ascontiguousarray(result.T), wanted, (n, count, temperature, "operand in rows"))
+
+
+@pytest.mark.parametrize("name", ["float16", "bfloat16"])
+@pytest.mark.parametrize("map_", [sx.softmax, sx.log_softmax, sx.sparsemax, sx.entmax15], ids=repr)
+def test_the_way_back_of_narrow_rows_that_lie_across_has_the_bits_of_others(map_, name):
+    rng, number = np.random.default_rng(7), [sx.softmax, sx.log_softmax, sx.sparsemax, sx.entmax15].index(map_)
+    dtype = numpy_dtype(name)
+    for n, count in ((2, 21), (16, 48), (33, 16), (130, 23), (4097, 17), (16_390, 16)):
+        p = map_(2 * rng.normal(size=(n, count)).astype(np.float32), axis=0).astype(dtype)
+        g, result = rng.normal(size=p.shape).astype(dtype), np.empty_like(p)
+        shifted = np.empty(p.nbytes + 1, np.uint8)[1:].view(dtype).reshape(p.shape)
+        given = {"type": 2 if name == "float16" else 3, "map": number, "method": BACKWARD}
+        rows = [np.ascontiguousarray(one.T) for one in (p, g, result)]
+        wanted = run(x=rows[0], operand=rows[1], result=rows[2], **given)
+        for found in (result, shifted):
+            run(x=p.T, operand=g.T, result=found.T, **given)
+            assert_bits(np.ascontiguousarray(found.T), wanted, (n, count))
 
 
 # -- sparse rows -------------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 // operations are those of softmax.h, short_rows.h and backward.h, in the same order.
 #pragma once
 
-#include "backward.h"
 #include "faint.h"
 #include "lists.h"
 #include "memory.h"
@@ -21,12 +20,21 @@ struct Wide {
     }
 };
 INLINE Wide sum_of_two(const Wide& a, const Wide& b) { return {{a.part[0] + b.part[0], a.part[1] + b.part[1]}}; }
-// What Sum<float> makes of its lanes.
-INLINE Wide sum_of_lanes(const Wide (&sums)[16]) {
-    Wide lanes[8];
-    for (int j = 0; j < 8; ++j) lanes[j] = sum_of_two(sums[j], sums[j + 8]);
-    const Wide even = sum_of_two(sum_of_two(lanes[0], lanes[4]), sum_of_two(lanes[2], lanes[6]));
-    return sum_of_two(even, sum_of_two(sum_of_two(lanes[1], lanes[5]), sum_of_two(lanes[3], lanes[7])));
+// What Sum<float> makes of its lanes, of which the first have something.
+template <int LANES>
+INLINE Wide sum_of_lanes(const Wide (&lanes)[LANES]) {
+    if constexpr (LANES == 1) {
+        return lanes[0];
+    } else if constexpr (LANES == 2) {
+        return sum_of_two(lanes[0], lanes[1]);
+    } else if constexpr (LANES == 4) {
+        return sum_of_two(sum_of_two(lanes[0], lanes[2]), sum_of_two(lanes[1], lanes[3]));
+    } else {
+        // Evens before odds: the first four stand for all.
+        Wide halves[LANES / 2];
+        for (int j = 0; j < LANES / 2; ++j) halves[j] = sum_of_two(lanes[j], lanes[j + LANES / 2]);
+        return sum_of_lanes(halves);
+    }
 }
 
 // What the entries of sixteen rows are finished with, a number a row each.
@@ -51,14 +59,22 @@ struct Strip {
     INLINE void prepare_short(const Floats& tops, Numbers& numbers) const {
         const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
         const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
-        if constexpr (!LOG) return set_scales(sums, numbers);
-        float hi[COUNT], lo[COUNT];
+        if constexpr (LOG)
+            set_shifts(tops, sums, numbers, [] {});
+        else
+            set_scales(sums, numbers);
+    }
+    // What scores are shifted by to be logarithms of weights. The strip is there after `bring`, should it be needed.
+    template <class Bring>
+    INLINE void set_shifts(const Floats& tops, const Wide& sums, Numbers& numbers, const Bring& bring) const {
         const Halves wide = widened(tops);
         Doubles others[2] = {ShortRows::sums_but_one(sums.part[0]), ShortRows::sums_but_one(sums.part[1])};
-        if (!are_clear(others)) put_tails(tops, exponential, {all(1.0 / UNBIASED<float>), all(1.0 / UNBIASED<float>)}, others);
-        ShortRows::set_shifts(wide.low, others[0], hi, lo);
-        ShortRows::set_shifts(wide.high, others[1], hi + HALF, lo + HALF);
-        numbers = {load(hi), load(lo), tops, tops};
+        if (!are_clear(others)) {
+            bring();
+            put_tails(tops, NearExponential(NearExponential::Constants<Floats>(tops)), {all(1.0 / UNBIASED<float>), all(1.0 / UNBIASED<float>)}, others);
+        }
+        const Pair<Doubles> first = ShortRows::shift_of(wide.low, others[0]), last = ShortRows::shift_of(wide.high, others[1]);
+        numbers = {narrowed(first.hi, last.hi), narrowed(first.lo, last.lo), tops, tops};
     }
     static INLINE bool are_clear(const Doubles (&others)[2]) {
         return (PlainRows::clear(others[0]) & PlainRows::clear(others[1])) == PlainRows::ALL;
@@ -128,7 +144,7 @@ struct Strip {
         const Halves guessed = widened(select(all(-512.0f) < guess, guess, all(0.0f))), wide = widened(tops);
         PlainRows plain[2] = {PlainRows(guessed.low), PlainRows(guessed.high)};
         const PlainRows found[2] = {PlainRows(wide.low), PlainRows(wide.high)};
-        for (int half = 0; half < 2; ++half) plain[half].look_at_tops(found[half], bits(found[half].reached_from(plain[half].origins, n)));
+        for (int half = 0; half < 2; ++half) plain[half].take_others(found[half], bits(found[half].reached_from(plain[half].origins, n)));
         const Powers powers = powers_of(plain);
         return prepare_by([&](const auto& scores) BODY { return powers(scores); }, g, numbers);
     }
@@ -137,7 +153,7 @@ struct Strip {
         return select(all(0.0f) < e, (weight_of(e, by.hi, by.lo) * (g - by.top)) * factor, all(0.0f));
     }
 
-    // The strip as rows, which have room for a multiple of sixteen, and back.
+    // The strip as rows, which have room for a multiple of sixteen, and from rows.
     INLINE void to_rows(float* rows, Index pitch) const {
         for (Index i = 0; i < n; i += COUNT) {
             Floats part[COUNT];
@@ -149,7 +165,8 @@ struct Strip {
     INLINE void from_rows(const float* rows, Index pitch) const {
         for (Index i = 0; i < n; i += COUNT) {
             Floats part[COUNT];
-            for (int j = 0; j < COUNT; ++j) part[j] = load(rows + j * pitch + i);
+            const int count = static_cast<int>(n - i < COUNT ? n - i : COUNT);
+            for (int j = 0; j < COUNT; ++j) part[j] = take<float>(rows + j * pitch + i, count, 0.0f);
             turn(part);
             for (int j = 0; j < COUNT && i + j < n; ++j) store(terms + (i + j) * COUNT, part[j]);
         }
@@ -262,17 +279,15 @@ struct Strip {
         return sum_of_lanes(sums);
     }
 
+  public:
     // factor / sum of each row.
     static INLINE void set_scales(const Wide& sums, Numbers& numbers, double factor = 1.0) {
-        float hi[COUNT], lo[COUNT];
-        for (int half = 0; half < 2; ++half) {
-            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(factor), {sums.part[half], all(0.0)});
-            store_eight(hi + half * HALF, scales.hi);
-            store_eight(lo + half * HALF, scales.lo);
-        }
-        numbers = {load(hi), load(lo), all(0.0f), all(-1.0f)};
+        const Pair<Doubles> first = Softmax<float>::Scale::quotients(all(factor), {sums.part[0], all(0.0)});
+        const Pair<Doubles> last = Softmax<float>::Scale::quotients(all(factor), {sums.part[1], all(0.0)});
+        numbers = {narrowed(first.hi, last.hi), narrowed(first.lo, last.lo), all(0.0f), all(-1.0f)};
     }
 
+  private:
     template <class Exponential>
     INLINE bool prepare_by(const Exponential& exponential, const float* g, Numbers& numbers) const {
         const Wide sums = sum<true>(exponential), products = sum_of_products(g);
@@ -314,7 +329,8 @@ struct WalkedStrip {
 
     Doubles origins[2];
     Floats magic, floor;
-    Wide sums[COUNT];
+    // Those of a block, entry by entry, and those of all blocks with what rounding took.
+    Wide sums[COUNT], whole, rest;
     // The largest scores, the largest terms, and how many terms are as large.
     Floats top, most, ties;
 
@@ -327,6 +343,7 @@ struct WalkedStrip {
         floor = powers.floor;
         for (int half = 0; half < 2; ++half) origins[half] = plain[half].origins;
         for (Wide& each : sums) each = {{all(0.0), all(0.0)}};
+        whole = rest = sums[0];
         top = all(-INFINITE<float>);
         most = all(-1.0f);
         ties = all(0.0f);
@@ -336,22 +353,34 @@ struct WalkedStrip {
     INLINE void add(const float* terms, Index at, Index count) {
         for (Index i = 0; i < count; ++i) sums[(at + i) % COUNT].add(widened_at(terms + i * COUNT));
     }
+    INLINE void add(const Halves& e, Index at) { sums[at % COUNT].add(e); }
+    // As Team adds them up.
+    INLINE void end_block() {
+        const Wide block = sum_of_lanes(sums);
+        for (int half = 0; half < 2; ++half) {
+            const Pair<Doubles> sum = two_sum(whole.part[half], block.part[half]);
+            whole.part[half] = sum.hi;
+            rest.part[half] = rest.part[half] + sum.lo;
+        }
+        for (Wide& each : sums) each = {{all(0.0), all(0.0)}};
+    }
     INLINE void look_for_most(const Floats& e) {
         ties = select(most < e, all(1.0f), ties + select(e == most, all(1.0f), all(0.0f)));
         most = larger(e, most);
     }
 
-    // What the terms are finished with, or the scores for their logarithms.
-    template <bool LOG>
-    INLINE void finish(const Strip& strip, Numbers& numbers) const {
+    // What the terms are finished with, or the scores for their logarithms, after the last block. A strip can be asked about all
+    // of its entries.
+    template <bool LOG, class AnyStrip>
+    INLINE void finish(const AnyStrip& strip, Numbers& numbers) const {
         const Halves wide = widened(top);
         const PlainRows plain[2] = {PlainRows(wide.low), PlainRows(wide.high)};
         const Floats leading = Strip::powers_of(plain)(top);
-        const Wide whole = sum_of_lanes(sums);
-        Doubles factors[2], totals[2];
+        Doubles factors[2];
+        Pair<Doubles> totals[2];
         for (int half = 0; half < 2; ++half) {
             factors[half] = plain[half].factors(origins[half]);
-            totals[half] = whole.part[half] * factors[half];
+            totals[half] = {whole.part[half] * factors[half], rest.part[half] * factors[half]};
         }
         if constexpr (LOG)
             set_shifts(strip, plain, totals, leading, numbers);
@@ -366,9 +395,11 @@ struct WalkedStrip {
 
   private:
     // As MiddleRows: a leading term that is a large part of the sum is taken as it is.
-    INLINE void set_weights(const Strip& strip, const PlainRows (&plain)[2], const Doubles (&totals)[2], const Doubles (&factors)[2],
-                            const Floats& leading, Numbers& numbers) const {
-        const unsigned crowded = PlainRows::crowded(totals[0]) | PlainRows::crowded(totals[1]) << HALF;
+    template <class AnyStrip>
+    INLINE void set_weights(const AnyStrip& strip, const PlainRows (&plain)[2], const Pair<Doubles> (&totals)[2],
+                            const Doubles (&factors)[2], const Floats& leading, Numbers& numbers) const {
+        const Doubles first = totals[0].hi + totals[0].lo, last = totals[1].hi + totals[1].lo;
+        const unsigned crowded = PlainRows::crowded(first) | PlainRows::crowded(last) << HALF;
         const Halves led = widened(leading);
         float own[COUNT], counts[COUNT], hi[COUNT], lo[COUNT], tops[COUNT];
         store_eight(own, led.low / factors[0]);
@@ -387,7 +418,8 @@ struct WalkedStrip {
         numbers = {load(hi), load(lo), load(tops), load(own)};
     }
     // As Softmax::shifted.
-    INLINE void set_shifts(const Strip& strip, const PlainRows (&plain)[2], const Doubles (&totals)[2], const Floats& leading,
+    template <class AnyStrip>
+    INLINE void set_shifts(const AnyStrip& strip, const PlainRows (&plain)[2], const Pair<Doubles> (&totals)[2], const Floats& leading,
                            Numbers& numbers) const {
         const Halves led = widened(leading);
         float hi[COUNT], lo[COUNT];
@@ -397,6 +429,28 @@ struct WalkedStrip {
         PlainRows::put_shifts(others[1], hi + HALF, lo + HALF);
         numbers = {load(hi), load(lo), top, top};
     }
+};
+
+// Entries of strips that lie side by side, wherever and of whatever type: so many bytes from line to line and from strip to strip.
+struct Field {
+    const char* first = nullptr;
+    Index line = 0, strip = 0;
+    Type type = Type::float32;
+
+    INLINE const char* place(int s, Index i) const { return first + s * strip + i * line; }
+    INLINE Floats at(int s, Index i) const { return at(place(s, i)); }
+    INLINE Floats at(const char* here) const {
+        if (type == Type::float32) return load(reinterpret_cast<const float*>(here));
+        const std::uint16_t* const narrow = reinterpret_cast<const std::uint16_t*>(here);
+        return type == Type::float16 ? load_narrow<Type::float16>(narrow) : load_narrow<Type::bfloat16>(narrow);
+    }
+};
+
+// The same of floats, as is known when a loop over them begins.
+struct FloatField : Field {
+    explicit INLINE FloatField(const Field& field) : Field(field) {}
+    INLINE Floats at(int s, Index i) const { return at(place(s, i)); }
+    INLINE Floats at(const char* here) const { return load(reinterpret_cast<const float*>(here)); }
 };
 
 // Strips of rows that lie side by side: what lies together in memory is read and written together.
@@ -410,10 +464,38 @@ struct Lines {
 
     Type type;
     Index n;
-    int strips;
+    // Rows; where they do not fill their strip, which is alone, it is packed and filled up with ones.
+    Index columns;
+    int strips = static_cast<int>((columns + COUNT - 1) / COUNT);
 
+    INLINE bool is_full() const { return columns == strips * COUNT; }
     // From strip to strip: no power of 2, for caches keep few lines that are so far apart.
     INLINE Index pitch() const { return (n | 1) * COUNT; }
+    INLINE Field packed(const float* at) const {
+        const Index line = COUNT * static_cast<Index>(sizeof(float));
+        return {reinterpret_cast<const char*>(at), line, pitch() * static_cast<Index>(sizeof(float)), Type::float32};
+    }
+    INLINE bool is_at_hand(const TilePlace& from, const TilePlace& mask) const {
+        const Index size = size_of(type), misfits = static_cast<Index>(reinterpret_cast<std::uintptr_t>(from.first)) | from.stride;
+        return is_full() && mask.first == nullptr && size <= static_cast<Index>(sizeof(float)) && misfits % size == 0;
+    }
+    INLINE Field in_place(const TilePlace& from) const { return {from.first, from.stride, COUNT * size_of(type), type}; }
+    // Where they lie, or packed in `room`.
+    INLINE Field field(const TilePlace& from, float* room) const { return field(from, {}, false, room); }
+    // The same of scores, which are negated only if they are packed.
+    INLINE Field field(const TilePlace& from, const TilePlace& mask, bool is_negated, float* room) const {
+        if (is_at_hand(from, mask)) return in_place(from);
+        copy(from, mask, is_negated, room);
+        return packed(room);
+    }
+
+    // As packed, from rows that lie each in one piece, `step` bytes apart.
+    INLINE void turn_rows(const TilePlace& from, float* to) const {
+        for (int s = 0; s < strips; ++s) {
+            const Strip strip{to + s * pitch(), n};
+            strip.from_rows(reinterpret_cast<const float*>(from.first + s * COUNT * from.step), from.step / static_cast<Index>(sizeof(float)));
+        }
+    }
 
     // The scores and the largest of each row; false if they are not near 0, or NaN. `dead` where the mask, if there is one,
     // says so.
@@ -449,7 +531,7 @@ struct Lines {
     INLINE void guess_tops(const TilePlace& from, const TilePlace& mask, bool is_negated, Floats* tops) const {
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         for (int s = 0; s < strips; ++s) tops[s] = all(-INFINITE<float>);
-        const Lines first{type, COUNT, strips};
+        const Lines first{type, COUNT, columns};
         first.read(from, mask, is_negated ? INFINITE<float> : -INFINITE<float>, [&](int s, Index, Index count, const float* entries, Index step) BODY {
             for (Index i = 0; i < count; ++i) tops[s] = larger(flipped(load(entries + i * step), sign), tops[s]);
         });
@@ -497,22 +579,22 @@ struct Lines {
         for (int s = 0; s < strips; ++s) are_near &= is_near(walked[s].top);
         return are_near;
     }
-    // The entries of another array.
-    INLINE void copy(const TilePlace& from, float* to) const {
+    // As they are, but for the sign; -inf where the mask, if there is one, says so.
+    INLINE void copy(const TilePlace& from, const TilePlace& mask, bool is_negated, float* to) const {
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         const Index apart = pitch();
-        read(from, {}, 0.0f, [&](int s, Index at, Index count, const float* entries, Index step) BODY {
+        read(from, mask, is_negated ? INFINITE<float> : -INFINITE<float>, [&](int s, Index at, Index count, const float* entries, Index step) BODY {
             float* const place = to + s * apart + at * COUNT;
-            for (Index i = 0; i < count; ++i) store(place + i * COUNT, load(entries + i * step));
+            for (Index i = 0; i < count; ++i) store(place + i * COUNT, flipped(load(entries + i * step), sign));
         });
     }
-    // Writes body(strip, place of sixteen entries in memory that is cut as `copy` does), from what is kept there, and perhaps
-    // in other memory beside it.
+    // Writes body(strip, line), from what is kept, and perhaps from what is kept beside it.
     template <class Body>
-    INLINE void write(const TilePlace& to, bool streams, const float* kept, const float* others, const Body& body) const {
-        const bool is_direct = is_whole<float>(type, to);
+    INLINE void write(const TilePlace& to, bool streams, const Field& kept, const Field& others, const Body& body) const {
+        const bool is_plain = is_whole<float>(type, to), is_direct = is_full() && is_plain;
         const bool is_aligned = (reinterpret_cast<std::uintptr_t>(to.first) | static_cast<std::uintptr_t>(to.stride)) % 64 == 0;
         const bool is_streamed = streams && is_direct && is_aligned;
-        const Index apart = pitch(), length = n, stride = to.stride, run = COUNT * size_of(type);
+        const Index length = n, stride = to.stride, run = COUNT * size_of(type);
         const int width = strips;
         float room[MOST];
         for (Index i = 0; i < length; ++i) {
@@ -520,17 +602,20 @@ struct Lines {
             char* const next = line + AHEAD * stride;
             float* const entries = is_direct ? reinterpret_cast<float*>(line) : room;
             for (int s = 0; s < width; ++s) {
-                const Index at = s * apart + i * COUNT;
-                __builtin_prefetch(kept + at + AHEAD * COUNT);
-                if (others != nullptr) __builtin_prefetch(others + at + AHEAD * COUNT);
+                __builtin_prefetch(kept.place(s, i + AHEAD));
+                if (others.first != nullptr) __builtin_prefetch(others.place(s, i + AHEAD));
                 if (is_streamed) {
-                    stream<float>(entries + s * COUNT, body(s, at));
+                    stream<float>(entries + s * COUNT, body(s, i));
                     continue;
                 }
                 __builtin_prefetch(next + s * run, 1);
-                store(entries + s * COUNT, body(s, at));
+                store(entries + s * COUNT, body(s, i));
             }
-            if (!is_direct) write_run<float>(type, room, line, size_of(type), width * COUNT);
+            if (is_direct) continue;
+            if (is_plain)
+                store_some<float>(reinterpret_cast<float*>(line), load(room), static_cast<int>(columns));
+            else
+                write_run<float>(type, room, line, size_of(type), columns);
         }
     }
 
@@ -540,17 +625,21 @@ struct Lines {
     INLINE void read(const TilePlace& from, const TilePlace& mask, float dead, Body body) const {
         const Index size = size_of(type), length = n;
         const int width = strips;
-        const bool is_direct = mask.first == nullptr && is_whole<float>(type, from);
+        const bool is_plain = mask.first == nullptr && is_whole<float>(type, from), is_direct = is_full() && is_plain;
         float room[AT_ONCE * MOST];
+        if (!is_full() && !is_plain)
+            for (Index i = 0; i < AT_ONCE; ++i) store(room + i * MOST, all(1.0f));
         for (Index begin = 0; begin < length; begin += AT_ONCE) {
             const Index count = length - begin < AT_ONCE ? length - begin : AT_ONCE;
             const char* const line = from.first + begin * from.stride;
             for (Index i = 0; i < count && !is_direct; ++i) {
                 float* const to = room + i * MOST;
-                if (mask.first != nullptr)
-                    read_masked_run<float>(type, line + i * from.stride, size, mask.first + (begin + i) * mask.stride, mask.step, dead, to, width * COUNT);
+                if (is_plain)
+                    store(to, load_some<float>(reinterpret_cast<const float*>(line + i * from.stride), static_cast<int>(columns), 1.0f));
+                else if (mask.first != nullptr)
+                    read_masked_run<float>(type, line + i * from.stride, size, mask.first + (begin + i) * mask.stride, mask.step, dead, to, columns);
                 else
-                    read_run<float>(type, line + i * from.stride, size, to, width * COUNT);
+                    read_run<float>(type, line + i * from.stride, size, to, columns);
             }
             const char* const next = line + AT_ONCE * from.stride;
             for (int s = 0; s < width; ++s) {
@@ -573,7 +662,9 @@ struct Columns {
 
     // False, and nothing written but the terms, if one of the rows needs more care.
     template <bool LOG>
-    APART bool compute() const {
+    INLINE bool compute() const {
+        if (lines.n <= 4) return compute_few<LOG, 4>();
+        if (lines.n <= Strip::COUNT) return compute_few<LOG, Strip::COUNT>();
         return Strip{terms, lines.n}.is_short() ? compute_short<LOG>() : compute_long<LOG>();
     }
 
@@ -586,12 +677,63 @@ struct Columns {
             const Strip strip{terms + s * lines.pitch(), lines.n};
             if (!are_near || !strip.template solve<Pieces>(tops[s])) careful(s, strip);
         }
-        lines.write(result, streams, terms, nullptr, [own = terms](int, Index at) BODY { return load(own + at); });
+        const Field weights = lines.packed(terms);
+        lines.write(result, streams, weights, {}, [weights](int s, Index i) BODY { return weights.at(s, i); });
     }
 
   private:
+    // Of rows with at most so many entries, each of which has a lane of the sum for itself.
+    template <bool LOG, int MOST>
+    APART bool compute_few() const {
+        const Field given = lines.field(x, mask, is_negated, terms);
+        const Ints sign = bits_of<Ints>(all(is_negated && lines.is_at_hand(x, mask) ? -0.0f : 0.0f));
+        const Index n = lines.n;
+        Floats tops[Lines::STRIPS];
+        Wide sums[Lines::STRIPS], lanes[MOST];
+        for (Wide& lane : lanes) lane = {{all(0.0), all(0.0)}};
+        bool are_near = true;
+        for (int s = 0; s < lines.strips; ++s) {
+            const auto scores = [&](Index i) BODY { return flipped(given.at(s, i), sign); };
+            Floats top = all(-INFINITE<float>);
+            auto bad = unordered(top, top);
+            for (Index i = 0; i < n; ++i) {
+                bad = bad | unordered(scores(i), scores(i));
+                top = larger(scores(i), top);
+            }
+            are_near &= !any(bad) && Lines::is_near(top);
+            const NearExponential exponential{NearExponential::Constants<Floats>(top)};
+            for (Index i = 0; i < n; ++i) {
+                const Floats e = exponential(scores(i));
+                const Halves wide = widened(e);
+                lanes[i] = {{wide.low, wide.high}};
+                if constexpr (!LOG) store(strip(s).terms + i * Strip::COUNT, e);
+            }
+            tops[s] = top;
+            sums[s] = sum_of_lanes(lanes);
+        }
+        if (!are_near) return false;
+        // Quotients wait for each other alone.
+        Numbers numbers[Lines::STRIPS];
+        for (int s = 0; s < lines.strips; ++s) {
+            const auto bring = [&, own = strip(s)] {
+                for (Index i = 0; i < n; ++i) store(own.terms + i * Strip::COUNT, flipped(given.at(s, i), sign));
+            };
+            if constexpr (LOG)
+                strip(s).set_shifts(tops[s], sums[s], numbers[s], bring);
+            else
+                Strip::set_scales(sums[s], numbers[s]);
+        }
+        if constexpr (!LOG) {
+            write<false, true>(numbers);
+        } else {
+            lines.write(result, streams, given, {}, [&numbers, given, sign](int s, Index i) BODY {
+                return Strip::finished<true, true>(flipped(given.at(s, i), sign), numbers[s]);
+            });
+        }
+        return true;
+    }
     template <bool LOG>
-    INLINE bool compute_short() const {
+    APART bool compute_short() const {
         Floats tops[Lines::STRIPS];
         Numbers numbers[Lines::STRIPS];
         if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
@@ -600,7 +742,7 @@ struct Columns {
         return true;
     }
     template <bool LOG>
-    INLINE bool compute_long() const {
+    APART bool compute_long() const {
         Floats guesses[Lines::STRIPS];
         WalkedStrip walked[Lines::STRIPS];
         Numbers numbers[Lines::STRIPS];
@@ -612,7 +754,10 @@ struct Columns {
             guesses[s] = walked[s].top;
         }
         if (!are_reached && !lines.walk<LOG>(x, mask, is_negated, terms, guesses, walked)) return false;
-        for (int s = 0; s < lines.strips; ++s) walked[s].finish<LOG>(strip(s), numbers[s]);
+        for (int s = 0; s < lines.strips; ++s) {
+            walked[s].end_block();
+            walked[s].finish<LOG>(strip(s), numbers[s]);
+        }
         write<LOG, false>(numbers);
         return true;
     }
@@ -620,13 +765,14 @@ struct Columns {
     INLINE void write(const Numbers* numbers) const {
         bool are_faint = false;
         for (int s = 0; !LOG && s < lines.strips; ++s) are_faint |= strip(s).is_faint(numbers[s]);
+        const Field kept = lines.packed(terms);
         if (are_faint)
-            return lines.write(result, streams, terms, nullptr, [numbers, own = terms](int s, Index at) BODY {
-                const Floats e = load(own + at);
+            return lines.write(result, streams, kept, {}, [numbers, kept](int s, Index i) BODY {
+                const Floats e = kept.at(s, i);
                 return Strip::weighed<IS_SHORT>(e, numbers[s], Faint(numbers[s].hi, numbers[s].lo).weight(e));
             });
-        lines.write(result, streams, terms, nullptr, [numbers, own = terms](int s, Index at) BODY {
-            return Strip::finished<LOG, IS_SHORT>(load(own + at), numbers[s]);
+        lines.write(result, streams, kept, {}, [numbers, kept](int s, Index i) BODY {
+            return Strip::finished<LOG, IS_SHORT>(kept.at(s, i), numbers[s]);
         });
     }
     INLINE Strip strip(int s) const { return {terms + s * lines.pitch(), lines.n}; }
@@ -647,113 +793,18 @@ struct ColumnsDerivative {
         Floats tops[Lines::STRIPS], factors[Lines::STRIPS];
         Numbers numbers[Lines::STRIPS];
         if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
-        lines.copy(operand, cotangents);
+        lines.copy(operand, {}, false, cotangents);
         const Index pitch = lines.pitch();
         for (int s = 0; s < lines.strips; ++s) {
             if (!Strip{terms + s * pitch, lines.n}.prepare_derivative(tops[s], cotangents + s * pitch, numbers[s])) return false;
             factors[s] = narrowed(load(outer + s * Strip::COUNT), load(outer + s * Strip::COUNT + Strip::HALF)) *
                          all(static_cast<float>(1.0 / Softmax<float>::LIFT));
         }
-        lines.write(result, streams, terms, cotangents, [&, e = terms, g = cotangents](int s, Index at) BODY {
-            return Strip::differentiated(load(e + at), load(g + at), numbers[s], factors[s]);
+        const Field e = lines.packed(terms), g = lines.packed(cotangents);
+        lines.write(result, streams, e, g, [&, e, g](int s, Index i) BODY {
+            return Strip::differentiated(e.at(s, i), g.at(s, i), numbers[s], factors[s]);
         });
         return true;
-    }
-};
-
-// The way back from weights or their logarithms.
-struct ColumnsBackward {
-    static constexpr int COUNT = Strip::COUNT, HALF = Strip::HALF;
-
-    // A sum or mean of each of sixteen rows, and its outer factor.
-    struct Multipliers {
-        Floats number, outer;
-    };
-
-    Lines lines;
-    TilePlace weights, operand, result;
-    // Room for all entries of each.
-    float *terms, *cotangents;
-    double outer[Lines::MOST];
-    bool streams;
-
-    // False, and nothing written but the terms, if one of the rows needs more care.
-    template <class Slopes>
-    APART bool run() const {
-        const auto mean_of = [](const float* p, const float* g, Index n, Wide& mean) BODY {
-            mean = sum_of_pairs(n, [&](Index i, Index j) BODY {
-                return fma(entry_of<Slopes>(p, j, n), j < n ? load(g + j * COUNT) : all(0.0f),
-                           Slopes::of(load(p + i * COUNT)) * load(g + i * COUNT));
-            });
-            if constexpr (Slopes::sum_to_one) return true;
-            const Wide whole = sum_of_pairs(n, [&](Index i, Index j) BODY {
-                return Slopes::of(load(p + i * COUNT)) + entry_of<Slopes>(p, j, n);
-            });
-            for (int half = 0; half < 2; ++half) mean.part[half] = mean.part[half] / whole.part[half];
-            return true;
-        };
-        return go_back(mean_of, [](const Floats& p, const Floats& g, const Multipliers& by) BODY {
-            return PlainBackward<Slopes>::template result<true>(p, g, by.number, by.outer);
-        });
-    }
-    APART bool run_log() const {
-        using Log = LogBackward<float>;
-        const auto sum_of = [](const float* l, const float* g, Index n, Wide& sum) BODY {
-            auto bad = unordered(all(0.0f), all(0.0f));
-            sum = sum_of_pairs(n, [&](Index i, Index j) BODY {
-                const Floats one = load(l + i * COUNT), other = j < n ? load(l + j * COUNT) : all(-INFINITE<float>);
-                bad = bad | unordered(one, other);
-                return Log::where_weighed(one, load(g + i * COUNT)) + Log::where_weighed(other, j < n ? load(g + j * COUNT) : all(0.0f));
-            });
-            return !any(bad);
-        };
-        const Powers power = Log::powers();
-        return go_back(sum_of, [&](const Floats& l, const Floats& g, const Multipliers& by) BODY {
-            return Log::result(power, l, g, by.number, by.outer);
-        });
-    }
-
-  private:
-    // find(weights, cotangents, n, number) for each strip, then result(weights, cotangents, multipliers) for all.
-    template <class Find, class Result>
-    INLINE bool go_back(const Find& find, const Result& result_of) const {
-        Multipliers by[Lines::STRIPS];
-        const Index pitch = lines.pitch();
-        lines.copy(weights, terms);
-        lines.copy(operand, cotangents);
-        for (int s = 0; s < lines.strips; ++s) {
-            Wide number;
-            if (!find(terms + s * pitch, cotangents + s * pitch, lines.n, number)) return false;
-            if (!set_multipliers(number, outer + s * COUNT, by[s])) return false;
-        }
-        lines.write(result, streams, terms, cotangents, [&, p = terms, g = cotangents](int s, Index at) BODY {
-            return result_of(load(p + at), load(g + at), by[s]);
-        });
-        return true;
-    }
-    template <class Slopes>
-    static INLINE Floats entry_of(const float* p, Index i, Index n) {
-        return i < n ? Slopes::of(load(p + i * COUNT)) : all(0.0f);
-    }
-    // The sum of body(i, i + 16): two entries are added as floats, the second of which may be past the end.
-    template <class Body>
-    static INLINE Wide sum_of_pairs(Index n, Body body) {
-        Wide sums[COUNT];
-        for (int lane = 0; lane < COUNT; ++lane) {
-            Wide own = {{all(0.0), all(0.0)}};
-            for (Index i = lane; i < n; i += 2 * COUNT) own.add(body(i, i + COUNT));
-            sums[lane] = own;
-        }
-        return sum_of_lanes(sums);
-    }
-    static INLINE bool set_multipliers(const Wide& numbers, const double* outer_of, Multipliers& by) {
-        double wide[COUNT];
-        store(wide, numbers.part[0]);
-        store(wide + HALF, numbers.part[1]);
-        bool is_good = true;
-        for (int c = 0; c < COUNT; ++c) is_good &= is_plain(wide[c], outer_of[c]);
-        by = {narrowed(numbers.part[0], numbers.part[1]), narrowed(load(outer_of), load(outer_of + HALF))};
-        return is_good;
     }
 };
 

@@ -9,7 +9,8 @@
 #include <cstdlib>
 #include <optional>
 
-#include "columns.h"
+#include "columns_backward.h"
+#include "far_columns.h"
 #include "maxout.h"
 #include "memory.h"
 #include "middle_rows.h"
@@ -67,12 +68,17 @@ INLINE bool is_packed(const Call& call, const Array& array) {
 // How the rows of a call lie and what memory they take.
 template <class T>
 struct Plan {
+    // Fewer neighbours than these leave a strip all but empty.
+    static constexpr Index FEWEST = 4;
     Index rows = 1, n = 1, pitch = 0;
     bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, is_far, comes_from_afar, goes_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
     bool follows = false;  // short rows follow each other in scratch memory as they do in the arrays, and are brought in as one
     Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
-    Index columns = 0;  // rows that lie across which are computed where they lie
+    Index columns = 0;  // rows that lie across which are taken side by side
+    bool columns_stay = false;  // and which are not brought into scratch memory
+    bool turns_operand = false;  // of these the operand alone does not lie across
+    bool takes_some = false;  // fewer rows than fill a strip are taken so, too, and are brought in
     bool lags = false;  // weights, or their logarithms, are written while the next rows are walked
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
@@ -92,10 +98,15 @@ struct Plan {
         for (int axis = 0; axis < call.batch_axes; ++axis) rows *= call.shape[axis];
         for (int axis = 0; axis < call.row_axes; ++axis) n *= call.shape[call.batch_axes + axis];
         pitch = (n + 31) / 16 * 16;
+        is_backward = call.method == Method::backward;
         x_packed = is_packed<T>(call, call.x) && call.mask.data == nullptr;
         operand_packed = !has_operand(call.method) || is_packed<T>(call, call.operand);
         result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
-        is_backward = call.method == Method::backward;
+        // Rows of one entry are best taken side by side, too.
+        if (n == 1 && takes_columns && crosses(call, call.x)) {
+            x_packed = result_packed = false;
+            operand_packed = !has_operand(call.method);
+        }
         const Index arrays = is_backward ? 3 : 2;
         const Index size = (arrays * static_cast<Index>(sizeof(T)) + (call.mask.data != nullptr ? 1 : 0)) * rows * n;
         // What was just read is at hand, and needs not come again to be written to.
@@ -115,7 +126,7 @@ struct Plan {
         const bool is_lone = is_solved && rows == 1;
         is_short = n <= longest_short && (is_backward || is_plain) && !is_lone;
         if (is_short) group = at_once = ShortRows::at_once(n, is_backward, is_solved);
-        follows = is_short && n > 0 && needs_x() && follow_each_other(call);
+        follows = is_short && n > 1 && needs_x() && follow_each_other(call);
         if (follows) pitch = n;
         choose_tiles(call);
         source = source_of(call);
@@ -123,7 +134,7 @@ struct Plan {
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
         if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method), lags);
         if (is_middle && !is_tiled) group = at_once;
-        if (takes_columns && is_tiled && (is_backward || is_plain) && n <= Lines::LONGEST) columns = columns_that_fit(call);
+        if (takes_columns && crosses(call, call.x) && (is_backward || is_plain)) choose_columns(call);
         bytes = scratch_bytes(lists);
         const Index piece = lags ? large_piece(call.threads) : PIECE, least = columns > 1 ? columns : 1;
         const Index per_piece = n > 0 && piece / n > least ? piece / n : least;
@@ -133,7 +144,8 @@ struct Plan {
 
     // Rows that the scratch memory has room for.
     INLINE Index taken_together() const {
-        const Index in_columns = columns + (is_solved && columns > 0 ? Strip::COUNT : 0);
+        const Index brought = columns_stay ? 0 : columns, least = takes_some ? Strip::COUNT : 0, widest = brought > least ? brought : least;
+        const Index in_columns = widest + (is_solved && widest > 0 ? Strip::COUNT : 0);
         return group > in_columns ? group : in_columns;
     }
     INLINE bool needs_x() const { return !x_packed || !result_packed; }
@@ -184,15 +196,50 @@ struct Plan {
         const bool is_fit = !is_short && !is_huge && 4 * row <= own_cache_size() && held * row < SCRATCH;
         return is_known && is_fit && (streams || goes_afar) && (x_packed || source == Source::masked);
     }
+    // Whether the entries of a row lie further apart than those of neighbouring rows, which are neighbours in memory.
+    bool crosses(const Call& call, const Array& array) const {
+        if (call.row_axes != 1 || call.batch_axes == 0) return false;
+        const Index size = size_of(call.type);
+        return array.strides[call.batch_axes - 1] == size && (n == 1 || array.strides[call.batch_axes] != size);
+    }
     void choose_tiles(const Call& call) {
-        if (x_packed || call.row_axes != 1 || call.batch_axes == 0 || n <= 1) return;
-        const int last = call.batch_axes - 1;
-        const Index size = size_of(call.type), line = 64 / size;
-        const bool lies_across = call.x.strides[last] == size && call.x.strides[call.batch_axes] != size;
-        const Index room = SCRATCH / (4 * pitch * static_cast<Index>(sizeof(T)));
-        if (!lies_across || call.shape[last] < 4 || room < 4) return;
+        if (x_packed || n <= 1) return;
+        const Index line = 64 / size_of(call.type), room = SCRATCH / (4 * pitch * static_cast<Index>(sizeof(T)));
+        if (!crosses(call, call.x) || call.shape[call.batch_axes - 1] < 4 || room < 4) return;
         group = room < line ? room / 4 * 4 : line;
         is_tiled = true;
+    }
+    void choose_columns(const Call& call) {
+        const Index neighbours = call.shape[call.batch_axes - 1];
+        takes_some = neighbours % Strip::COUNT >= FEWEST && n <= Lines::LONGEST && strips_in(SCRATCH, !has_operand(call.method)) > 0;
+        if (neighbours < Strip::COUNT) return;
+        if ((is_tiled || n == 1) && n <= Lines::LONGEST) columns = columns_that_fit(call);
+        const bool is_far_value = columns == 0 && !is_solved && call.method == Method::value && n <= FarColumns::LONGEST;
+        if (!is_backward && !is_far_value) return;
+        if (is_backward && operand_packed && stays(call, call.x) && crosses(call, call.result)) {
+            // Brought in to be turned.
+            operand_packed = takes_some = false;
+            turns_operand = true;
+            columns = columns_that_fit(call);
+            return;
+        }
+        if (!stays(call, call.x) || (is_backward && !stays(call, call.operand)) || !crosses(call, call.result)) return;
+        columns_stay = true;
+        columns = columns_that_stay(call);
+        is_huge = false;
+    }
+    // Whether entries are read where they lie.
+    bool stays(const Call& call, const Array& array) const {
+        const Index size = size_of(call.type), misfits = static_cast<Index>(reinterpret_cast<std::uintptr_t>(array.data)) | array.strides[call.batch_axes];
+        return crosses(call, array) && size <= static_cast<Index>(sizeof(float)) && misfits % size == 0;
+    }
+    // As many as stay in the core's own cache from the first walk to the second, but some in any case, and not so many that a
+    // thread has nothing to do.
+    Index columns_that_stay(const Call& call) const {
+        const Index line = Strip::COUNT * static_cast<Index>(sizeof(float)), fit = own_cache_size() / 2 / (2 * n * line);
+        const Index fair = (rows / call.threads + Strip::COUNT - 1) / Strip::COUNT;
+        const Index strips = fit < 4 ? 4 : fit;
+        return (strips < fair ? strips < Lines::STRIPS ? strips : Lines::STRIPS : fair < Lines::STRIPS ? fair : Lines::STRIPS) * Strip::COUNT;
     }
     // As many as leave most of the core's own cache to what is read and written beside them, and room for a strip that needs
     // more care. Lines that are a multiple of 2 KiB apart share few places of that cache: of them wider parts are fetched at once.
@@ -529,16 +576,17 @@ struct Driver {
 
     // How many rows from `first` on Columns can take where they lie.
     INLINE Index columns_from(Index first, Index end) const {
-        if (plan.columns == 0 || !lies_across(call.result)) return 0;
-        if (has_operand(call.method) && (plan.operand_packed || !lies_across(call.operand))) return 0;
+        if ((plan.columns == 0 && !plan.takes_some) || !crosses(call.result)) return 0;
+        if (has_operand(call.method) && (plan.operand_packed || !(plan.turns_operand || crosses(call.operand)))) return 0;
         const Index neighbours = call.shape[call.batch_axes - 1], left = neighbours - first % neighbours;
         const Index most = left < end - first ? left : end - first;
-        return (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
+        const Index full = (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
+        return full > 0 || !plan.takes_some || most < Plan<T>::FEWEST || most >= Strip::COUNT ? full : most;
     }
     // False, and nothing written, if one of the rows needs more care.
     APART bool run_columns(Index first, Index count, const Scratch<T>& scratch, Team& team) const {
         if constexpr (sizeof(T) == 8) return false;
-        const Lines lines{call.type, plan.n, static_cast<int>(count / Strip::COUNT)};
+        const Lines lines{call.type, plan.n, count};
         const TilePlace x = place_of(call.x, first), result = place_of(call.result, first);
         const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
         float *const terms = reinterpret_cast<float*>(scratch.x), *const operands = reinterpret_cast<float*>(scratch.operand);
@@ -548,25 +596,34 @@ struct Driver {
             set_outer(derivative.outer, first, count);
             return derivative.run();
         }
+        if (!plan.is_backward && plan.columns_stay && lines.is_full())
+            return Maps<T>::far_columns(call.map, FarColumns{lines, x, result, mask, call.negated, plan.is_worth_streaming});
         if (!plan.is_backward) {
             const Columns columns{lines, x, result, mask, terms, call.negated, plan.is_worth_streaming};
-            return Maps<T>::columns(call.map, columns, [&](int s, const Strip& strip) { run_strip(first + s * Strip::COUNT, strip, scratch, team); });
+            return Maps<T>::columns(call.map, columns, [&](int s, const Strip& strip) { run_strip(first, s, count, strip, scratch, team); });
         }
-        ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, operands, {}, plan.is_worth_streaming};
+        ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, operands, plan.turns_operand, {}, plan.is_worth_streaming};
         set_outer(back.outer, first, count);
         return Maps<T>::columns_backward(call.map, back);
     }
     INLINE void set_outer(double* outer, Index first, Index count) const {
-        for (Index c = 0; c < count; ++c) outer[c] = (call.negated ? -1.0 : 1.0) / number_of(call, call.temperature, first + c);
+        const double sign = call.negated ? -1.0 : 1.0;
+        if (call.temperature.rows.data == nullptr) {
+            const Doubles common = all(sign / call.temperature.fixed);
+            for (Index c = 0; c < count || c < Strip::COUNT; c += PlainRows::COUNT) store(outer + c, common);
+            return;
+        }
+        for (Index c = count; c < Strip::COUNT; ++c) outer[c] = 1.0;
+        for (Index c = 0; c < count; ++c) outer[c] = sign / number_of(call, call.temperature, first + c);
     }
 
     // The rows of a strip, one at a time, in scratch memory behind the strips.
-    APART void run_strip(Index first, const Strip& strip, const Scratch<T>& scratch, Team& team) const {
+    APART void run_strip(Index first, int s, Index count, const Strip& strip, const Scratch<T>& scratch, Team& team) const {
         Scratch<T> apart = scratch;
-        apart.x += plan.columns * plan.pitch;
+        apart.x += (plan.columns > 0 ? plan.columns : Strip::COUNT) * plan.pitch;
         float* const rows = reinterpret_cast<float*>(apart.x);
         strip.to_rows(rows, plan.pitch);
-        for (Index r = 0; r < Strip::COUNT && !team.is_stopped; ++r) run_row(first + r, r, apart, team);
+        for (Index r = 0, row = s * Strip::COUNT; r < Strip::COUNT && row < count && !team.is_stopped; ++r, ++row) run_row(first + row, r, apart, team);
         strip.from_rows(rows, plan.pitch);
     }
 
@@ -719,9 +776,8 @@ struct Driver {
         const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
         read_tile<T>(call.type, place_of(call.x, first), mask, dead(), scratch.x, plan.pitch, count, plan.n);
     }
-    INLINE bool lies_across(const Array& array) const {
-        return plan.is_tiled && array.strides[call.batch_axes - 1] == size_of(call.type);
-    }
+    INLINE bool crosses(const Array& array) const { return array.strides[call.batch_axes - 1] == size_of(call.type); }
+    INLINE bool lies_across(const Array& array) const { return plan.is_tiled && crosses(array); }
     INLINE void write_results(Index first, Index count, const Scratch<T>& scratch) const {
         if (plan.follows) return write_run<T>(call.type, scratch.x, row_of(call, call.result, first), size_of(call.type), count * plan.n);
         if (lies_across(call.result))

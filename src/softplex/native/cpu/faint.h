@@ -18,7 +18,7 @@ class Faint {
     // Without a fused multiply-add there are other bits.
     static constexpr bool IS_KNOWN = HAS_FMA;
     // One vector of so many is looked at, for it costs nothing but time to miss some. Many do not lie in the nearest cache.
-    static INLINE Index each(Index count) { return count > 4096 ? 32 : 8; }
+    static INLINE Index looked_at_every(Index count) { return count > 4096 ? 32 : 8; }
 
     INLINE Faint(const Floats& the_hi, const Floats& the_lo) : hi_(the_hi), lo_(the_lo) {
         const Ints sign = all(INT32_MIN);
@@ -29,7 +29,7 @@ class Faint {
         // Some 2^-90 / |hi|, for a weight of which e * lo is subnormal in hardly any row.
         least_ = bits_of<Floats>(all(164 << 23) - bits_of<Ints>(flipped(hi_, sign_)));
     }
-    INLINE FloatMask holds(const Floats& e) const { return are_between_0(e, least_); }
+    INLINE FloatMask are_faint(const Floats& e) const { return are_between_0(e, least_); }
     // Whether some of the terms from begin to end are met, where kept(i, lanes) gives them.
     template <class Kept>
     INLINE bool is_met(Index begin, Index end, const Kept& kept) const {
@@ -39,7 +39,7 @@ class Faint {
     static INLINE bool is_met_below(const Floats& least, Index begin, Index end, const Kept& kept) {
         constexpr int LANES = Lanes<float>::count;
         if (!IS_KNOWN || end - begin < LANES) return false;
-        const Index step = each(end - begin) * LANES;
+        const Index step = looked_at_every(end - begin) * LANES;
         FloatMask met = are_between_0(kept(begin, LANES), least);
         for (Index i = begin + step; i + LANES <= end; i += step) met = met | are_between_0(kept(i, LANES), least);
         return any(met);
@@ -47,7 +47,7 @@ class Faint {
 
     // weight_of(e, hi, lo).
     INLINE Floats weight(const Floats& e) const {
-        const FloatMask is_faint = holds(e);
+        const FloatMask is_faint = are_faint(e);
         const Floats zero = all(0.0f), term = select(is_faint, e, zero);
         // All is 2^90 times as large as the weight. A part below 2^-36 is rounded to a multiple of 2^-59, for which the least
         // subnormal stands.

@@ -1,10 +1,11 @@
 // The kernels of one instruction set: which map runs which kernel. Compiled once for each set; how rows are walked stands
 // in driver.h, what a map computes in the file of its name.
 #include "backward.h"
-#include "columns.h"
+#include "columns_backward.h"
 #include "driver.h"
 #include "entmax.h"
 #include "entmax15.h"
+#include "far_columns.h"
 #include "float_mode.h"
 #include "maxout.h"
 #include "middle_rows.h"
@@ -132,6 +133,9 @@ struct Maps {
         return true;
     }
 
+    static bool far_columns(Map map, const FarColumns& columns) {
+        return map == Map::log_softmax ? columns.compute<true>() : columns.compute<false>();
+    }
     static bool columns_backward(Map map, const ColumnsBackward& columns) {
         if (map == Map::log_softmax) return columns.run_log();
         if (map == Map::softmax) return columns.run<WeightSlopes>();

@@ -83,7 +83,7 @@ struct MiddleRows {
         const PlainRows plain(widened(found).low);
         const unsigned reached = bits(plain.reached_from(guessed.origins, rows.n));
         if (reached != PlainRows::ALL) {
-            guessed.look_at_tops(plain, reached);
+            guessed.take_others(plain, reached);
             guessed.put_powers(magic, floor);
             for (int r = 0; r < rows.count; ++r)
                 if ((reached >> r & 1u) == 0) walk(r);
@@ -122,7 +122,7 @@ struct MiddleRows {
         store_eight(kept, led / factors);
         for (int r = 0; r < rows.count; ++r)
             if ((crowded >> r & 1u) == 0) ties[r] = count_of(all(kept[r]), own(r).terms);
-        plain.put_scales(totals, led, load(ties), factors, hi, lo, top);
+        plain.put_scales({totals, all(0.0)}, led, load(ties), factors, hi, lo, top);
         if (row.unwritten != nullptr) {
             row.unwritten->take_turns();
             for (int r = 0; r < rows.count; ++r) {
@@ -204,7 +204,7 @@ struct MiddleRows {
         float hi[FEW], lo[FEW];
         alignas(64) float top[2 * FEW];
         store(top, tops);
-        const Doubles others = plain.others(totals, widened(leading).low);
+        const Doubles others = plain.others({totals, all(0.0)}, widened(leading).low);
         PlainRows::put_shifts(PlainRows::clear(others) == PlainRows::ALL ? others : with_tails(others, top), hi, lo);
         if (row.unwritten != nullptr) {
             row.unwritten->take_turns();

@@ -23,8 +23,8 @@ struct PlainRows {
         origins = nearest_integers(tops * all(static_cast<double>(C::log2e)));
         residues = (tops - origins * all(LN2_HEAD)) - origins * all(LN2_REST);
     }
-    // Of rows that are not among the `kept` what is known of others, row by row.
-    INLINE void look_at_tops(const PlainRows& others, unsigned kept) {
+    // What is known of others, row by row, but for the `kept` rows.
+    INLINE void take_others(const PlainRows& others, unsigned kept) {
         double own[COUNT], found[COUNT];
         store(own, tops);
         store(found, others.tops);
@@ -52,10 +52,11 @@ struct PlainRows {
         return bits(all(Softmax<float>::CROWDED) <= sums * all(UNBIASED<float>));
     }
     // factor / sum as two floats, and the weight of a leading entry. `ties` is 0 for crowded rows.
-    INLINE void put_scales(const Doubles& sums, const Doubles& leading, const Doubles& ties, const Doubles& factors, float* hi,
+    INLINE void put_scales(const Pair<Doubles>& sums, const Doubles& leading, const Doubles& ties, const Doubles& factors, float* hi,
                            float* lo, float* top) const {
         const Doubles unit = units();
-        const Pair<Doubles> exact = two_sum(sums, ties * (unit - leading));
+        Pair<Doubles> exact = two_sum(sums.hi, ties * (unit - leading));
+        exact.lo = sums.lo + exact.lo;
         const Pair<Doubles> scales = Softmax<float>::Scale::quotients(factors, exact);
         store_eight(hi, scales.hi);
         store_eight(lo, scales.lo);
@@ -64,9 +65,9 @@ struct PlainRows {
     // What the exact terms of the tops would be.
     INLINE Doubles units() const { return exp(residues) * all(1.0 / UNBIASED<float>); }
     // The sums of exp(x - top) over all but the leading entry.
-    INLINE Doubles others(const Doubles& sums, const Doubles& leading) const {
-        const Pair<Doubles> rest = two_sum(sums, -leading);
-        return (rest.hi + rest.lo) * all(UNBIASED<float>) / exp(residues);
+    INLINE Doubles others(const Pair<Doubles>& sums, const Doubles& leading) const {
+        const Pair<Doubles> rest = two_sum(sums.hi, -leading);
+        return (rest.hi + (sums.lo + rest.lo)) * all(UNBIASED<float>) / exp(residues);
     }
     // Rows of which such a sum has kept its digits. Of the rest it has to be found again without the leading term.
     static INLINE unsigned clear(const Doubles& others) { return bits(all(Softmax<float>::CLEAR) <= others); }

@@ -150,10 +150,9 @@ struct ShortRows {
     }
     // The top and the logarithm of the sum, as a float and what it lacks: a score less the first is exact where the rest
     // counts.
-    static INLINE void set_shifts(const Doubles& tops, const Doubles& others, float* hi, float* lo) {
+    static INLINE Pair<Doubles> shift_of(const Doubles& tops, const Doubles& others) {
         const Doubles shift = PlainRows::log1p_of_others(others), end = tops + shift, head = widened(narrowed(end, end)).low;
-        store_eight(hi, head);
-        store_eight(lo, shift - (head - tops));
+        return {head, shift - (head - tops)};
     }
 
   private:
@@ -505,8 +504,11 @@ struct ShortRows {
 
     INLINE void put_logarithms(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
         float hi[ROWS], lo[ROWS];
-        for (int r = 0; r < count; r += FEW)
-            set_shifts(widened(load(tops + r)).low, others_of(r, pitch, terms, sums), hi + r, lo + r);
+        for (int r = 0; r < count; r += FEW) {
+            const Pair<Doubles> shift = shift_of(widened(load(tops + r)).low, others_of(r, pitch, terms, sums));
+            store_eight(hi + r, shift.hi);
+            store_eight(lo + r, shift.lo);
+        }
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]);

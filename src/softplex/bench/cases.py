@@ -57,6 +57,15 @@ LARGE_SHAPES = (
     Shape((1, 40_000_000)),
 )
 LOSS_SHAPES = (Shape((128, 1000)), Shape((1024, 1024)), Shape((128, 32_000)), Shape((16, 128_256)))
+SHAPES_ACROSS = (
+    Shape((64, 2, 4096), 1),
+    Shape((16, 21, 4096), 1),
+    Shape((64, 64, 49), 1),
+    Shape((64, 128, 12), 1),
+    Shape((4096, 64), 0),
+    Shape((16_384, 64), 0),
+    Shape((100_000, 32), 0),
+)
 MEMORY_SHAPES = (Shape((1, 20_000_000)), Shape((20_000, 1000)), Shape((100, 1000)))
 
 QUICK_ENTRIES = 2**17
@@ -124,6 +133,14 @@ CASES = (
     ),
     Case("wide-vjp", "VJP of softmax, scores N(0, 15)", ("softmax.vjp",), (Goal("PyTorch's backward"),), scores="wide"),
     Case(
+        "across",
+        "softmax, log_softmax along other axes",
+        ("softmax", "log_softmax"),
+        (Goal("PyTorch"), Goal("PyTorch", None, "worst", 16_384, "the same, worst shape of 16 K entries or more")),
+        shapes=SHAPES_ACROSS,
+        takes_more_shapes=False,
+    ),
+    Case(
         "beyond-cache",
         "beyond the cache: share of a copy",
         THE_SAME_FUNCTIONS,
@@ -190,6 +207,14 @@ CASES = (
         "on tensors, forward and backward: the same",
         tuple(f"step {name}" for name in THE_SAME_FUNCTIONS),
         (Goal("PyTorch", 1.5),),
+    ),
+    Case(
+        "tensors-across",
+        "on tensors along other axes, forward and backward",
+        ("step softmax", "step log_softmax"),
+        (Goal("PyTorch"),),
+        shapes=SHAPES_ACROSS,
+        takes_more_shapes=False,
     ),
     Case(
         "tensors-sparse",

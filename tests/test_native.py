@@ -653,7 +653,8 @@ def test_rows_that_lie_across_have_the_bits_of_others(kind):
             of_lines = np.broadcast_to(where[:, :1], x.shape)
             for name in ("float16", "bfloat16", "float32"):
                 few = x[:, None].astype(numpy_dtype(name))
-                for map_, mask in ((sx.softmax, None), (sx.log_softmax, where[:, None]), (sx.softmin, of_lines[:, None])):
+                masked = (sx.log_softmax, where[:, None]), (sx.softmin, of_lines[:, None])
+                for map_, mask in ((sx.softmax, None), *masked):
                     turned = None if mask is None else np.ascontiguousarray(mask.T)
                     wanted = map_(np.ascontiguousarray(few.T), where=turned).T
                     assert_bits(map_(few, axis=0, where=mask), np.ascontiguousarray(wanted), (map_, n, count, name))

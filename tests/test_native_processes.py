@@ -63,8 +63,9 @@ np.testing.assert_allclose(sx.softmax(np.zeros((500, 500))), 1 / 500)
         "long_call(500_000)",
         "sx.softmax.loss(np.broadcast_to(np.float32(0.5), (5_000_000, 10_000)), np.zeros(5_000_000, int))",
         "sx.sparsemax.support_size(np.broadcast_to(np.float32(0.5), (4_000, 1_100_000)))",
+        "sx.softmax(np.full((12_000_000, 16), 600, np.float16), axis=0)",
     ],
-    ids=["many rows", "a loss", "huge rows"],
+    ids=["many rows", "a loss", "huge rows", "rows that lie across and need care"],
 )
 def test_ctrl_c_ends_a_single_call(call, n):
     """The promise is a second; a machine under load gets five."""

@@ -1,5 +1,6 @@
-// Float rows that lie across the memory, sixteen side by side: each has a lane of every vector, and none is turned. The
-// operations are those of softmax.h, short_rows.h and backward.h, in the same order.
+// Rows of floats or halves that lie across the memory, sixteen side by side: each has a lane of every vector, and none is turned.
+// The operations are those of softmax.h and short_rows.h, in the same order. Longer rows live in far_columns.h, the way back in
+// columns_backward.h.
 #pragma once
 
 #include "faint.h"
@@ -20,17 +21,12 @@ struct Wide {
     }
 };
 INLINE Wide sum_of_two(const Wide& a, const Wide& b) { return {{a.part[0] + b.part[0], a.part[1] + b.part[1]}}; }
-// What Sum<float> makes of its lanes, of which the first have something.
+// What Sum<float> makes of its lanes: of sixteen, or of the first ones where the others are 0.
 template <int LANES>
 INLINE Wide sum_of_lanes(const Wide (&lanes)[LANES]) {
-    if constexpr (LANES == 1) {
-        return lanes[0];
-    } else if constexpr (LANES == 2) {
-        return sum_of_two(lanes[0], lanes[1]);
-    } else if constexpr (LANES == 4) {
+    if constexpr (LANES == 4) {
         return sum_of_two(sum_of_two(lanes[0], lanes[2]), sum_of_two(lanes[1], lanes[3]));
     } else {
-        // Evens before odds: the first four stand for all.
         Wide halves[LANES / 2];
         for (int j = 0; j < LANES / 2; ++j) halves[j] = sum_of_two(lanes[j], lanes[j + LANES / 2]);
         return sum_of_lanes(halves);
@@ -453,14 +449,31 @@ struct FloatField : Field {
     INLINE Floats at(const char* here) const { return load(reinterpret_cast<const float*>(here)); }
 };
 
+// Scores as the map sees them, -inf where a mask says so.
+struct Scores {
+    Field field;
+    // A byte for each column of a line, or one for all.
+    TilePlace mask;
+    Ints sign;
+
+    static INLINE bool knows(const TilePlace& mask) { return mask.first == nullptr || mask.step == 1 || mask.step == 0; }
+    INLINE Floats at(int s, Index i) const {
+        const Floats scores = flipped(field.at(s, i), sign), dead = all(-INFINITE<float>);
+        if (mask.first == nullptr) return scores;
+        const char* const bytes = mask.first + i * mask.stride;
+        if (mask.step == 0) return *bytes != 0 ? scores : dead;
+        return select(marked<float>(bytes + s * Strip::COUNT), scores, dead);
+    }
+};
+
 // Strips of rows that lie side by side: what lies together in memory is read and written together.
 struct Lines {
     static constexpr int STRIPS = 16, COUNT = Strip::COUNT, MOST = STRIPS * COUNT;
     static constexpr Index LONGEST = Strip::LONGEST;
     // Lines that are read strip by strip, while the next ones are asked for.
     static constexpr Index AT_ONCE = 8;
-    // Those that are asked for before they are written to, and what is kept of them before it is read.
-    static constexpr Index AHEAD = 4;
+    // From a line that is written to the one that is asked for meanwhile, as is what goes there.
+    static constexpr Index NEXT = 4;
 
     Type type;
     Index n;
@@ -481,12 +494,16 @@ struct Lines {
     }
     INLINE Field in_place(const TilePlace& from) const { return {from.first, from.stride, COUNT * size_of(type), type}; }
     // Where they lie, or packed in `room`.
-    INLINE Field field(const TilePlace& from, float* room) const { return field(from, {}, false, room); }
-    // The same of scores, which are negated only if they are packed.
-    INLINE Field field(const TilePlace& from, const TilePlace& mask, bool is_negated, float* room) const {
-        if (is_at_hand(from, mask)) return in_place(from);
-        copy(from, mask, is_negated, room);
+    INLINE Field field(const TilePlace& from, float* room) const {
+        if (is_at_hand(from, {})) return in_place(from);
+        copy(from, {}, false, room);
         return packed(room);
+    }
+    // The same of scores.
+    INLINE Scores scores(const TilePlace& from, const TilePlace& mask, bool is_negated, float* room) const {
+        if (is_at_hand(from, mask)) return {in_place(from), {}, bits_of<Ints>(all(is_negated ? -0.0f : 0.0f))};
+        copy(from, mask, is_negated, room);
+        return {packed(room), {}, bits_of<Ints>(all(0.0f))};
     }
 
     // As packed, from rows that lie each in one piece, `step` bytes apart.
@@ -599,11 +616,11 @@ struct Lines {
         float room[MOST];
         for (Index i = 0; i < length; ++i) {
             char* const line = to.first + i * stride;
-            char* const next = line + AHEAD * stride;
+            char* const next = line + NEXT * stride;
             float* const entries = is_direct ? reinterpret_cast<float*>(line) : room;
             for (int s = 0; s < width; ++s) {
-                __builtin_prefetch(kept.place(s, i + AHEAD));
-                if (others.first != nullptr) __builtin_prefetch(others.place(s, i + AHEAD));
+                __builtin_prefetch(kept.place(s, i + NEXT));
+                if (others.first != nullptr) __builtin_prefetch(others.place(s, i + NEXT));
                 if (is_streamed) {
                     stream<float>(entries + s * COUNT, body(s, i));
                     continue;
@@ -685,38 +702,15 @@ struct Columns {
     // Of rows with at most so many entries, each of which has a lane of the sum for itself.
     template <bool LOG, int MOST>
     APART bool compute_few() const {
-        const Field given = lines.field(x, mask, is_negated, terms);
-        const Ints sign = bits_of<Ints>(all(is_negated && lines.is_at_hand(x, mask) ? -0.0f : 0.0f));
-        const Index n = lines.n;
+        const Scores scores = lines.scores(x, mask, is_negated, terms);
         Floats tops[Lines::STRIPS];
-        Wide sums[Lines::STRIPS], lanes[MOST];
-        for (Wide& lane : lanes) lane = {{all(0.0), all(0.0)}};
-        bool are_near = true;
-        for (int s = 0; s < lines.strips; ++s) {
-            const auto scores = [&](Index i) BODY { return flipped(given.at(s, i), sign); };
-            Floats top = all(-INFINITE<float>);
-            auto bad = unordered(top, top);
-            for (Index i = 0; i < n; ++i) {
-                bad = bad | unordered(scores(i), scores(i));
-                top = larger(scores(i), top);
-            }
-            are_near &= !any(bad) && Lines::is_near(top);
-            const NearExponential exponential{NearExponential::Constants<Floats>(top)};
-            for (Index i = 0; i < n; ++i) {
-                const Floats e = exponential(scores(i));
-                const Halves wide = widened(e);
-                lanes[i] = {{wide.low, wide.high}};
-                if constexpr (!LOG) store(strip(s).terms + i * Strip::COUNT, e);
-            }
-            tops[s] = top;
-            sums[s] = sum_of_lanes(lanes);
-        }
-        if (!are_near) return false;
-        // Quotients wait for each other alone.
+        Wide sums[Lines::STRIPS];
         Numbers numbers[Lines::STRIPS];
+        if (!sum_few<!LOG, MOST>(scores, tops, sums)) return false;
+        // Quotients wait for each other alone.
         for (int s = 0; s < lines.strips; ++s) {
             const auto bring = [&, own = strip(s)] {
-                for (Index i = 0; i < n; ++i) store(own.terms + i * Strip::COUNT, flipped(given.at(s, i), sign));
+                for (Index i = 0; i < own.n; ++i) store(own.terms + i * Strip::COUNT, scores.at(s, i));
             };
             if constexpr (LOG)
                 strip(s).set_shifts(tops[s], sums[s], numbers[s], bring);
@@ -726,11 +720,39 @@ struct Columns {
         if constexpr (!LOG) {
             write<false, true>(numbers);
         } else {
-            lines.write(result, streams, given, {}, [&numbers, given, sign](int s, Index i) BODY {
-                return Strip::finished<true, true>(flipped(given.at(s, i), sign), numbers[s]);
+            lines.write(result, streams, scores.field, {}, [&numbers, scores](int s, Index i) BODY {
+                return Strip::finished<true, true>(scores.at(s, i), numbers[s]);
             });
         }
         return true;
+    }
+    // Their tops and the sums of their terms, which may be kept; false if one is not near 0, or NaN.
+    template <bool KEEPS, int MOST>
+    INLINE bool sum_few(const Scores& scores, Floats* tops, Wide* sums) const {
+        const Index n = lines.n;
+        Wide lanes[MOST];
+        for (Wide& lane : lanes) lane = {{all(0.0), all(0.0)}};
+        bool are_near = true;
+        for (int s = 0; s < lines.strips; ++s) {
+            Floats top = all(-INFINITE<float>);
+            auto bad = unordered(top, top);
+            for (Index i = 0; i < n; ++i) {
+                const Floats one = scores.at(s, i);
+                bad = bad | unordered(one, one);
+                top = larger(one, top);
+            }
+            are_near &= !any(bad) && Lines::is_near(top);
+            const NearExponential exponential{NearExponential::Constants<Floats>(top)};
+            for (Index i = 0; i < n; ++i) {
+                const Floats e = exponential(scores.at(s, i));
+                const Halves wide = widened(e);
+                lanes[i] = {{wide.low, wide.high}};
+                if constexpr (KEEPS) store(strip(s).terms + i * Strip::COUNT, e);
+            }
+            tops[s] = top;
+            sums[s] = sum_of_lanes(lanes);
+        }
+        return are_near;
     }
     template <bool LOG>
     APART bool compute_short() const {
@@ -784,7 +806,7 @@ struct ColumnsDerivative {
     TilePlace x, operand, result, mask;
     // Room for all entries of each.
     float *terms, *cotangents;
-    double outer[Lines::MOST];
+    alignas(64) double outer[Lines::MOST];
     bool is_negated;
     bool streams;
 

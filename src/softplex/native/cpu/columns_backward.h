@@ -17,7 +17,7 @@ struct ColumnsBackward {
 
     Lines lines;
     TilePlace weights, operand, result;
-    // Room for all entries of each, where they are not floats.
+    // Room for all entries of each, where they are not read where they lie.
     float *terms, *cotangents;
     // The operand's rows do not lie across.
     bool turns_operand;

@@ -68,8 +68,6 @@ INLINE bool is_packed(const Call& call, const Array& array) {
 // How the rows of a call lie and what memory they take.
 template <class T>
 struct Plan {
-    // Fewer neighbours than these leave a strip all but empty.
-    static constexpr Index FEWEST = 4;
     Index rows = 1, n = 1, pitch = 0;
     bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, is_far, comes_from_afar, goes_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
@@ -78,7 +76,8 @@ struct Plan {
     Index columns = 0;  // rows that lie across which are taken side by side
     bool columns_stay = false;  // and which are not brought into scratch memory
     bool turns_operand = false;  // of these the operand alone does not lie across
-    bool takes_some = false;  // fewer rows than fill a strip are taken so, too, and are brought in
+    Index fewest = Strip::COUNT;  // how many rows are taken so: fewer than fill a strip are brought in
+    bool leaves_rows = false;  // so long that those which need more care are left until all others are done, to be shared
     bool lags = false;  // weights, or their logarithms, are written while the next rows are walked
     bool widens;  // some rows may have to be computed in double
     bool is_huge;
@@ -144,8 +143,10 @@ struct Plan {
 
     // Rows that the scratch memory has room for.
     INLINE Index taken_together() const {
-        const Index brought = columns_stay ? 0 : columns, least = takes_some ? Strip::COUNT : 0, widest = brought > least ? brought : least;
-        const Index in_columns = widest + (is_solved && widest > 0 ? Strip::COUNT : 0);
+        Index in_columns = columns_stay ? 0 : columns;
+        if (in_columns == 0 && fewest < Strip::COUNT) in_columns = Strip::COUNT;
+        // Strips of a sparse map that need more care are turned.
+        if (is_solved && in_columns > 0) in_columns += Strip::COUNT;
         return group > in_columns ? group : in_columns;
     }
     INLINE bool needs_x() const { return !x_packed || !result_packed; }
@@ -210,36 +211,52 @@ struct Plan {
         is_tiled = true;
     }
     void choose_columns(const Call& call) {
-        const Index neighbours = call.shape[call.batch_axes - 1];
-        takes_some = neighbours % Strip::COUNT >= FEWEST && n <= Lines::LONGEST && strips_in(SCRATCH, !has_operand(call.method)) > 0;
-        if (neighbours < Strip::COUNT) return;
-        if ((is_tiled || n == 1) && n <= Lines::LONGEST) columns = columns_that_fit(call);
-        const bool is_far_value = columns == 0 && !is_solved && call.method == Method::value && n <= FarColumns::LONGEST;
-        if (!is_backward && !is_far_value) return;
-        if (is_backward && operand_packed && stays(call, call.x) && crosses(call, call.result)) {
-            // Brought in to be turned.
-            operand_packed = takes_some = false;
-            turns_operand = true;
+        const bool is_known = crosses(call, call.result) && (is_tiled || n == 1) && n <= Lines::LONGEST;
+        const bool is_operand_known = !has_operand(call.method) || crosses(call, call.operand);
+        if (is_known && is_operand_known) fewest = fewest_of(call);
+        if (call.shape[call.batch_axes - 1] < Strip::COUNT || !crosses(call, call.result)) return;
+        if (can_stay(call))
+            stay(call);
+        else if (is_backward && operand_packed && stays(call, call.x))
+            turn_operand(call);
+        else if (is_known && is_operand_known)
             columns = columns_that_fit(call);
-            return;
-        }
-        if (!stays(call, call.x) || (is_backward && !stays(call, call.operand)) || !crosses(call, call.result)) return;
+    }
+    // Fewer leave a strip all but empty, and what they are filled up with must not keep a sparse map busy.
+    Index fewest_of(const Call& call) const {
+        if (strips_in(SCRATCH, !has_operand(call.method)) == 0 || (is_solved && n > Strip::COUNT)) return Strip::COUNT;
+        return n <= Softmax<float>::SHORT ? 5 : 8;
+    }
+    // Whether entries are read where they lie: of a way back, or of values of which no strip would fit.
+    bool can_stay(const Call& call) const {
+        if (is_backward) return stays(call, call.x) && stays(call, call.operand);
+        const bool is_long = n > Lines::LONGEST || columns_that_fit(call) == 0;
+        return is_long && !is_solved && call.method == Method::value && n <= FarColumns::LONGEST && stays(call, call.x);
+    }
+    void stay(const Call& call) {
         columns_stay = true;
         columns = columns_that_stay(call);
-        is_huge = false;
+        leaves_rows = n > Lines::LONGEST;
     }
-    // Whether entries are read where they lie.
+    void turn_operand(const Call& call) {
+        columns = columns_that_fit(call);
+        if (columns == 0) return;
+        operand_packed = false;
+        turns_operand = true;
+    }
     bool stays(const Call& call, const Array& array) const {
-        const Index size = size_of(call.type), misfits = static_cast<Index>(reinterpret_cast<std::uintptr_t>(array.data)) | array.strides[call.batch_axes];
+        const Index size = size_of(call.type);
+        Index misfits = static_cast<Index>(reinterpret_cast<std::uintptr_t>(array.data));
+        for (int axis = 0; axis <= call.batch_axes; ++axis) misfits |= array.strides[axis];
         return crosses(call, array) && size <= static_cast<Index>(sizeof(float)) && misfits % size == 0;
     }
-    // As many as stay in the core's own cache from the first walk to the second, but some in any case, and not so many that a
-    // thread has nothing to do.
+    // As many as stay in the core's own cache from the first walk to the second, but some in any case; not so many that a thread
+    // has nothing to do, or that nobody can interrupt them.
     Index columns_that_stay(const Call& call) const {
         const Index line = Strip::COUNT * static_cast<Index>(sizeof(float)), fit = own_cache_size() / 2 / (2 * n * line);
         const Index fair = (rows / call.threads + Strip::COUNT - 1) / Strip::COUNT;
-        const Index strips = fit < 4 ? 4 : fit;
-        return (strips < fair ? strips < Lines::STRIPS ? strips : Lines::STRIPS : fair < Lines::STRIPS ? fair : Lines::STRIPS) * Strip::COUNT;
+        const Index some = n <= (Index(1) << 22) ? 4 : 1, least = fit < some ? some : fit, shared = least < fair ? least : fair;
+        return (shared < Lines::STRIPS ? shared : Lines::STRIPS) * Strip::COUNT;
     }
     // As many as leave most of the core's own cache to what is read and written beside them, and room for a strip that needs
     // more care. Lines that are a multiple of 2 KiB apart share few places of that cache: of them wider parts are fetched at once.
@@ -501,9 +518,15 @@ struct Driver {
     const Call& call;
     const Plan<T>& plan;
     const bool lists;
+    // A byte a row, not 0 where it is left; where the plan leaves none there is none.
+    char* left;
 
     // All rows of a piece.
     void run_piece(Index piece, char* memory, Team& team) const {
+        const Index rows_a_piece = plan.groups * plan.group, begin = piece * rows_a_piece;
+        run_between(begin, begin + rows_a_piece < plan.rows ? begin + rows_a_piece : plan.rows, memory, team);
+    }
+    void run_between(Index begin, Index end, char* memory, Team& team) const {
         Seam<T> seam;
         std::optional<Unwritten<T>> unwritten;
         Scratch<T> scratch(plan, lists, memory);
@@ -515,8 +538,6 @@ struct Driver {
             const Index half = plan.keeps_terms() ? plan.kept_at_once() / 2 * plan.pitch : 0;
             scratch.unwritten = &unwritten.emplace(common, plan.is_log, scratch.terms, half);
         }
-        const Index rows_a_piece = plan.groups * plan.group;
-        const Index begin = piece * rows_a_piece, end = begin + rows_a_piece < plan.rows ? begin + rows_a_piece : plan.rows;
         for (Index row = begin; row < end && !team.is_stopped;) row += run_group(row, end, scratch, team);
         if (plan.lags) scratch.unwritten->finish();
         seam.flush();
@@ -537,7 +558,24 @@ struct Driver {
     }
     // Rows from `first` on that are brought in together; returns how many.
     INLINE Index run_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
-        if (const Index columns = columns_from(first, end); columns > 0 && run_columns(first, columns, scratch, team)) return columns;
+        const Index columns = columns_from(first, end);
+        if (columns == 0) return run_rows_or_leave(first, end, scratch, team);
+        if (run_columns(first, columns, scratch, team)) return columns;
+        // Strip by strip: those that need more care do not hold up the others.
+        const Index stop = first + columns;
+        for (Index begin = first; begin < stop; begin += Strip::COUNT) {
+            const Index next = begin + Strip::COUNT < stop ? begin + Strip::COUNT : stop;
+            if (columns > Strip::COUNT && run_columns(begin, next - begin, scratch, team)) continue;
+            for (Index row = begin; row < next && !team.is_stopped;) row += run_rows_or_leave(row, next, scratch, team);
+        }
+        return columns;
+    }
+    INLINE Index run_rows_or_leave(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
+        if (left == nullptr || left[first] != 0) return run_rows_of_group(first, end, scratch, team);
+        left[first] = 1;
+        return 1;
+    }
+    INLINE Index run_rows_of_group(Index first, Index end, const Scratch<T>& scratch, Team& team) const {
         const Index count = group_size(first, end);
         if (!plan.x_packed && plan.source == Source::plain) read_scores(first, count, scratch, team);
         if (!plan.operand_packed) read_operands(first, count, scratch);
@@ -574,14 +612,13 @@ struct Driver {
         return count > neighbours - first % neighbours ? neighbours - first % neighbours : count;
     }
 
-    // How many rows from `first` on Columns can take where they lie.
+    // How many rows from `first` on are taken side by side; what was left is not.
     INLINE Index columns_from(Index first, Index end) const {
-        if ((plan.columns == 0 && !plan.takes_some) || !crosses(call.result)) return 0;
-        if (has_operand(call.method) && (plan.operand_packed || !(plan.turns_operand || crosses(call.operand)))) return 0;
-        const Index neighbours = call.shape[call.batch_axes - 1], left = neighbours - first % neighbours;
-        const Index most = left < end - first ? left : end - first;
+        if ((plan.columns == 0 && plan.fewest == Strip::COUNT) || (left != nullptr && left[first] != 0)) return 0;
+        const Index neighbours = call.shape[call.batch_axes - 1], there_are = neighbours - first % neighbours;
+        const Index most = there_are < end - first ? there_are : end - first;
         const Index full = (most < plan.columns ? most : plan.columns) / Strip::COUNT * Strip::COUNT;
-        return full > 0 || !plan.takes_some || most < Plan<T>::FEWEST || most >= Strip::COUNT ? full : most;
+        return full == 0 && plan.fewest <= most && most < Strip::COUNT ? most : full;
     }
     // False, and nothing written, if one of the rows needs more care.
     APART bool run_columns(Index first, Index count, const Scratch<T>& scratch, Team& team) const {
@@ -776,8 +813,9 @@ struct Driver {
         const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
         read_tile<T>(call.type, place_of(call.x, first), mask, dead(), scratch.x, plan.pitch, count, plan.n);
     }
-    INLINE bool crosses(const Array& array) const { return array.strides[call.batch_axes - 1] == size_of(call.type); }
-    INLINE bool lies_across(const Array& array) const { return plan.is_tiled && crosses(array); }
+    INLINE bool lies_across(const Array& array) const {
+        return plan.is_tiled && array.strides[call.batch_axes - 1] == size_of(call.type);
+    }
     INLINE void write_results(Index first, Index count, const Scratch<T>& scratch) const {
         if (plan.follows) return write_run<T>(call.type, scratch.x, row_of(call, call.result, first), size_of(call.type), count * plan.n);
         if (lies_across(call.result))
@@ -941,6 +979,52 @@ struct Driver {
 
 // -- the call ----------------------------------------------------------------------------------------------------------
 
+// A row that was left by those who take several side by side.
+template <template <class> class Maps, class T>
+void run_left(const Driver<Maps, T>& driver, Index row, char* memory, Team& team) {
+    if (driver.left[row] != 0) driver.run_between(row, row + 1, memory, team);
+}
+
+// Who runs the pieces of a call, and in which memory.
+template <template <class> class Maps, class T>
+struct Threads {
+    const Driver<Maps, T> driver;
+    char* memory;
+    std::size_t bytes;
+    int threads;
+    Interrupt interrupt;
+
+    void run_pieces() const {
+        Team team;
+        for (Index piece = 0; piece < driver.plan.pieces; ++piece) driver.run_piece(piece, memory, team);
+    }
+    // Each by all threads; false if interrupted.
+    template <class Run>
+    bool run_huge(Run run, Index count) const {
+        Team team;
+        team.threads = driver.call.threads;
+        team.shares = true;
+        std::int64_t asked = 0;
+        team.interrupt = {interrupt.ask, interrupt.state, &asked};
+        for (Index piece = 0; piece < count && !team.is_stopped; ++piece) run(driver, piece, memory, team);
+        return !team.is_stopped;
+    }
+    // Each by one thread.
+    template <bool ARE_LEFT>
+    bool share_out(Index count, bool from_end) const {
+        const Work work = [](void* state, Index piece, int slot) {
+            const Threads& mine = *static_cast<const Threads*>(state);
+            char* const own = mine.memory + mine.bytes * static_cast<std::size_t>(slot);
+            Team team;
+            if constexpr (ARE_LEFT)
+                run_left(mine.driver, piece, own, team);
+            else
+                mine.driver.run_piece(piece, own, team);
+        };
+        return share(count, threads, from_end, work, const_cast<Threads*>(this), interrupt);
+    }
+};
+
 template <template <class> class Maps, class T>
 Outcome run_rows(const Call& call) {
     const bool lists = Maps<T>::lists(call.map) && call.method != Method::backward;
@@ -949,7 +1033,7 @@ Outcome run_rows(const Call& call) {
                        sizeof(T) == 4 && Maps<T>::takes_columns(call.map, call.method));
     if (plan.rows == 0 || plan.n == 0) return Outcome::done;
     const bool is_worth_it = plan.rows * plan.n >= SHARED_FROM;
-    const Index wanted = is_worth_it && !plan.is_huge ? (call.threads < plan.pieces ? call.threads : plan.pieces) : 1;
+    const Index wanted = is_worth_it && (!plan.is_huge || plan.leaves_rows) ? (call.threads < plan.pieces ? call.threads : plan.pieces) : 1;
     const int threads = static_cast<int>(wanted > 1 ? wanted : 1);
     alignas(64) char small[16384];
     char* memory = small;
@@ -961,34 +1045,22 @@ Outcome run_rows(const Call& call) {
         if (allocated == nullptr) return Outcome::out_of_memory;
         memory = static_cast<char*>(allocated) + (64 - reinterpret_cast<std::uintptr_t>(allocated) % 64);
     }
-    const Driver<Maps, T> driver{call, plan, lists};
-    const Interrupt interrupt{call.is_interrupted, call.interrupt_state, nullptr};
-    bool is_done = true;
-    if (plan.is_huge) {
-        Team team;
-        team.threads = call.threads;
-        team.shares = true;
-        std::int64_t asked = 0;
-        team.interrupt = {call.is_interrupted, call.interrupt_state, &asked};
-        for (Index piece = 0; piece < plan.pieces && !team.is_stopped; ++piece) driver.run_piece(piece, memory, team);
-        is_done = !team.is_stopped;
-    } else if (!is_worth_it) {
-        Team team;
-        for (Index piece = 0; piece < plan.pieces; ++piece) driver.run_piece(piece, memory, team);
-    } else {
-        struct Job {
-            const Driver<Maps, T>& driver;
-            char* memory;
-            std::size_t bytes;
-        } job{driver, memory, bytes};
-        const Work work = [](void* state, Index piece, int slot) {
-            const Job& mine = *static_cast<const Job*>(state);
-            Team team;
-            mine.driver.run_piece(piece, mine.memory + mine.bytes * static_cast<std::size_t>(slot), team);
-        };
-        // The way back mostly follows the way there.
-        is_done = share(plan.pieces, threads, plan.is_backward, work, &job, interrupt);
+    char* const left = plan.leaves_rows ? static_cast<char*>(std::calloc(static_cast<std::size_t>(plan.rows), 1)) : nullptr;
+    if (plan.leaves_rows && left == nullptr) {
+        std::free(allocated);
+        return Outcome::out_of_memory;
     }
+    const Threads<Maps, T> work{{call, plan, lists, left}, memory, bytes, threads, {call.is_interrupted, call.interrupt_state, nullptr}};
+    bool is_done = true;
+    if (!is_worth_it)
+        work.run_pieces();
+    else if (plan.is_huge && !plan.leaves_rows)
+        is_done = work.run_huge([](const auto& driver, Index piece, char* own, Team& team) { driver.run_piece(piece, own, team); }, plan.pieces);
+    else
+        // The way back mostly follows the way there.
+        is_done = work.template share_out<false>(plan.pieces, plan.is_backward);
+    if (is_done && plan.leaves_rows) is_done = plan.is_huge ? work.run_huge(run_left<Maps, T>, plan.rows) : work.template share_out<true>(plan.rows, false);
+    std::free(left);
     std::free(allocated);
     return is_done ? Outcome::done : Outcome::interrupted;
 }

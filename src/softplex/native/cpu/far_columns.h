@@ -6,26 +6,9 @@
 
 namespace softplex::SOFTPLEX_ISA {
 
-// The scores of rows that lie across, -inf where a mask says so.
-struct FarScores {
-    Field field;
-    // A byte for each column of a line, or one for all.
-    TilePlace mask;
-    Ints sign;
-
-    static INLINE bool knows(const TilePlace& mask) { return mask.first == nullptr || mask.step == 1 || mask.step == 0; }
-    INLINE Floats at(int s, Index i) const {
-        const Floats scores = flipped(field.at(s, i), sign), dead = all(-INFINITE<float>);
-        if (mask.first == nullptr) return scores;
-        const char* const bytes = mask.first + i * mask.stride;
-        if (mask.step == 0) return *bytes != 0 ? scores : dead;
-        return select(marked<float>(bytes + s * Strip::COUNT), scores, dead);
-    }
-};
-
 // Sixteen of these rows, to be asked about after they were walked.
 struct FarStrip {
-    const FarScores& scores;
+    const Scores& scores;
     int s;
     Index n;
     Powers powers;
@@ -41,6 +24,7 @@ struct FarStrip {
         WalkedStrip tails;
         tails.start(tops);
         for (Index i = 0; i < n; ++i) {
+            if (i % BLOCK == 0 && i > 0) tails.end_block();
             const Floats x = scores.at(s, i);
             const Halves wide = widened(select(x == tops, all(0.0f), exponential(x)));
             tails.add(wide, i);
@@ -71,8 +55,8 @@ struct FarColumns {
     // False, and nothing written, if one of the rows needs more care.
     template <bool LOG>
     APART bool compute() const {
-        if (!lines.is_at_hand(x, {}) || !FarScores::knows(mask)) return false;
-        const FarScores scores{lines.in_place(x), mask, bits_of<Ints>(all(is_negated ? -0.0f : 0.0f))};
+        if (!lines.is_at_hand(x, {}) || !Scores::knows(mask)) return false;
+        const Scores scores{lines.in_place(x), mask, bits_of<Ints>(all(is_negated ? -0.0f : 0.0f))};
         Floats guesses[STRIPS];
         WalkedStrip walked[STRIPS];
         Numbers numbers[STRIPS];
@@ -93,12 +77,12 @@ struct FarColumns {
     }
 
   private:
-    INLINE FarStrip strip(const FarScores& scores, const WalkedStrip& walked, int s) const {
+    INLINE FarStrip strip(const Scores& scores, const WalkedStrip& walked, int s) const {
         return {scores, s, lines.n, Powers(walked.magic, walked.floor)};
     }
     // False if a row is not near 0, or has NaN.
     template <bool LOG>
-    INLINE bool walk(const FarScores& scores, const Floats* guesses, WalkedStrip* walked) const {
+    INLINE bool walk(const Scores& scores, const Floats* guesses, WalkedStrip* walked) const {
         auto bad = unordered(all(0.0f), all(0.0f));
         for (int s = 0; s < lines.strips; ++s)
             if (!walked[s].start(guesses[s])) return false;
@@ -115,7 +99,7 @@ struct FarColumns {
     }
     // A few entries of sixteen rows; returns where there is NaN.
     template <bool LOG>
-    INLINE auto walk_some(const FarScores& scores, int s, Index begin, Index end, WalkedStrip& walked) const {
+    INLINE auto walk_some(const Scores& scores, int s, Index begin, Index end, WalkedStrip& walked) const {
         const Powers powers(walked.magic, walked.floor);
         Floats top = walked.top;
         auto bad = unordered(all(0.0f), all(0.0f));
@@ -132,7 +116,7 @@ struct FarColumns {
         return bad;
     }
     template <bool LOG>
-    INLINE void write(const FarScores& scores, const WalkedStrip* walked, const Numbers* numbers) const {
+    INLINE void write(const Scores& scores, const WalkedStrip* walked, const Numbers* numbers) const {
         if constexpr (LOG) {
             lines.write(result, streams, scores.field, {}, [&scores, numbers](int s, Index i) BODY {
                 return Strip::finished<true, false>(scores.at(s, i), numbers[s]);

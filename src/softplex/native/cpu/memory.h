@@ -60,7 +60,7 @@ INLINE Index size_of(Type type) { return type == Type::float64 ? 8 : type == Typ
 
 // n entries that lie `stride` bytes apart, as neighbours of the working type.
 template <class T>
-inline void read_run(Type type, const char* from, Index stride, T* to, Index n) {
+APART void read_run(Type type, const char* from, Index stride, T* to, Index n) {
     const bool is_whole = reinterpret_cast<std::uintptr_t>(from) % static_cast<std::uintptr_t>(size_of(type)) == 0;
     const bool is_packed = stride == size_of(type) && is_whole;
     if (is_packed && size_of(type) == static_cast<Index>(sizeof(T))) {
@@ -96,7 +96,7 @@ inline void read_run(Type type, const char* from, Index stride, T* to, Index n) 
 }
 
 template <class T>
-inline void write_run(Type type, const T* from, char* to, Index stride, Index n) {
+APART void write_run(Type type, const T* from, char* to, Index stride, Index n) {
     const bool is_whole = reinterpret_cast<std::uintptr_t>(to) % static_cast<std::uintptr_t>(size_of(type)) == 0;
     const bool is_packed = stride == size_of(type) && is_whole;
     if (is_packed && size_of(type) == static_cast<Index>(sizeof(T))) {
@@ -134,7 +134,7 @@ constexpr Index AHEAD = 512;
 
 // n numbers, or `dead` where the mask has a 0; `to` may be where they are.
 template <class T>
-inline void mask_run(const char* mask, Index stride, T dead, const T* from, T* to, Index n) {
+APART void mask_run(const char* mask, Index stride, T dead, const T* from, T* to, Index n) {
     constexpr int LANES = Lanes<T>::count;
     Index i = 0;
     if (stride == 1)
@@ -149,7 +149,7 @@ inline void mask_run(const char* mask, Index stride, T dead, const T* from, T* t
 
 // The same of n entries of any type that lie `step` bytes apart.
 template <class T>
-inline void read_masked_run(Type type, const char* from, Index step, const char* mask, Index stride, T dead, T* to, Index n) {
+APART void read_masked_run(Type type, const char* from, Index step, const char* mask, Index stride, T dead, T* to, Index n) {
     const bool is_direct = step == static_cast<Index>(sizeof(T)) && size_of(type) == step &&
                            reinterpret_cast<std::uintptr_t>(from) % sizeof(T) == 0;
     if (!is_direct) read_run<T>(type, from, step, to, n);
@@ -189,14 +189,14 @@ INLINE Index run_length(const Call& call) { return call.shape[call.batch_axes + 
 INLINE Index run_stride(const Call& call, const Array& array) { return array.strides[call.batch_axes + call.row_axes - 1]; }
 
 template <class T>
-inline void read_row(const Call& call, const Array& array, Type type, Index row, T* to) {
+APART void read_row(const Call& call, const Array& array, Type type, Index row, T* to) {
     const char* const place = row_of(call, array, row);
     each_run(call, array, [&](Index offset, Index position) {
         read_run<T>(type, place + offset, run_stride(call, array), to + position, run_length(call));
     });
 }
 template <class T>
-inline void write_row(const Call& call, const Array& array, Type type, Index row, const T* from) {
+APART void write_row(const Call& call, const Array& array, Type type, Index row, const T* from) {
     char* const place = row_of(call, array, row);
     each_run(call, array, [&](Index offset, Index position) {
         write_run<T>(type, from + position, place + offset, run_stride(call, array), run_length(call));
@@ -204,7 +204,7 @@ inline void write_row(const Call& call, const Array& array, Type type, Index row
 }
 // `value` where masked.
 template <class T>
-inline void mask_row(const Call& call, Index row, T value, T* to) {
+APART void mask_row(const Call& call, Index row, T value, T* to) {
     const char* const place = row_of(call, call.mask, row);
     each_run(call, call.mask, [&](Index offset, Index position) {
         mask_run<T>(place + offset, run_stride(call, call.mask), value, to + position, to + position, run_length(call));
@@ -275,7 +275,7 @@ INLINE bool is_whole(Type type, const TilePlace& place) {
 
 // A tile of `rows` by n entries that are neighbours across rows; `dead` where the mask, if there is one, says so.
 template <class T>
-inline void read_tile(Type type, const TilePlace& place, const TilePlace& mask, T dead, T* to, Index pitch, Index rows, Index n) {
+APART void read_tile(Type type, const TilePlace& place, const TilePlace& mask, T dead, T* to, Index pitch, Index rows, Index n) {
     const Index size = size_of(type);
     const bool is_direct = mask.first == nullptr && is_whole<T>(type, place);
     T turned[TURNED][TILE];
@@ -297,7 +297,7 @@ inline void read_tile(Type type, const TilePlace& place, const TilePlace& mask, 
     }
 }
 template <class T>
-inline void write_tile(Type type, const T* from, Index pitch, const TilePlace& place, Index rows, Index n) {
+APART void write_tile(Type type, const T* from, Index pitch, const TilePlace& place, Index rows, Index n) {
     const Index size = size_of(type);
     const bool is_direct = is_whole<T>(type, place) && rows == Lanes<T>::count;
     T turned[TURNED][TILE];

@@ -33,6 +33,7 @@ class Framework:
     asarray: Callable
     to_numpy: Callable
     is_array: Callable
+    compiles: bool = False  # a program for each shape and each hyper-parameter
     lazy: bool = False  # numbers cannot be looked at: errors in values become NaN rows, and calls are slow
     kernels: tuple[str, ...] = ()  # maps without section 4's factor of four, which is for formulas
     bits: bool = False  # section 5: a row's bits depend on that row alone
@@ -290,6 +291,7 @@ JAX = Framework(
     np.asarray,
     lambda array: isinstance(array, load_jax().Array),
     kernels=WITH_A_KERNEL if HAS_KERNELS else (),
+    compiles=True,
     setting=in_64_bit,
     brief=("normmax", "budget"),
     ways=autograd.of_jax,

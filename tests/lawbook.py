@@ -177,6 +177,16 @@ class Case:
         sign = -1 if reference.FAMILY[self.name][1] else 1
         return [(labels, sign * x) for labels, x in hard_rows.batches(self.dtype)]
 
+    def trials(self, table):
+        """Hard rows and the hyper-parameters to try on them: (labels, batch, those that `table` has for its size)."""
+        return [
+            (labels, x, self.taking_turns(table(x.shape[1]), turn)) for turn, (labels, x) in enumerate(self.batches())
+        ]
+
+    def taking_turns(self, hypers, turn):
+        """Every other one where a program is compiled for each: all of them in two turns."""
+        return hypers[turn % 2 :: 2] if self.framework.compiles and len(hypers) > 1 else hypers
+
     # -- references ---------------------------------------------------------------------------------------------------
 
     def rows(self, x, *, temperature=1.0, sink=None, where=None, **hyper):
@@ -280,8 +290,9 @@ class Case:
             error = float(abs(reference.mpf(found) - expected))
             if scale:
                 self.record((kind, "largest term"), min(error / ulp(self.dtype, scale), error / allowed * bound))
-            message = f"{note} {kind} along {direction}: entry {entry} is {found!r}, not {float(expected)!r} in {row}"
-            assert error <= allowed, message
+            assert error <= allowed, (
+                f"{note} {kind} along {direction}: entry {entry} is {found!r}, not {float(expected)!r} in {row}"
+            )
 
     def slope_error(self, row, direction, temperature):
         """For alpha > 1.5: how far a VJP moves when the weights move within their bound (slopes are p^(2 - alpha))."""

@@ -32,9 +32,9 @@ def weights_of(case, **options):
 
 @law(only=FOLLOWED)
 def backward_is_accurate(case):
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(case.few):
         g = directions(case, x.shape)
-        for hyper in case.few(x.shape[1]):
+        for hyper in hypers:
             array = case.array(x)
             (got,) = case.autograd.vjp(weights_of(case, **hyper), (array,), case.array(g))
             assert got.dtype == array.dtype
@@ -197,8 +197,9 @@ def masked_entries_take_and_give_no_gradient(case):
     where = case.other(mask)
     for hole in (np.nan, np.inf, -np.inf):
         scores = case.array(np.where(mask, x.astype(np.float64), hole))
-        for extra in ({}, {"sink": 0.2}, {"temperature": column(case, [0.5, 1.0, 2.0])}):
-            for hyper in case.few(4):
+        extras = ({}, {"sink": 0.2}, {"temperature": column(case, [0.5, 1.0, 2.0])})
+        for turn, extra in enumerate(extras):
+            for hyper in case.taking_turns(case.few(4), turn):
                 moved = [scores, *(value for value in extra.values() if not isinstance(value, float))]
 
                 def weights(x, *some, extra=extra, hyper=hyper):

@@ -27,9 +27,9 @@ def parameters_of(case):
 
 @law()
 def vjp_is_accurate(case):
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(case.grid):
         g = directions(case, x.shape)
-        for hyper in case.grid(x.shape[1]):
+        for hyper in hypers:
             got = case.call(x, g, method="vjp", **hyper)
             for place, row in enumerate(case.rows(x, **hyper)):
                 case.assert_linear(got[place], row.vjp(g[place]), row, g[place], note=labels[place])
@@ -37,9 +37,9 @@ def vjp_is_accurate(case):
 
 @law()
 def jvp_is_accurate(case):
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(case.grid):
         t = directions(case, x.shape, seed=8)
-        for hyper in case.grid(x.shape[1]):
+        for hyper in hypers:
             got = case.call(x, t, method="jvp", **hyper)
             for place, row in enumerate(case.rows(x, **hyper)):
                 case.assert_linear(got[place], row.jvp(t[place]), row, t[place], kind="jvp", note=labels[place])

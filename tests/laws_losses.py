@@ -79,11 +79,11 @@ def regularizer_vanishes_at_a_vertex(case):
 
 @law(maps=is_simplex)
 def smooth_max_is_accurate(case):
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(case.grid):
         kept = usable(x)
         if not kept:
             continue
-        for hyper in case.grid(x.shape[1]):
+        for hyper in hypers:
             got = case.call(x[kept], method="smooth_max", **hyper)
             assert got.shape == (len(kept),)
             for value, row, place in zip(got, case.rows(x[kept], **hyper), kept, strict=True):
@@ -134,10 +134,10 @@ def smooth_max_tends_to_the_maximum(case):
 
 @law(maps=is_simplex)
 def losses_are_accurate_against_an_index(case):
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(lambda size: index_settings(case, size)):
         kept, size = usable(x), x.shape[1]
         y = np.array([place % size for place in range(len(x))])
-        for hyper in index_settings(case, size) if kept else []:
+        for hyper in hypers if kept else []:
             got = case.numbers(case.map.loss(case.array(x[kept]), case.other(y[kept]), reduction="none", **hyper))
             assert got.shape == (len(kept),) and np.all(got >= 0)
             for value, row, place in zip(got, case.rows(x[kept], **hyper), kept, strict=True):
@@ -146,9 +146,9 @@ def losses_are_accurate_against_an_index(case):
 
 @law(maps=is_simplex)
 def losses_are_accurate_against_a_distribution(case):
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(case.grid):
         kept = [place for place in usable(x) if np.all(np.isfinite(x[place].astype(float)))]
-        for hyper in case.grid(x.shape[1]) if kept else []:
+        for hyper in hypers if kept else []:
             y = distributions(case, (len(kept), x.shape[1]), mass_of(hyper))
             got = case.call(x[kept], y, method="loss", reduction="none", **hyper)
             for value, row, line, place in zip(got, case.rows(x[kept], **hyper), y, kept, strict=True):
@@ -220,13 +220,13 @@ def assert_residual(case, got, row, target, *, temperature=False):
 
 @law(maps=is_simplex)
 def residuals_are_accurate(case):
-    for _, x in case.batches():
+    for _, x, hypers in case.trials(case.grid):
         kept = [place for place in range(len(x)) if np.all(np.isfinite(x[place].astype(float)))]
         size = x.shape[1]
         indices = np.array(
             [int(np.argmax(row.astype(float))) if place % 2 else place % size for place, row in enumerate(x)]
         )
-        for hyper in case.grid(size) if kept else []:
+        for hyper in hypers if kept else []:
             rows = case.rows(x[kept], **hyper)
             y = distributions(case, (len(kept), size), mass_of(hyper))
             got = case.call(x[kept], y, method="residual", **hyper)

@@ -14,16 +14,16 @@ TEMPERATURES = (0.05, 0.7, 3.0, 60.0)
 
 @law()
 def values_are_accurate(case):
-    for labels, x in case.batches():
-        for hyper in case.grid(x.shape[1]):
+    for labels, x, hypers in case.trials(case.grid):
+        for hyper in hypers:
             case.assert_values(case.call(x, **hyper), case.rows(x, **hyper), labels=labels)
 
 
 @law()
 def values_are_accurate_under_a_temperature(case):
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(case.few):
         column = np.resize(TEMPERATURES, (len(x), 1))
-        for hyper in case.few(x.shape[1]):
+        for hyper in hypers:
             for temperature in (0.3, column):
                 given = temperature if np.isscalar(temperature) else case.other(temperature)
                 rows = case.rows(x, temperature=temperature, **hyper)
@@ -33,9 +33,9 @@ def values_are_accurate_under_a_temperature(case):
 
 @law()
 def values_are_accurate_with_a_sink(case):
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(case.few):
         column = np.resize([0.0, 2.0, -1.0, 30.0], (len(x), 1))
-        for hyper in case.few(x.shape[1]):
+        for hyper in hypers:
             for sink in (0.5, column):
                 given = sink if np.isscalar(sink) else case.other(sink)
                 case.assert_values(case.call(x, sink=given, **hyper), case.rows(x, sink=sink, **hyper), labels=labels)
@@ -44,11 +44,11 @@ def values_are_accurate_with_a_sink(case):
 @law()
 def values_are_accurate_under_a_mask(case):
     rng = np.random.default_rng(11)
-    for labels, x in case.batches():
+    for labels, x, hypers in case.trials(case.few):
         where = rng.random(x.shape) < 0.6
         where[:, 0] = True
         where &= x.shape[1] > 1  # a row of one entry is empty once masked: 0, or -inf for a logarithm
-        for hyper in case.few(x.shape[1]):
+        for hyper in hypers:
             got = case.call(x, where=case.other(where), **hyper)
             rows = case.rows(x, where=where, **hyper)
             kept = [place for place, row in enumerate(rows) if row.places]
@@ -61,8 +61,8 @@ def values_are_accurate_under_a_mask(case):
 @law(maps=is_simplex)
 def weights_sum_to_one(case):
     """Or to the budget, or to the number of entries where these are fewer."""
-    for _, x in case.batches():
-        for hyper in case.few(x.shape[1]):
+    for _, x, hypers in case.trials(case.few):
+        for hyper in hypers:
             bound = max(case.value_bound(alpha=hyper.get("alpha")).ulps, 1)
             for weights, scores in zip(case.call(x, **hyper), x.astype(np.float64), strict=True):
                 wanted = min(hyper.get("budget", 1), np.sum(np.isfinite(scores)))
@@ -101,8 +101,8 @@ def ties_get_equal_bits(case):
 
 @law(maps=lambda name: is_simplex(name) and has_support(name))
 def supports_of_every_size_are_exact(case):
-    for _, x in case.batches():
-        for hyper in case.grid(x.shape[1]):
+    for _, x, hypers in case.trials(case.grid):
+        for hyper in hypers:
             rows = case.rows(x, **hyper)
             sizes = case.support_size(x, **hyper)
             assert sizes.dtype == np.int64

@@ -239,16 +239,28 @@ class Module(torch.nn.Module):
         return self.map(x, dim=-1, **self.options)
 
 
-EXPORTED = [(sx.softmax, {}), (sx.log_softmax, {}), (sx.sparsemax, {"temperature": 0.5})]
+EXPORTED = [
+    (sx.softmax, {}),
+    (sx.log_softmax, {}),
+    (sx.sparsemax, {"temperature": 0.5}),
+    (sx.entmax15, {"sink": 0.2}),
+    (sx.entmax, {"alpha": 2.0}),
+]
+
+
+def exported(map_, options, dtype):
+    """The map as a program of torch's own operations alone, for rows of any length."""
+    shapes = {"x": {0: torch.export.Dim("rows"), 1: torch.export.Dim("columns", min=2, max=10_000)}}
+    program = torch.export.export(Module(map_, **options), (scores(5, 9, dtype=dtype),), dynamic_shapes=shapes)
+    assert not [node for node in program.graph.nodes if "softplex" in str(node.target)]
+    return program
 
 
 @pytest.mark.parametrize(("map_", "options"), EXPORTED, ids=lambda each: getattr(each, "name", ""))
 @pytest.mark.filterwarnings("ignore")
 def test_exports_to_operations_of_torch_alone(map_, options):
-    x = scores(5, 9, dtype="float32")
-    shapes = {"x": {0: torch.export.Dim("rows"), 1: torch.export.Dim("columns", min=2, max=10_000)}}
-    program = torch.export.export(Module(map_, **options), (x,), dynamic_shapes=shapes)
-    assert not [node for node in program.graph.nodes if "softplex" in str(node.target)]
+    program = exported(map_, options, "float32")
+    assert len(program.graph.nodes) < 500
     stored = io.BytesIO()
     torch.export.save(program, stored)
     stored.seek(0)
@@ -256,6 +268,30 @@ def test_exports_to_operations_of_torch_alone(map_, options):
     for shape in ((5, 9), (2, 30)):
         x = scores(*shape, dtype="float32", seed=8)
         assert torch.allclose(again(x), map_(x, **options), rtol=5e-7, atol=1e-9)
+
+
+def rows_to_be_sorted(n):
+    """Near and far, tied, at the edge of the support, with entries that weigh nothing, empty and bad."""
+    place, far = torch.arange(n, dtype=torch.float64), torch.full((n,), -torch.inf, dtype=torch.float64)
+    yield from (scores(n, seed=seed) * scale for seed, scale in enumerate((1e-9, 0.01, 0.3, 1.0, 100.0)))
+    yield from (0.0 * place, -1e-3 * place, -(0.5**place), 0.5**place, torch.round(scores(n) * 4) / 8, 1e6 + scores(n))
+    yield from (torch.where(place == 0, 0.0, edge) for edge in (-1.0, -1.0 + 1 / n, -2.0, -2.0 + 1 / n))
+    yield from (torch.where(place % 3 == 0, far, scores(n)), far, torch.where(place == 1, torch.nan, 0.0))
+
+
+@pytest.mark.parametrize(("map_", "options"), EXPORTED[2:], ids=lambda each: getattr(each, "name", ""))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.filterwarnings("ignore")
+def test_exported_sparse_maps_have_the_numbers_and_supports_of_others(map_, options, dtype):
+    program = exported(map_, options, dtype).module()
+    for n in (2, 3, 17, 1000):
+        x = torch.stack(list(rows_to_be_sorted(n))).to(getattr(torch, dtype))
+        found, wanted = program(x), map_(x, **options)
+        torch.testing.assert_close(
+            found, wanted, rtol=1e-15 if dtype == "float64" else 1e-7, atol=1e-15, equal_nan=True
+        )
+        is_clear = (wanted == 0) | (wanted > 1e-14) | wanted.isnan()
+        assert torch.equal((found > 0)[is_clear], (wanted > 0)[is_clear])
 
 
 @pytest.mark.parametrize(("map_", "options"), EXPORTED, ids=lambda each: getattr(each, "name", ""))

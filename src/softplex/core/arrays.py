@@ -32,6 +32,11 @@ class Namespace:
         setattr(self, name, function)
         return function
 
+    @property
+    def sorts(self) -> bool:
+        """Whether rows are sorted rather than searched, as where each round of a search is written out."""
+        return bool(getattr(self._functions, "sorts", False))
+
     def zero_column(self, entries: Array) -> Array:
         """A zero for each row."""
         return self.zeros_like(entries[..., :1])

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from softplex.core.arrays import Array, Namespace, Number, Terms, each, total
 from softplex.core.formula import Formula, Hyper, Parameter, Solution, ratio
 from softplex.core.rows import Rows
-from softplex.core.threshold import newton
+from softplex.core.threshold import newton, polished
 
 Piece = Callable[..., Array]
 
@@ -35,6 +35,8 @@ class Separable(Formula):
     """partials(xp, p): d link / d hyper-parameter at a fixed argument, up to a multiple of the slope."""
     weights: Callable[[Rows, Hyper], Terms] | None = None
     """A solution that stands in for the solver where it is faster or keeps more digits."""
+    ranked: Callable[..., Array | None] | None = None
+    """ranked(xp, gaps, counts): about the weight of the largest score, from the sorted gaps; or None."""
     conjugate: Callable[[Rows, Hyper], Array] | None = None
     """Omega* of the gaps in closed form, where that does not cancel."""
     parameters: tuple[Parameter, ...] = ()
@@ -89,7 +91,19 @@ def weights_from_top(pieces: Separable, rows: Rows, hyper: Hyper) -> Terms:
         own = pieces.slope(xp, v, **hyper)
         return each(lambda w: pieces.slope(xp, w, **hyper) / own, p)
 
+    near = start_by_sorting(pieces, rows, hyper) if xp.sorts and pieces.ranked is not None else None
+    if near is not None:
+        return weights(polished(xp, 1.0, near, weights, rates))
     return weights(newton(xp, 1.0, xp.ones_like(rows.top), weights, rates))
+
+
+def start_by_sorting(pieces: Separable, rows: Rows, hyper: Hyper) -> Array | None:
+    """About the weight of the largest score; None where the sorted scores do not tell it."""
+    assert pieces.ranked is not None and pieces.reach is not None
+    xp, gaps = rows.xp, rows.gaps
+    competitors = gaps.entries if gaps.sink is None else xp.beside(gaps.entries, gaps.sink)
+    ranked = xp.sorted_down(xp.maximum(competitors, -pieces.reach(hyper)))
+    return pieces.ranked(xp, ranked, xp.cumulative_sum(xp.ones_like(ranked)), **hyper)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from softplex.core.arrays import Array, Namespace, Number, Terms, each, largest, smallest, total
 
 NEWTON_ROUNDS = 64
+POLISHING_ROUNDS = 3
 SEARCH_ROUNDS = 80
 
 
@@ -56,6 +57,24 @@ def newton(
     starts_below = start <= 0.0
     state = (start, xp.zeros_like(start), xp.ones_like(start), starts_below, start != start)
     return xp.iterate(step, state, NEWTON_ROUNDS)[0]
+
+
+def polished(
+    xp: Namespace,
+    target: Number,
+    near: Array,
+    weights: Callable[[Array], Terms],
+    rates: Callable[[Array, Terms], Terms],
+) -> Array:
+    """The same from a number that is right but for what rounding took, without a branch."""
+
+    def step(v: Array) -> tuple[Array]:
+        p = weights(v)
+        rate = total(xp, rates(v, p))
+        moved = v + shortfall(xp, target, p) / xp.where(rate > 0.0, rate, 1.0)
+        return (xp.clip(moved, 0.0, 1.0),)
+
+    return xp.repeat(step, (near,), POLISHING_ROUNDS)[0]
 
 
 def middle(xp: Namespace, low: Array, high: Array) -> Array:

@@ -15,6 +15,7 @@ from softplex.core.map import Map
 from softplex.core.rows import Rows
 from softplex.core.separable import Separable, powers_of, weights_from_top
 from softplex.core.threshold import last_supported, newton, shortfall
+from softplex.maps.sparsemax import ranked as ranked2
 
 
 def finite(xp: Namespace, number: Number) -> Number:
@@ -150,7 +151,24 @@ def reach(hyper: Hyper) -> Number:
     return 1.0 / a if not isinstance(a, float) or a > 0.0 else float("inf")
 
 
-ENTMAX = Separable(omega, moved, slope, partials, weights=weights, parameters=(ALPHA,), reach=reach)
+def ranked15(xp: Namespace, gaps: Array, counts: Array) -> Array:
+    """Of the k largest the root of a quadratic; it is right for the last k of which none lies below 0."""
+    halves = 0.5 * gaps
+    mean = xp.cumulative_sum(halves) / counts
+    spread = xp.cumulative_sum(halves * halves) - counts * mean * mean
+    root = xp.sqrt(xp.maximum(1.0 - spread, 0.0) / counts) - mean
+    right = xp.min(xp.where(root + halves >= 0.0, root, 1.0), axis=-1, keepdims=True)
+    return right * right
+
+
+def ranked(xp: Namespace, gaps: Array, counts: Array, alpha: Number) -> Array | None:
+    """Where the weights are straight lines or squares of the scores."""
+    if not isinstance(alpha, float) or alpha not in (1.5, 2.0):
+        return None
+    return ranked15(xp, gaps, counts) if alpha == 1.5 else ranked2(xp, gaps, counts)
+
+
+ENTMAX = Separable(omega, moved, slope, partials, weights=weights, ranked=ranked, parameters=(ALPHA,), reach=reach)
 
 entmax = Map(
     "entmax",
@@ -189,7 +207,7 @@ def slope15(xp: Namespace, p: Array) -> Array:
 
 entmax15 = Map(
     "entmax15",
-    Separable(omega15, moved15, slope15, reach=reach15),
+    Separable(omega15, moved15, slope15, ranked=ranked15, reach=reach15),
     summary="entmax at alpha = 1.5, with roots and squares alone.",
     equation="p_i = (x_i / 2 - tau)_+^2 with sum p = 1;  Omega(p) = sum (p^1.5 - p) / 0.75",
     source="Peters, Niculae & Martins 2019, Sparse Sequence-to-Sequence Models, arXiv:1905.05702",

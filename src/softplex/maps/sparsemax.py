@@ -26,6 +26,11 @@ def slope(xp: Namespace, p: Array) -> Array:
     return xp.astype(p > 0.0, xp.working)
 
 
+def ranked(xp: Namespace, gaps: Array, counts: Array) -> Array:
+    """The k largest weigh 1 together if each has (1 - the sum of their gaps) / k above its gap: the least is right."""
+    return xp.min((1.0 - xp.cumulative_sum(gaps)) / counts, axis=-1, keepdims=True)
+
+
 def reach(hyper: Hyper) -> Number:
     """p + d is 0 there even for p = 1."""
     return 1.0
@@ -33,7 +38,7 @@ def reach(hyper: Hyper) -> Number:
 
 sparsemax = Map(
     "sparsemax",
-    Separable(omega, moved, slope, reach=reach),
+    Separable(omega, moved, slope, ranked=ranked, reach=reach),
     summary="Euclidean projection onto the simplex: weights are exactly 0 below a threshold.",
     equation="p_i = max(x_i - tau, 0) with sum p = 1;  Omega(p) = sum (p^2 - p) / 2",
     source="Martins & Astudillo 2016, From Softmax to Sparsemax, arXiv:1602.02068",

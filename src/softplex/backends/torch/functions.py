@@ -124,7 +124,27 @@ class TorchFunctions:
 
 
 class PlainFunctions(TorchFunctions):
-    """For graphs that other runtimes run: log1p and expm1 from exp and log, which keep their digits all the same."""
+    """For graphs that other runtimes run: log1p and expm1 from exp and log, which keep their digits all the same.
+
+    Nothing loops in them, so that rows are better sorted.
+    """
+
+    sorts = True
+
+    @staticmethod
+    def sorted_down(x: Tensor) -> Tensor:
+        """The numbers of each row, the largest first."""
+        return torch.sort(x, dim=-1, descending=True).values
+
+    @staticmethod
+    def cumulative_sum(x: Tensor) -> Tensor:
+        """The sums of the first numbers of each row."""
+        return torch.cumsum(x, dim=-1)
+
+    @staticmethod
+    def beside(x: Tensor, column: Tensor) -> Tensor:
+        """Rows with one number more."""
+        return torch.cat((x, column), dim=-1)
 
     @staticmethod
     def log1p(x: Tensor) -> Tensor:  # type: ignore[override]

@@ -429,14 +429,22 @@ struct WalkedStrip {
 
 // Entries of strips that lie side by side, wherever and of whatever type: so many bytes from line to line and from strip to strip.
 struct Field {
+    static constexpr int COUNT = Strip::COUNT;
+
     const char* first = nullptr;
     Index line = 0, strip = 0;
     Type type = Type::float32;
+    // Rows of a strip of floats; the others are ones, and nothing of theirs is read.
+    int count = COUNT;
+    bool is_plain = type == Type::float32 && count == COUNT;
 
     INLINE const char* place(int s, Index i) const { return first + s * strip + i * line; }
     INLINE Floats at(int s, Index i) const { return at(place(s, i)); }
-    INLINE Floats at(const char* here) const {
-        if (type == Type::float32) return load(reinterpret_cast<const float*>(here));
+    INLINE Floats at(const char* here) const { return is_plain ? load(reinterpret_cast<const float*>(here)) : others_at(here); }
+
+  private:
+    INLINE Floats others_at(const char* here) const {
+        if (type == Type::float32) return load_some<float>(reinterpret_cast<const float*>(here), count, 1.0f);
         const std::uint16_t* const narrow = reinterpret_cast<const std::uint16_t*>(here);
         return type == Type::float16 ? load_narrow<Type::float16>(narrow) : load_narrow<Type::bfloat16>(narrow);
     }
@@ -462,7 +470,7 @@ struct Scores {
         if (mask.first == nullptr) return scores;
         const char* const bytes = mask.first + i * mask.stride;
         if (mask.step == 0) return *bytes != 0 ? scores : dead;
-        return select(marked<float>(bytes + s * Strip::COUNT), scores, dead);
+        return select(marked<float>(bytes + s * Strip::COUNT, field.count), scores, dead);
     }
 };
 
@@ -477,22 +485,27 @@ struct Lines {
 
     Type type;
     Index n;
-    // Rows; where they do not fill their strip, which is alone, it is packed and filled up with ones.
+    // Rows; where they do not fill their strip, which is alone, it is filled up with ones.
     Index columns;
     int strips = static_cast<int>((columns + COUNT - 1) / COUNT);
 
     INLINE bool is_full() const { return columns == strips * COUNT; }
     // From strip to strip: no power of 2, for caches keep few lines that are so far apart.
     INLINE Index pitch() const { return (n | 1) * COUNT; }
-    INLINE Field packed(const float* at) const {
+    INLINE FloatField packed(const float* at) const {
         const Index line = COUNT * static_cast<Index>(sizeof(float));
-        return {reinterpret_cast<const char*>(at), line, pitch() * static_cast<Index>(sizeof(float)), Type::float32};
+        return FloatField({reinterpret_cast<const char*>(at), line, pitch() * static_cast<Index>(sizeof(float)), Type::float32});
     }
     INLINE bool is_at_hand(const TilePlace& from, const TilePlace& mask) const {
         const Index size = size_of(type), misfits = static_cast<Index>(reinterpret_cast<std::uintptr_t>(from.first)) | from.stride;
-        return is_full() && mask.first == nullptr && size <= static_cast<Index>(sizeof(float)) && misfits % size == 0;
+        const bool is_known = size <= static_cast<Index>(sizeof(float)) && (is_full() || reads_parts(type, n));
+        return mask.first == nullptr && is_known && misfits % size == 0;
     }
-    INLINE Field in_place(const TilePlace& from) const { return {from.first, from.stride, COUNT * size_of(type), type}; }
+    // Whether part of a strip is read where it lies. Short ones cost less once they are packed, and so do halves.
+    static INLINE bool reads_parts(Type type, Index n) { return type == Type::float32 && n > Softmax<float>::SHORT; }
+    INLINE Field in_place(const TilePlace& from) const {
+        return {from.first, from.stride, COUNT * size_of(type), type, static_cast<int>(is_full() ? COUNT : columns)};
+    }
     // Where they lie, or packed in `room`.
     INLINE Field field(const TilePlace& from, float* room) const {
         if (is_at_hand(from, {})) return in_place(from);
@@ -694,7 +707,7 @@ struct Columns {
             const Strip strip{terms + s * lines.pitch(), lines.n};
             if (!are_near || !strip.template solve<Pieces>(tops[s])) careful(s, strip);
         }
-        const Field weights = lines.packed(terms);
+        const FloatField weights = lines.packed(terms);
         lines.write(result, streams, weights, {}, [weights](int s, Index i) BODY { return weights.at(s, i); });
     }
 
@@ -787,7 +800,7 @@ struct Columns {
     INLINE void write(const Numbers* numbers) const {
         bool are_faint = false;
         for (int s = 0; !LOG && s < lines.strips; ++s) are_faint |= strip(s).is_faint(numbers[s]);
-        const Field kept = lines.packed(terms);
+        const FloatField kept = lines.packed(terms);
         if (are_faint)
             return lines.write(result, streams, kept, {}, [numbers, kept](int s, Index i) BODY {
                 const Floats e = kept.at(s, i);
@@ -822,7 +835,7 @@ struct ColumnsDerivative {
             factors[s] = narrowed(load(outer + s * Strip::COUNT), load(outer + s * Strip::COUNT + Strip::HALF)) *
                          all(static_cast<float>(1.0 / Softmax<float>::LIFT));
         }
-        const Field e = lines.packed(terms), g = lines.packed(cotangents);
+        const FloatField e = lines.packed(terms), g = lines.packed(cotangents);
         lines.write(result, streams, e, g, [&, e, g](int s, Index i) BODY {
             return Strip::differentiated(e.at(s, i), g.at(s, i), numbers[s], factors[s]);
         });

@@ -69,7 +69,7 @@ struct ColumnsBackward {
     INLINE bool go_back(const Floats& nothing, const Pair& pair, const Mean& mean, const Result& result_of) const {
         const Field p = lines.field(weights, terms), g = turns_operand ? lines.packed(cotangents) : lines.field(operand, cotangents);
         if (turns_operand) lines.turn_rows(operand, cotangents);
-        if (p.type == Type::float32 && g.type == Type::float32)
+        if (p.is_plain && g.is_plain)
             return go_back<SUMS>(FloatField(p), FloatField(g), nothing, pair, mean, result_of);
         return go_back<SUMS>(p, g, nothing, pair, mean, result_of);
     }

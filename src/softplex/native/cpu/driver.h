@@ -75,6 +75,7 @@ struct Plan {
     Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
     Index columns = 0;  // rows that lie across which are taken side by side
     bool columns_stay = false;  // and which are not brought into scratch memory
+    bool parts_stay = false;  // neither are those that are too few for a strip
     bool turns_operand = false;  // of these the operand alone does not lie across
     Index fewest = Strip::COUNT;  // how many rows are taken so: fewer than fill a strip are brought in
     bool leaves_rows = false;  // so long that those which need more care are left until all others are done, to be shared
@@ -144,7 +145,7 @@ struct Plan {
     // Rows that the scratch memory has room for.
     INLINE Index taken_together() const {
         Index in_columns = columns_stay ? 0 : columns;
-        if (in_columns == 0 && fewest < Strip::COUNT) in_columns = Strip::COUNT;
+        if (in_columns == 0 && fewest < Strip::COUNT && !parts_stay) in_columns = Strip::COUNT;
         // Strips of a sparse map that need more care are turned.
         if (is_solved && in_columns > 0) in_columns += Strip::COUNT;
         return group > in_columns ? group : in_columns;
@@ -214,10 +215,10 @@ struct Plan {
         const bool is_known = crosses(call, call.result) && (is_tiled || n == 1) && n <= Lines::LONGEST;
         const bool is_operand_known = !has_operand(call.method) || crosses(call, call.operand);
         if (is_known && is_operand_known) fewest = fewest_of(call);
-        if (call.shape[call.batch_axes - 1] < Strip::COUNT || !crosses(call, call.result)) return;
-        if (can_stay(call))
-            stay(call);
-        else if (is_backward && operand_packed && stays(call, call.x))
+        if (!crosses(call, call.result)) return;
+        if (can_stay(call)) return stay(call);
+        if (call.shape[call.batch_axes - 1] < Strip::COUNT) return;
+        if (is_backward && operand_packed && stays(call, call.x))
             turn_operand(call);
         else if (is_known && is_operand_known)
             columns = columns_that_fit(call);
@@ -236,6 +237,8 @@ struct Plan {
     void stay(const Call& call) {
         columns_stay = true;
         columns = columns_that_stay(call);
+        parts_stay = Lines::reads_parts(call.type, n);
+        if (parts_stay) fewest = is_backward ? 5 : 7;  // fewer are not worth the lanes that they leave empty
         leaves_rows = n > Lines::LONGEST;
     }
     void turn_operand(const Call& call) {
@@ -633,7 +636,7 @@ struct Driver {
             set_outer(derivative.outer, first, count);
             return derivative.run();
         }
-        if (!plan.is_backward && plan.columns_stay && lines.is_full())
+        if (!plan.is_backward && plan.columns_stay && (plan.parts_stay || lines.is_full()))
             return Maps<T>::far_columns(call.map, FarColumns{lines, x, result, mask, call.negated, plan.is_worth_streaming});
         if (!plan.is_backward) {
             const Columns columns{lines, x, result, mask, terms, call.negated, plan.is_worth_streaming};

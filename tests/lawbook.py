@@ -184,8 +184,9 @@ class Case:
         ]
 
     def taking_turns(self, hypers, turn):
-        """Every other one where a program is compiled for each: all of them in two turns."""
-        return hypers[turn % 2 :: 2] if self.framework.compiles and len(hypers) > 1 else hypers
+        """Every other one where a program is compiled for each: all of them in two turns, or in another dtype."""
+        first = (turn + frameworks.FLOATS.index(self.dtype)) % 2
+        return hypers[first::2] if self.framework.compiles and len(hypers) > 1 else hypers
 
     # -- references ---------------------------------------------------------------------------------------------------
 

@@ -4,8 +4,11 @@ Under the sanitizers of `make sanitize` fewer calls are drawn. What needs a proc
 test_native_processes.py.
 """
 
+import ctypes
 import gc
 import itertools
+import math
+import mmap
 import os
 import shutil
 import subprocess
@@ -675,6 +678,35 @@ def test_rows_that_lie_across_have_the_bits_of_others(kind):
                 odd, same = np.empty((n, count + 3), np.float32)[:, 1 : count + 1], x.copy()
                 for result in (map_(x, axis=0), map_(x, axis=0, out=odd), map_(same, axis=0, out=same)):
                     assert_bits(np.ascontiguousarray(result), np.ascontiguousarray(wanted), (map_, n, count))
+
+
+def at_the_end_of_a_page(shape, dtype=np.float32):
+    """An array behind which nothing may be read or written to."""
+    libc, page = ctypes.CDLL(None, use_errno=True), mmap.PAGESIZE
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    pages = -(-size // page)
+    memory = mmap.mmap(-1, (pages + 1) * page)
+    start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+    assert libc.mprotect(ctypes.c_void_p(start + pages * page), ctypes.c_size_t(page), 0) == 0
+    return np.frombuffer(memory, dtype, math.prod(shape), pages * page - size).reshape(shape)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the system to forbid a page")
+@pytest.mark.parametrize(("n", "count"), [(20, 7), (129, 5), (129, 13), (16_385, 9), (16_385, 15), (16_385, 23)])
+def test_nothing_is_read_beside_a_part_of_a_strip(n, count):
+    rng = np.random.default_rng(1)
+    x, g, where = (at_the_end_of_a_page((n, count), kind) for kind in (np.float32, np.float32, np.bool_))
+    x[:], g[:], where[:] = rng.normal(size=x.shape), rng.normal(size=x.shape), rng.random(x.shape) < 0.8
+    for map_, number in ((sx.softmax, 0), (sx.log_softmax, 1)):
+        for mask in (None, where):
+            result = at_the_end_of_a_page((n, count))
+            map_(x, axis=0, where=mask, out=result)
+            turned = None if mask is None else np.ascontiguousarray(mask.T)
+            wanted = map_(np.ascontiguousarray(x.T), where=turned)
+            assert_bits(np.ascontiguousarray(result.T), wanted, (map_, n, count))
+        weights = at_the_end_of_a_page((n, count))
+        map_(x, axis=0, out=weights)
+        run(type=1, map=number, method=BACKWARD, x=weights.T, operand=g.T, result=result.T)
 
 
 def test_a_tail_halfway_between_two_floats():

@@ -36,14 +36,14 @@ class Separable(Formula):
     weights: Callable[[Rows, Hyper], Terms] | None = None
     """A solution that stands in for the solver where it is faster or keeps more digits."""
     ranked: Callable[..., Array | None] | None = None
-    """ranked(xp, gaps, counts): about the weight of the largest score, from the sorted gaps; or None."""
+    """ranked(xp, gaps, counts): about the weight of the largest score, from the sorted gaps; or None. Needs `reach`."""
     conjugate: Callable[[Rows, Hyper], Array] | None = None
     """Omega* of the gaps in closed form, where that does not cancel."""
     parameters: tuple[Parameter, ...] = ()
     mass_parameter: str | None = None
+    """The hyper-parameter that the weights sum to; 1 if there is none."""
     reach: Callable[[Hyper], Number] | None = None
     """How far below the top of a row an entry can lie and weigh something; None: any distance."""
-    """The hyper-parameter that the weights sum to; 1 if there is none."""
 
     def solution(self, rows: Rows, hyper: Hyper) -> SeparableSolution:
         """The weights of the rows."""

@@ -3,7 +3,7 @@
 Two anchors are of use. From the largest score of a row Newton's method is monotone for every map whose link is
 convex; from the smallest supported score the weights of links that are steep at 0 keep their digits.
 No sort, a fixed bound on the rounds, and a row that is done does not change: its bits do not depend on the rows
-beside it.
+beside it. Only where a graph has each round written out does a start from sorted scores stand in for most of them.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from softplex.core.arrays import Array, Namespace, Number, Terms, each, largest,
 
 NEWTON_ROUNDS = 64
 POLISHING_ROUNDS = 3
+"""From a start that is off by what rounding took: each squares that error, but one that may lead to the other side."""
 SEARCH_ROUNDS = 80
 
 
@@ -66,7 +67,7 @@ def polished(
     weights: Callable[[Array], Terms],
     rates: Callable[[Array, Terms], Terms],
 ) -> Array:
-    """The same from a number that is right but for what rounding took, without a branch."""
+    """The same from a number that is right but for what rounding took: no step needs a bracket."""
 
     def step(v: Array) -> tuple[Array]:
         p = weights(v)

@@ -75,7 +75,7 @@ struct Plan {
     Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
     Index columns = 0;  // rows that lie across which are taken side by side
     bool columns_stay = false;  // and which are not brought into scratch memory
-    bool parts_stay = false;  // neither are those that are too few for a strip
+    bool parts_stay = false;  // nor are those that are too few for a strip
     bool turns_operand = false;  // of these the operand alone does not lie across
     Index fewest = Strip::COUNT;  // how many rows are taken so: fewer than fill a strip are brought in
     bool leaves_rows = false;  // so long that those which need more care are left until all others are done, to be shared
@@ -228,8 +228,10 @@ struct Plan {
         if (strips_in(SCRATCH, !has_operand(call.method)) == 0 || (is_solved && n > Strip::COUNT)) return Strip::COUNT;
         return n <= Softmax<float>::SHORT ? 5 : 8;
     }
-    // Whether entries are read where they lie: of a way back, or of values of which no strip would fit.
+    // Whether entries are read where they lie: of a way back, or of values of which no strip would fit. Also of fewer rows than
+    // a strip has; those that are too few for that are then taken alone. One strip keeps but one thread busy: many share a row.
     bool can_stay(const Call& call) const {
+        if (is_huge && call.threads > 3 * ((rows + Strip::COUNT - 1) / Strip::COUNT)) return false;
         if (is_backward) return stays(call, call.x) && stays(call, call.operand);
         const bool is_long = n > Lines::LONGEST || columns_that_fit(call) == 0;
         return is_long && !is_solved && call.method == Method::value && n <= FarColumns::LONGEST && stays(call, call.x);
@@ -238,7 +240,7 @@ struct Plan {
         columns_stay = true;
         columns = columns_that_stay(call);
         parts_stay = Lines::reads_parts(call.type, n);
-        if (parts_stay) fewest = is_backward ? 5 : 7;  // fewer are not worth the lanes that they leave empty
+        if (parts_stay) fewest = is_backward ? 5 : 9;  // fewer are not worth the lanes that they leave empty
         leaves_rows = n > Lines::LONGEST;
     }
     void turn_operand(const Call& call) {

@@ -13,7 +13,7 @@ import numpy as np
 import softplex as sx
 
 NAMES = ("map", "method", "type", "negated", "row_axes", "threads", "empty", "x", "operand", "index", "mask", "result")
-NAMES += ("temperature", "sink", "alpha", "scale", "is_result_made")
+NAMES += ("temperature", "sink", "alpha", "scale", "is_result_made", "scores")
 SOFTMAX, VALUE, VJP, JVP, FLOAT32 = 0, 0, 1, 2, 1
 
 

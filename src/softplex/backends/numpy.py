@@ -196,8 +196,8 @@ class NumpyBackend:
             found = fast
         else:
             found = self._by_formula(call, function, operands, results, place)
-        if fast is not None and asked is not None and asked.method == "vjp":
-            found[asked.names.index("x")] = fast[0]
+            if fast is not None and asked is not None and asked.method == "vjp":
+                found[asked.names.index("x")] = fast[0]
         shaped = [np.reshape(o, ()) if call.is_scalar and o.shape == (1,) else o for o in found]
         return shaped if out is None else [out, *shaped[1:]]
 

@@ -26,6 +26,8 @@ UNUSED = 1.5
 
 ENTRIES = {"value": 0, "vjp": 1, "jvp": 2, "residual": 4}
 RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, SUPPORT_SIZE, WINNER, SMOOTH_MAX = 3, 5, 6, 7, 8, 10
+BACKWARD, OF_TEMPERATURE, OF_ALPHA, OF_SINK = 9, 11, 12, 13
+OF_TEMPERATURE_FROM_GRADIENT, OF_ALPHA_FROM_LOSS = 14, 15
 
 
 def is_on() -> bool:
@@ -83,7 +85,9 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
         return [_numbers(call, kernel, SUPPORT_SIZE, np.int64)]
     if asked.method == "smooth_max":
         return [_narrowed(_numbers(call, kernel, SMOOTH_MAX, np.float64), call.dtype)]
-    if asked.method not in ENTRIES or (asked.method == "vjp" and "x" not in asked.names):
+    if asked.method == "vjp" and asked.names != ("x",):
+        return _pulled_back(call, kernel, asked, operands[0])
+    if asked.method not in ENTRIES:
         return None
     method, operand, index = ENTRIES[asked.method], None, None
     if asked.method == "residual" and asked.targets.is_index:
@@ -93,6 +97,75 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
         if not _is_of(call, operand):
             return None
     return [_entries(call, kernel, method, operand, index, out)]
+
+
+def from_weights(call: Call, formula: Any, p: NDArray, g: NDArray, names: tuple[str, ...]) -> list[NDArray] | None:
+    """What a vjp gives for scores and parameters, by kernels that are given the weights of the call; or None."""
+    kernel = kernel_of(formula) if is_on() else None
+    if kernel is None or call.x.size == 0 or not _know(call, kernel, names) or not _is_of(call, g):
+        return None
+    found = _of_parameters(call, kernel, p, g, names)
+    if "x" in names:
+        found["x"] = np.empty(call.x.shape, call.dtype)
+        _run(call._replace(where=None), kernel, BACKWARD, p, g, None, found["x"])
+    return [found[name] for name in names]
+
+
+def of_loss(
+    call: Call, asked: Asked, y: NDArray, scale: NDArray, gradient: NDArray, names: tuple[str, ...]
+) -> dict[str, NDArray] | None:
+    """What losses against classes, each times its scale, say of the parameters, one number a row; or None.
+
+    Their gradient in the scores is known.
+    """
+    kernel = kernel_of(asked.formula) if is_on() else None
+    is_plain = asked.targets.smoothing == 0.0 and asked.targets.weight is None and asked.method == "loss"
+    if kernel is None or call.x.size == 0 or call.sink is not None or call.dtype.itemsize == 2:
+        return None
+    found = {}
+    if "temperature" in names:
+        moved = call._replace(x=gradient, where=None)
+        found["temperature"] = _numbers(
+            moved, kernel, OF_TEMPERATURE_FROM_GRADIENT, np.float64, scores=_as_scores(call)
+        )
+    if "alpha" in names and is_plain:
+        p = _entries(call, kernel, ENTRIES["value"], None, None, None)
+        moving = _numbers(call._replace(x=p, where=None), kernel, OF_ALPHA_FROM_LOSS, np.float64)
+        factors = np.where(_is_counted(asked.targets.ignore_index, y), scale.astype(np.float64), 0.0)
+        with np.errstate(invalid="ignore"):
+            found["alpha"] = np.where(factors == 0.0, 0.0, moving * factors)
+    return found if len(found) == len(names) else None
+
+
+def _pulled_back(call: Call, kernel: Kernel, asked: Asked, g: NDArray) -> list[NDArray] | None:
+    """The cotangents of the scores and of the parameters; of the scores alone where kernels do not know the others."""
+    if not _is_of(call, g):
+        return None
+    x = [_entries(call, kernel, ENTRIES["vjp"], g, None, None)] if "x" in asked.names else None
+    if not _know(call, kernel, asked.names):
+        return x
+    p = _entries(call, kernel, ENTRIES["value"], None, None, None)
+    found = _of_parameters(call, kernel, p, g, asked.names) | ({} if x is None else {"x": x[0]})
+    return [found[name] for name in asked.names]
+
+
+def _know(call: Call, kernel: Kernel, names: tuple[str, ...]) -> bool:
+    """Whether kernels find the cotangents of these: of sparse maps not beside a sink, and of no sums of 16 bits."""
+    is_exponential = kernel.number in (SOFTMAX, LOG_SOFTMAX)
+    known = {"x", "temperature", "sink" if is_exponential else "alpha"}
+    return set(names) <= known and (call.sink is None or is_exponential) and call.dtype.itemsize > 2
+
+
+def _of_parameters(call: Call, kernel: Kernel, p: NDArray, g: NDArray, names: tuple[str, ...]) -> dict[str, NDArray]:
+    """The cotangents of the parameters, one number a row."""
+    weighed, scores, found = call._replace(x=p, where=None), _as_scores(call), {}
+    if "temperature" in names:
+        found["temperature"] = _numbers(weighed, kernel, OF_TEMPERATURE, np.float64, operand=g, scores=scores)
+    if "sink" in names:
+        found["sink"] = _numbers(weighed, kernel, OF_SINK, np.float64, operand=g, scores=scores)
+    if "alpha" in names:
+        found["alpha"] = _numbers(weighed, kernel, OF_ALPHA, np.float64, operand=g)
+    return found
 
 
 def _is_of(call: Call, operand: NDArray) -> bool:
@@ -152,10 +225,11 @@ def _numbers(
     dtype: Any,
     operand: NDArray | None = None,
     index: NDArray | None = None,
+    scores: NDArray | None = None,
 ) -> NDArray:
     """A result of one number a row."""
     result = np.empty(call.batch, dtype)
-    _run(call, kernel, method, _as_scores(call), operand, index, result)
+    _run(call, kernel, method, _as_scores(call), operand, index, result, scores=scores)
     return result
 
 
@@ -376,10 +450,11 @@ def _run(
     result: NDArray,
     scale: float | NDArray = 1.0,
     is_made: bool = True,
+    scores: NDArray | None = None,
 ) -> None:
     """Run the extension on arrays with the normalised axes last; `scale` (a number, or one a row) is for residuals.
 
-    `is_made` says that the result was made for this call.
+    `is_made` says that the result was made for this call; `scores` are those that x, being weights, was computed from.
     """
     assert cpu is not None
     number = TYPES.get(call.dtype.type, BFLOAT16)
@@ -404,6 +479,7 @@ def _run(
         _parameter(call, hyper.get("alpha", UNUSED)),
         scale,
         is_made,
+        None if scores is None else _rows_last(call, scores),
     )
 
 

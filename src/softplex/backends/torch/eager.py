@@ -18,12 +18,9 @@ from torch import Tensor
 from softplex.backends.numpy import NDArray, NumpyBackend
 from softplex.backends.torch.modes import is_plain_cotangent
 from softplex.backends.torch.unseen import unseen
-from softplex.core.arrays import Terms
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.derivatives import gradient_of_loss, gradient_of_maximum, pulled_back
-from softplex.core.formula import Hyper
-from softplex.core.rows import Rows
-from softplex.native.calls import computed
+from softplex.native.calls import computed, from_weights, of_loss
 
 NUMPY_TYPES = {
     torch.float64: np.dtype(np.float64),
@@ -80,6 +77,8 @@ class Work(NamedTuple):
     asked: Asked | None
     names: tuple[str, ...]
     tensors: tuple[Tensor, ...]
+    weights: Tensor | None = None
+    """On the way back, what a value was, where parameters ask for their cotangents."""
 
     @property
     def operands(self) -> tuple[tuple[Kind, Tensor], ...]:
@@ -139,8 +138,10 @@ class Answer(torch.autograd.Function):
         """By NumPy's road."""
         # What is not saved by torch's own means would outlive checkpoints and hooks of saved tensors.
         ctx.work = work.hollow()
-        ctx.save_for_backward(*tensors, work.call.where)
         results = tuple(computed_by_numpy(work))
+        is_value = work.asked is not None and work.asked.method == "value"
+        kept = results[0] if is_value and any(ctx.needs_input_grad[2:]) else None
+        ctx.save_for_backward(*tensors, work.call.where, kept)
         is_loss = work.asked is not None and work.asked.method in ("loss", "cross_entropy")
         if is_loss and not any(ctx.needs_input_grad[1 + len(work.names) :]):
             ctx.mark_non_differentiable(results[1])  # the weights of the rows are the targets' alone
@@ -151,13 +152,14 @@ class Answer(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor) -> tuple[Tensor | None, ...]:
         """By NumPy's road where that goes back and nobody follows, else by differentiating the formulas."""
         wanted = ctx.needs_input_grad[1:]
-        *tensors, where = ctx.saved_tensors
+        *tensors, where, weights = ctx.saved_tensors
         work = ctx.work.with_tensors(tuple(tensors))
-        work = work._replace(call=work.call._replace(where=where))
+        work = work._replace(call=work.call._replace(where=where), weights=weights)
         way = None if torch.is_grad_enabled() else way_back(work, wanted)
+        found = None
         if way is not None and all(map(is_plain_cotangent, cotangents)):
-            return (None, *way(work, cotangents, wanted))
-        return (None, *differentiated(work, cotangents, wanted))
+            found = way(work, cotangents, wanted)
+        return (None, *(differentiated(work, cotangents, wanted) if found is None else found))
 
 
 class Added(torch.autograd.Function):
@@ -178,7 +180,7 @@ class Added(torch.autograd.Function):
 
 
 Cotangents = tuple[Tensor, ...]
-Way = Callable[[Work, Cotangents, tuple[bool, ...]], list[Tensor | None]]
+Way = Callable[[Work, Cotangents, tuple[bool, ...]], list[Tensor | None] | None]
 
 
 def way_back(work: Work, wanted: tuple[bool, ...]) -> Way | None:
@@ -187,46 +189,48 @@ def way_back(work: Work, wanted: tuple[bool, ...]) -> Way | None:
         return None
     if work.asked.method == "value":
         return back_from_value
-    if not wanted[0] or any(wanted[1:]):
+    names = names_wanted(work, wanted)
+    is_of_classes = work.asked.targets is not None and work.asked.targets.is_index
+    if "x" not in names or (names != ("x",) and not is_of_classes):
         return None
     return {"loss": back_from_loss, "cross_entropy": back_from_loss, "smooth_max": back_from_maximum}.get(
         work.asked.method
     )
 
 
+def names_wanted(work: Work, wanted: tuple[bool, ...]) -> tuple[str, ...]:
+    """Of scores and parameters."""
+    return tuple([name for name, is_wanted in zip(work.names, wanted, strict=False) if is_wanted])
+
+
 def back_from_value(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
     """The vjp in all that asks for it."""
-    names = tuple([name for name, is_wanted in zip(work.names, wanted, strict=False) if is_wanted])
-    call, (operand,) = as_numpy(work.call, [cotangents[0].reshape(as_lying(work))])
+    names = names_wanted(work, wanted)
+    known = [] if work.weights is None else [work.weights.reshape(as_lying(work))]
+    call, (g, *weights) = as_numpy(work.call, [cotangents[0].reshape(as_lying(work)), *known])
     assert work.asked is not None
-    found = dict(zip(names, back_to_all(call, work.asked.formula, operand, names), strict=True))
+    found = dict(zip(names, back_to_all(call, work.asked.formula, g, names, *weights), strict=True))
     return [
         as_tensor(found[name], like) if name in found else None
         for name, like in zip(work.names, work.tensors, strict=False)
     ]
 
 
-def back_to_all(call: Call, formula: Any, g: NDArray, names: tuple[str, ...]) -> tuple[NDArray, ...]:
-    """The vjp; where parameters ask for theirs, from weights that the kernel finds, for formulas take long to solve."""
-    if names == ("x",) or call.sink is not None:
+def back_to_all(
+    call: Call, formula: Any, g: NDArray, names: tuple[str, ...], weights: NDArray | None = None
+) -> tuple[NDArray, ...]:
+    """The vjp; where parameters ask for theirs from the weights, but from float32 scores if these came in 16 bits."""
+    if names == ("x",):
         return pulled_back(call, formula, g, names)
-    wide = call._replace(x=widened(call.x).astype(np.float64, copy=False), dtype=np.dtype(np.float64))
-    weights = computed(wide, Asked("value", formula), [], None)
-    if weights is None:
+    if call.dtype.itemsize == 2:
+        wide = np.dtype(np.float32)
+        wider = call._replace(x=widened(call.x).astype(wide, copy=False), dtype=wide)
+        return pulled_back(wider, formula, widened(g).astype(wide, copy=False), names)
+    found = None if weights is None else from_weights(call, formula, weights, g, names)
+    if found is None:
         return pulled_back(call, formula, g, names)
-
-    def function(rows: Rows, hyper: Hyper, p: NDArray, g: NDArray) -> tuple[NDArray, ...]:
-        found = formula.recalled(rows, hyper, Terms(p)).vjp(g.astype(np.float64), names)
-        return tuple([found[name] for name in names])
-
-    kinds: list[tuple[Kind, Any]] = [("entries" if name == "x" else "row", wide.dtype) for name in names]
-    found = VIEWS.run(wide, function, [("entries", weights[0]), ("entries", widened(g))], kinds)
-    return tuple(
-        [
-            one if name == "x" else VIEWS.sum_to(one, call, call.given[name])
-            for name, one in zip(names, found, strict=True)
-        ]
-    )
+    pairs = zip(names, found, strict=True)
+    return tuple([one if name == "x" else VIEWS.sum_to(one, call, call.given[name]) for name, one in pairs])
 
 
 def as_lying(work: Work) -> tuple[int, ...]:
@@ -234,14 +238,20 @@ def as_lying(work: Work) -> tuple[int, ...]:
     return tuple(work.call.x.shape) if work.results[0][0] == "entries" else work.call.batch
 
 
-def back_from_loss(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:
-    """The gradient of the rows' losses, each times its cotangent."""
+def back_from_loss(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None] | None:
+    """The gradient of the rows' losses, each times its cotangent, and what they say of the parameters."""
     assert work.asked is not None
     g, _ = cotangents
     call, arrays = as_numpy(work.call, [tensor for _, tensor in work.operands])
     asked = replace(work.asked, targets=numpy_targets(work.asked.targets, arrays))
-    found = gradient_of_loss(call, asked, view(g))
-    return [as_tensor(found, work.call.x), *[None for _ in work.tensors[1:]]]
+    gradient, names = gradient_of_loss(call, asked, view(g)), names_wanted(work, wanted)
+    numbers = of_loss(call, asked, arrays[0], view(g), gradient, names[1:]) if len(names) > 1 else {}
+    if numbers is None:
+        return None
+    found = {"x": gradient, **{name: VIEWS.sum_to(one, call, call.given[name]) for name, one in numbers.items()}}
+    pairs = zip(work.names, work.tensors, strict=False)
+    gradients = [as_tensor(found[name], like) if name in found else None for name, like in pairs]
+    return [*gradients, *[None for _ in work.operands]]
 
 
 def back_from_maximum(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...]) -> list[Tensor | None]:

@@ -7,9 +7,9 @@
 
 namespace softplex {
 
-inline std::array<Array*, 9> arrays_of(Call& call) {
+inline std::array<Array*, 10> arrays_of(Call& call) {
     return {&call.x,      &call.operand,          &call.index,     &call.mask,       &call.result,
-            &call.temperature.rows, &call.sink.rows, &call.alpha.rows, &call.scale.rows};
+            &call.scores, &call.temperature.rows, &call.sink.rows, &call.alpha.rows, &call.scale.rows};
 }
 
 inline void move_axis(Call& call, int from, int to) {

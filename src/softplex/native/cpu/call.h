@@ -26,7 +26,15 @@ enum class Method : int {
     winner = 8,             // maxout only; result: int64, a number a row
     backward = 9,           // x: entries (what `value` gave); operand: entries (the cotangent); result: entries
     smooth_max = 10,        // result: float64, a number a row
+    of_temperature = 11,    // x, operand: as of `backward`; scores: entries; result: float64, a number a row
+    of_alpha = 12,          // x, operand: as of `backward`; result: float64, a number a row; entmax only
+    of_sink = 13,           // as of_temperature; softmax and its logarithm only
+    of_temperature_from_gradient = 14,  // x: entries (a loss's gradient in the scores); scores: entries; result: float64, a number a row
+    of_alpha_from_loss = 15,  // x: entries (what `value` gave); result: float64, a number a row: of Omega*; entmax only
 };
+
+// Whether x holds what was found before, not scores.
+inline bool goes_on(Method method) { return method == Method::backward || method >= Method::of_temperature; }
 
 enum class Type : int { float64 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
 
@@ -66,6 +74,7 @@ struct Call {
     Array operand;
     Array index;  // int64
     Array mask;   // one byte an entry, 0: masked
+    Array scores; // entries; masked ones may hold anything
     Array result;
     Solved* solved = nullptr;  // one a row: losses of sparse maps leave it there, residuals take it from there; may be absent
     // Memory that nobody has touched: the system clears it into the caches as it is written, so that going past them costs.

@@ -44,11 +44,11 @@ INLINE void put_count(const Call& call, Index row, Index value) {
 
 INLINE bool has_entries(Method method) {
     return method != Method::loss && method != Method::loss_of_index && method != Method::support_size &&
-           method != Method::winner && method != Method::smooth_max;
+           method != Method::winner && method != Method::smooth_max && (method == Method::backward || !goes_on(method));
 }
 INLINE bool has_operand(Method method) {
     return method == Method::vjp || method == Method::jvp || method == Method::residual || method == Method::loss ||
-           method == Method::backward;
+           (goes_on(method) && method != Method::of_temperature_from_gradient && method != Method::of_alpha_from_loss);
 }
 
 template <class E>
@@ -69,7 +69,7 @@ INLINE bool is_packed(const Call& call, const Array& array) {
 template <class T>
 struct Plan {
     Index rows = 1, n = 1, pitch = 0;
-    bool x_packed, operand_packed, result_packed, is_worth_streaming, streams, is_far, comes_from_afar, goes_afar, is_tiled = false;
+    bool x_packed, operand_packed, scores_packed, result_packed, is_worth_streaming, streams, is_far, comes_from_afar, goes_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
     bool follows = false;  // short rows follow each other in scratch memory as they do in the arrays, and are brought in as one
     Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
@@ -98,9 +98,10 @@ struct Plan {
         for (int axis = 0; axis < call.batch_axes; ++axis) rows *= call.shape[axis];
         for (int axis = 0; axis < call.row_axes; ++axis) n *= call.shape[call.batch_axes + axis];
         pitch = (n + 31) / 16 * 16;
-        is_backward = call.method == Method::backward;
+        is_backward = goes_on(call.method);
         x_packed = is_packed<T>(call, call.x) && call.mask.data == nullptr;
         operand_packed = !has_operand(call.method) || is_packed<T>(call, call.operand);
+        scores_packed = call.scores.data == nullptr || is_packed<T>(call, call.scores);
         result_packed = has_entries(call.method) && is_packed<T>(call, call.result);
         // Rows of one entry are best taken side by side, too.
         if (n == 1 && takes_columns && crosses(call, call.x)) {
@@ -284,6 +285,7 @@ struct Plan {
         Index total = 64;
         if (needs_x()) total += taken_together() * row;
         if (!operand_packed) total += taken_together() * row;
+        if (!scores_packed) total += row;
         if (keeps_terms()) total += kept_at_once() * row;
         if (is_apart) total += row;
         if (widens) total += 3 * pitch * 8;
@@ -296,7 +298,7 @@ struct Plan {
 // The scratch memory of a thread, cut as the plan says.
 template <class T>
 struct Scratch {
-    T *x = nullptr, *operand = nullptr, *terms = nullptr, *weights = nullptr;
+    T *x = nullptr, *operand = nullptr, *scores = nullptr, *terms = nullptr, *weights = nullptr;
     double *wide = nullptr, *wide_operand = nullptr, *wide_weights = nullptr;
     T* list = nullptr;
     Totals* found = nullptr;
@@ -306,6 +308,7 @@ struct Scratch {
     INLINE Scratch(const Plan<T>& plan, bool lists, char* memory) {
         if (plan.needs_x()) x = cut<T>(memory, plan.taken_together() * plan.pitch);
         if (!plan.operand_packed) operand = cut<T>(memory, plan.taken_together() * plan.pitch);
+        if (!plan.scores_packed) scores = cut<T>(memory, plan.pitch);
         if (plan.keeps_terms()) terms = cut<T>(memory, plan.kept_at_once() * plan.pitch);
         if (plan.is_apart) weights = cut<T>(memory, plan.pitch);
         if (plan.widens) {
@@ -512,6 +515,11 @@ inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* w
         }
         case Method::winner:
         case Method::backward:
+        case Method::of_temperature:
+        case Method::of_alpha:
+        case Method::of_sink:
+        case Method::of_temperature_from_gradient:
+        case Method::of_alpha_from_loss:
             break;
     }
 }
@@ -798,6 +806,11 @@ struct Driver {
         return plan.operand_packed ? reinterpret_cast<const T*>(row_of(call, call.operand, index))
                                    : scratch.operand + place * plan.pitch;
     }
+    INLINE const T* scores_of(Index index, const Scratch<T>& scratch) const {
+        if (plan.scores_packed) return reinterpret_cast<const T*>(row_of(call, call.scores, index));
+        read_row<T>(call, call.scores, call.type, index, scratch.scores);
+        return scratch.scores;
+    }
     INLINE T* place_of_terms(const Scratch<T>& scratch, T* otherwise) const {
         if (!plan.keeps_terms()) return otherwise;
         return plan.lags ? scratch.unwritten->terms() : scratch.terms;
@@ -877,6 +890,8 @@ struct Driver {
     }
     INLINE void run_row(Index index, Index place, const Scratch<T>& scratch, Team& team) const {
         Row<T> row = row_at(index, place, scratch);
+        if (call.scores.data != nullptr) row.scores = scores_of(index, scratch);
+        if (plan.is_backward && !has_entries(call.method)) return put_number(call, index, Maps<T>::of_parameter(call.map, call.method, row, team));
         if (plan.is_backward) return Maps<T>::backward(call.map, row, team);
         if (row.scale == 0.0) return write_zeros(row, team);
         // Wherever the row lies it is computed in one way.
@@ -1032,7 +1047,7 @@ struct Threads {
 
 template <template <class> class Maps, class T>
 Outcome run_rows(const Call& call) {
-    const bool lists = Maps<T>::lists(call.map) && call.method != Method::backward;
+    const bool lists = Maps<T>::lists(call.map) && !goes_on(call.method);
     const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::longest_short_row(call.map, call.method),
                        Maps<T>::longest_middle_row(call.map, call.method),
                        sizeof(T) == 4 && Maps<T>::takes_columns(call.map, call.method));

@@ -9,6 +9,7 @@
 #include "float_mode.h"
 #include "maxout.h"
 #include "middle_rows.h"
+#include "parameters.h"
 #include "short_rows.h"
 #include "softmax.h"
 #include "sparsemax.h"
@@ -143,6 +144,20 @@ struct Maps {
     }
 
     static void backward(Map map, const Row<T>& row, Team& team) { Backward<T>::run(map, alpha_of(map, row), row, team); }
+    // The number that a cotangent gives for a parameter.
+    static double of_parameter(Map map, Method method, const Row<T>& row, Team& team) {
+        const double alpha = alpha_of(map, row);
+        if (method == Method::of_temperature_from_gradient) return of_temperature_from_gradient(row, team);
+        if (method == Method::of_sink) return map == Map::log_softmax ? of_sink<T, true>(row, team) : of_sink<T, false>(row, team);
+        if (method == Method::of_alpha_from_loss) return AlphaOf<T>{alpha - 1.0}.of_conjugate(row, team);
+        if (method == Method::of_alpha) return AlphaOf<T>{alpha - 1.0}.cotangent(row, team);
+        if (map == Map::log_softmax) return of_temperature_from_logarithms(row, team);
+        if (is_softmax(map, row)) return of_temperature(row, team, WeightSlopes());
+        if (alpha == 2.0) return of_temperature(row, team, UnitSlopes());
+        if (alpha == 1.5) return of_temperature(row, team, RootSlopes());
+        if (alpha < __builtin_inf()) return of_temperature(row, team, SlopesOf<Entmax, T>{Entmax(alpha)});
+        return of_temperature(row, team, SlopesOf<Maxima, T>{Maxima(alpha)});
+    }
     static bool short_backward(Map map, const ShortRows& rows) { return Backward<T>::run(map, rows); }
 
     static void derivative(Map map, bool is_tangent, Row<T>& row, Team& team) {

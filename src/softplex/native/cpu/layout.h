@@ -26,7 +26,12 @@ inline Layout layout_of(Map map, Method method) {
         case Method::backward:
         case Method::residual: return {Shape::entries, Shape::none, Shape::entries, Element::of_type};
         case Method::loss_of_index: return {Shape::none, Shape::rows, Shape::rows, Element::float64};
+        case Method::of_temperature:
+        case Method::of_alpha:
+        case Method::of_sink:
         case Method::loss: return {Shape::entries, Shape::none, Shape::rows, Element::float64};
+        case Method::of_temperature_from_gradient:
+        case Method::of_alpha_from_loss:
         case Method::smooth_max: return {Shape::none, Shape::none, Shape::rows, Element::float64};
         case Method::support_size:
         case Method::winner: break;
@@ -39,15 +44,21 @@ inline Layout layout_of(Map map, Method method) {
 inline bool has_method(Map map, Method method) {
     const bool is_basic = method == Method::value || method == Method::vjp || method == Method::jvp;
     if (map == Map::maxout) return is_basic || method == Method::winner;
+    if (method == Method::of_alpha || method == Method::of_alpha_from_loss) return map == Map::entmax;
+    if (method == Method::of_sink) return map == Map::softmax || map == Map::log_softmax;
     const bool is_crossed = method == Method::loss || method == Method::residual;
-    if (map == Map::log_softmax) return is_basic || is_crossed || method == Method::backward;
+    if (map == Map::log_softmax) return is_basic || is_crossed || goes_on(method);
     return method != Method::winner;
 }
 
 // From weights alone nobody knows what was masked, nor what a sink weighs, which maps with slopes of their own ask for.
 inline bool is_known_from_weights(const Call& call) {
     const bool needs_sink = call.has_sink && call.map != Map::softmax && call.map != Map::log_softmax;
-    return call.method != Method::backward || (call.mask.data == nullptr && !needs_sink);
+    return !goes_on(call.method) || (call.mask.data == nullptr && !needs_sink);
+}
+
+inline bool takes_scores(Method method) {
+    return method == Method::of_temperature || method == Method::of_sink || method == Method::of_temperature_from_gradient;
 }
 
 // Residuals alone are multiplied by a scale.

@@ -237,10 +237,10 @@ void raise_unless_done(Outcome outcome) {
 
 void run_any(int map, int method, int type, bool negated, int row_axes, int threads, double empty, nb::handle x,
              nb::handle operand, nb::handle index, nb::handle mask, nb::handle result, nb::handle temperature,
-             nb::handle sink, nb::handle alpha, nb::handle scale, bool is_result_made) {
+             nb::handle sink, nb::handle alpha, nb::handle scale, bool is_result_made, nb::handle scores) {
     Call call;
     call.map = read_enum(map, Map::maxout, "map");
-    call.method = read_enum(method, Method::smooth_max, "method");
+    call.method = read_enum(method, Method::of_alpha_from_loss, "method");
     call.type = read_enum(type, Type::bfloat16, "type");
     if (!has_method(call.map, call.method)) refuse("method", "is not one that this map has");
     call.negated = negated;
@@ -253,6 +253,8 @@ void run_any(int map, int method, int type, bool negated, int row_axes, int thre
     point_at_shape(call.x, call, Shape::entries, Element::of_type, "x", x.ptr());
     point_at_shape(call.operand, call, layout.operand, Element::of_type, "operand", operand.ptr());
     point_at_shape(call.index, call, layout.index, Element::int64, "index", index.ptr());
+    const Shape of_scores = takes_scores(call.method) ? Shape::entries : Shape::none;
+    point_at_shape(call.scores, call, of_scores, Element::of_type, "scores", scores.ptr());
     if (!mask.is_none()) point_at_shape(call.mask, call, Shape::entries, Element::boolean, "mask", mask.ptr());
     point_at_shape(call.result, call, layout.result, layout.element, "result", result.ptr());
     if (!PyArray_ISWRITEABLE(array_of(result.ptr()))) refuse("result", "is read-only");
@@ -932,7 +934,8 @@ NB_MODULE(_cpu, module) {
     using namespace nb::literals;
     module.def("run", &softplex::run_any, "map"_a, "method"_a, "type"_a, "negated"_a, "row_axes"_a, "threads"_a,
                "empty"_a, "x"_a, "operand"_a.none(), "index"_a.none(), "mask"_a.none(), "result"_a, "temperature"_a,
-               "sink"_a.none(), "alpha"_a, "scale"_a = 1.0, "is_result_made"_a = false);
+               "sink"_a.none(), "alpha"_a, "scale"_a = 1.0, "is_result_made"_a = false,
+               "scores"_a = nb::none());
     module.def("short_cut", &softplex::short_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("tensor_cut", &softplex::tensor_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);
     module.def("loss_cut", &softplex::loss_cut, "map"_a, "negated"_a, "takes_alpha"_a, "alpha"_a);

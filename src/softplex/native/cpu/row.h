@@ -43,6 +43,8 @@ struct Row {
 
     const T* x = nullptr;
     const T* operand = nullptr;
+    // What x was computed from.
+    const T* scores = nullptr;
     // What some walks read in place of x alone, and where what they find goes in place of the result: see Source.
     const char* mask = nullptr;
     const std::uint16_t* narrow_x = nullptr;

@@ -69,7 +69,7 @@ def computed(given, layout="plain", threads=1, shape=None, run=None):
     ]
     (run or cpu.run)(
         *(NUMBERS[given.map], BACKWARD, TYPES[given.dtype], given.negated, 1, threads, 0.0),
-        *(p, g, None, None, result, parameters[0], None, parameters[1], 1.0, False),
+        *(p, g, None, None, result, parameters[0], None, parameters[1], 1.0, False, None),
     )
     return np.ascontiguousarray(result).reshape(given.p.shape)
 

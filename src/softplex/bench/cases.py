@@ -223,6 +223,22 @@ CASES = (
         (Goal("entmax", 60.0),),
     ),
     Case(
+        "tensors-learned",
+        "on tensors with a learned temperature, forward and backward: softmax, log_softmax",
+        ("step softmax, learned", "step log_softmax, learned"),
+        (Goal("PyTorch"),),
+        shapes=LOSS_SHAPES,
+        takes_more_shapes=False,
+    ),
+    Case(
+        "tensors-learned-alpha",
+        "on tensors with a learned alpha, forward and backward: entmax",
+        ("step entmax, learned",),
+        (Goal("entmax_bisect"),),
+        shapes=LOSS_SHAPES,
+        takes_more_shapes=False,
+    ),
+    Case(
         "tensors-vocabulary",
         "cross_entropy, forward and backward",
         ("step cross_entropy",),

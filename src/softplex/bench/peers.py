@@ -226,7 +226,8 @@ def bisect_peer() -> Peer:
     def ways(inputs: Inputs) -> list[Way]:
         return [Way("fresh", False, partial(entmax.entmax_bisect, tensor_of(inputs.x), ALPHA, inputs.axis))]
 
-    return Peer("entmax_bisect", "entmax", {"entmax(1.3)": ways})
+    learned = partial(tensor_peers.learned_step, entmax.entmax_bisect)
+    return Peer("entmax_bisect", "entmax", {"entmax(1.3)": ways, "step entmax, learned": learned})
 
 
 # ---- the limit: a copy, which reads and writes as much

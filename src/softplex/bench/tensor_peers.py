@@ -10,11 +10,15 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 import softplex as sx
 from softplex.bench.inputs import Inputs
 from softplex.bench.ways import Prepare, Way, tensor_of
 
 Function = Callable[..., Any]
+
+LEARNED = 1.3
 
 
 def value(function: Function, inputs: Inputs) -> list[Way]:
@@ -34,6 +38,19 @@ def step(function: Function, inputs: Inputs) -> list[Way]:
     def run() -> Any:
         x.grad = None
         function(x, inputs.axis).backward(g)
+        return x.grad
+
+    return [Way("backward", False, run)]
+
+
+def learned_step(function: Function, inputs: Inputs) -> list[Way]:
+    """The same of a function of scores, of a number that is learned, and of the axis."""
+    x, g = tensor_of(inputs.x).requires_grad_(), tensor_of(inputs.cotangent)
+    number = tensor_of(np.array(LEARNED, np.float32)).requires_grad_()
+
+    def run() -> Any:
+        x.grad = number.grad = None
+        function(x, number, inputs.axis).backward(g)
         return x.grad
 
     return [Way("backward", False, run)]
@@ -65,16 +82,24 @@ def own_functions() -> dict[str, Prepare]:
     """softplex on tensors."""
     maps = {name: getattr(sx, name) for name in ("softmax", "log_softmax", "softmin", "sparsemax", "entmax15")}
     losses = {name: getattr(sx, name) for name in ("cross_entropy", "sparsemax_loss", "entmax15_loss")}
-    return functions_of(maps, losses)
+    return functions_of(maps, losses) | {
+        "step softmax, learned": partial(learned_step, lambda x, t, axis: sx.softmax(x, axis, temperature=t)),
+        "step log_softmax, learned": partial(learned_step, lambda x, t, axis: sx.log_softmax(x, axis, temperature=t)),
+        "step entmax, learned": partial(learned_step, lambda x, alpha, axis: sx.entmax(x, axis, alpha=alpha)),
+    }
 
 
 def torch_functions() -> dict[str, Prepare]:
     """PyTorch's own."""
     functional = importlib.import_module("torch.nn.functional")
     names = ("softmax", "log_softmax", "softmin")
-    return functions_of(
+    found = functions_of(
         {name: getattr(functional, name) for name in names}, {"cross_entropy": functional.cross_entropy}
     )
+    return found | {
+        "step softmax, learned": partial(learned_step, lambda x, t, axis: functional.softmax(x / t, axis)),
+        "step log_softmax, learned": partial(learned_step, lambda x, t, axis: functional.log_softmax(x / t, axis)),
+    }
 
 
 def entmax_functions() -> dict[str, Prepare]:

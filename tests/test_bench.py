@@ -213,6 +213,11 @@ for each in (sx.softmax, sx.log_softmax, sx.softmin, sx.sparsemax, sx.entmax15):
     OWN[f"tensor {each.name}"] = OWN[f"tensor {each.name}, followed"] = OWN[each.name]
     OWN[f"step {each.name}"] = lambda one, each=each: each.vjp(one.x, one.cotangent, axis=one.axis)
     OWN[f"array {each.name}"], OWN[f"gradient {each.name}"] = OWN[each.name], OWN[f"step {each.name}"]
+for each in (sx.softmax, sx.log_softmax):
+    OWN[f"step {each.name}, learned"] = lambda one, each=each: each.vjp(
+        one.x, one.cotangent, axis=one.axis, temperature=1.3
+    )
+OWN["step entmax, learned"] = lambda one: sx.entmax.vjp(one.x, one.cotangent, axis=one.axis, alpha=1.3)
 OWN["array entmax(1.3)"] = OWN["entmax(1.3)"]
 OWN["gradient entmax(1.3)"] = lambda one: sx.entmax.vjp(one.x, one.cotangent, axis=one.axis, alpha=1.3)
 for name, each in {"cross_entropy": sx.softmax, "sparsemax_loss": sx.sparsemax, "entmax15_loss": sx.entmax15}.items():

@@ -205,41 +205,132 @@ def test_the_bits_are_those_of_any_number_of_threads_and_of_both_instruction_set
 # -- losses -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def no_graphs(monkeypatch):
+    """PyTorch's way back through the graph of a formula fails, but where kernels are off."""
+    eager = pytest.importorskip("softplex.backends.torch.eager")
+    true = eager.differentiated
+
+    def refuse(*given):
+        assert cpu.formulas_only(), "a formula where there is a kernel"
+        return true(*given)
+
+    monkeypatch.setattr(eager, "differentiated", refuse)
+
+
+def found_by(setting, function, tensors, wanted, g):
+    """The cotangents of some of the tensors."""
+    torch = pytest.importorskip("torch")
+    moved = {name: one.clone().requires_grad_(name in wanted) for name, one in tensors.items()}
+    with sx.kernels(setting):
+        return torch.autograd.grad(function(**moved), [moved[name] for name in wanted], g)
+
+
+def assert_as_formulas(function, tensors, g, dtype, note):
+    """Of scores and parameters together, and of each parameter alone."""
+    parameters = [name for name in tensors if name != "x"]
+    for wanted in (list(tensors), *[[name] for name in parameters]):
+        found = [found_by(setting, function, tensors, wanted, g) for setting in ("auto", "none")]
+        for name, got, exact in zip(wanted, *found, strict=True):
+            reach = 2 * CLOSE[dtype] * float(exact.abs().max())
+            assert float((got - exact).abs().max()) <= reach, (note, wanted, name)
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-def test_losses_give_their_parameters_what_formulas_give(dtype):
+def test_losses_give_their_parameters_what_formulas_give(dtype, no_graphs):
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(5)
     for map_ in (sx.softmax, sx.softmin, sx.sparsemax, sx.entmax15, sx.entmax, sx.log_softmax):
         for n in (5, 300):
             x, y = torch.tensor(rng.normal(size=(7, n)) * 2, dtype=getattr(torch, dtype)), torch.arange(7) % n
-            for hyper in hypers(map_)[::2] if map_ is sx.entmax else [{}]:
-                learned = {
-                    name: torch.tensor(value, dtype=x.dtype) for name, value in {"temperature": 0.7, **hyper}.items()
-                }
-                for more in (
-                    {},
-                    {"ignore_index": 2},
-                    {"where": torch.tensor(rng.random((7, n)) < 0.8) | (torch.arange(n) == y[:, None])},
-                ):
-                    found = []
-                    for setting in ("auto", "none"):
-                        moved = [one.clone().requires_grad_() for one in (x, *learned.values())]
-                        given = {**dict(zip(learned, moved[1:], strict=True)), **more, "reduction": "none"}
-                        with sx.kernels(setting):
-                            losses = (
-                                sx.cross_entropy(moved[0], y, **given)
-                                if map_ is sx.log_softmax
-                                else map_.loss(moved[0], y, **given)
-                            )
-                            found.append(torch.autograd.grad(losses, moved, torch.linspace(-1, 2, 7, dtype=x.dtype)))
-                    for got, wanted in zip(*found, strict=True):
-                        reach = 2 * CLOSE[dtype] * float(wanted.abs().max())
-                        assert float((got - wanted).abs().max()) <= reach, (map_.name, n, hyper, list(more))
+            where = torch.tensor(rng.random((7, n)) < 0.8) | (torch.arange(n) == y[:, None])
+            for hyper in hypers(map_)[:-1:2] if map_ is sx.entmax else [{}]:
+                numbers = {"temperature": 0.7, **hyper}
+                tensors = {"x": x, **{name: torch.tensor(one, dtype=x.dtype) for name, one in numbers.items()}}
+                for more in ({}, {"ignore_index": 2}, {"where": where}):
+
+                    def losses(x, map_=map_, y=y, more=more, **learned):
+                        loss = sx.cross_entropy if map_ is sx.log_softmax else map_.loss
+                        return loss(x, y, reduction="none", **learned, **more)
+
+                    g = torch.linspace(-1, 1.7, 7, dtype=x.dtype)
+                    assert_as_formulas(losses, tensors, g, dtype, (map_.name, n, hyper, list(more)))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@each_map
+def test_tensors_give_their_parameters_what_formulas_give(map_, dtype, no_graphs):
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(6)
+    x, g = (torch.tensor(rng.normal(size=(2, 3, 9)), dtype=getattr(torch, dtype)) for _ in range(2))
+    for hyper in hypers(map_)[:-1]:
+        numbers = {"temperature": 0.7, **hyper, **({"sink": 0.4} if map_ in EXPONENTIAL else {})}
+        tensors = {"x": x, **{name: torch.full((2, 1, 1), one, dtype=x.dtype) for name, one in numbers.items()}}
+        assert_as_formulas(map_, tensors, g, dtype, (map_.name, hyper))
+
+
+def test_what_cannot_go_back_from_its_weights_may_be_changed():
+    """Where kernels do not know the parameters the weights are not kept."""
+    torch = pytest.importorskip("torch")
+    x = torch.randn(4, 6, dtype=torch.float64)
+    for map_, learned in ((sx.budget, "budget"), (sx.normmax, "alpha"), (sx.sparsemax, "sink")):
+        number = torch.tensor(1.5, dtype=x.dtype, requires_grad=True)
+        map_(x, **{learned: number}).mul_(2).sum().backward()
+        assert torch.isfinite(number.grad)
+
+
+# -- the ends of the range --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("map_", EXPONENTIAL, ids=lambda each: each.name)
+def test_equal_scores_of_long_float_rows_are_rounded_alike(map_):
+    """Where all that are equal err alike a sum of many shows it."""
+    n, wide = 4000, np.longdouble
+    x = np.where(np.arange(n) < n // 2, 0.0, 0.3).astype(np.float32)
+    g = (np.ones(n) if map_ in EXPONENTIAL[2:] else np.arange(n) % 3).astype(np.float32)
+    sign = -1 if map_ in (sx.softmin, sx.log_softmin) else 1
+    for sink in (None, 0.1):
+        given = {"temperature": 0.9} | ({} if sink is None else {"sink": sink})
+        z = np.array([*x, *([] if sink is None else [sink])], wide) * sign
+        p = np.exp(z / wide(0.9))
+        p /= p.sum()
+        moved = -z / wide(0.9) ** 2
+        moved -= (p * moved).sum()
+        rates = (moved if map_ in EXPONENTIAL[2:] else p * moved)[:n]
+        found = map_.vjp(x, g, wrt=tuple(given), **given)
+        terms = [np.abs(g * rates).max()]
+        exact = [(g * rates).sum()]
+        if sink is not None:
+            own = -sign * p[n] / wide(0.9)
+            rates = own if map_ in EXPONENTIAL[2:] else own * p[:n]
+            exact.append((g * rates).sum())
+            terms.append(np.abs(g * rates).max())
+        for got, wanted, term in zip(found, exact, terms, strict=True):
+            assert abs(float(got) - float(wanted)) <= 1e-5 * float(term), (sink, float(got), float(wanted))
+
+
+@each_map
+def test_differences_do_not_overflow(map_):
+    x, g = np.array([1e308, -1e308, 0.0]), np.array([1.0, 2.0, 3.0])
+    for temperature in (1e307, 1e308):
+        got = map_.vjp(x, g, wrt="temperature", temperature=temperature)
+        with sx.kernels("none"):
+            wanted = map_.vjp(x, g, wrt="temperature", temperature=temperature)
+        np.testing.assert_allclose(float(got) * 1e300, float(wanted) * 1e300, rtol=1e-6)
+
+
+@pytest.mark.parametrize("map_", EXPONENTIAL, ids=lambda each: each.name)
+def test_a_bad_sink_spoils_empty_rows_too(map_):
+    x, where = np.zeros((2, 4)), np.array([[True] * 4, [False] * 4])
+    sign = -1 if map_ in (sx.softmin, sx.log_softmin) else 1
+    for sink in (np.nan, sign * np.inf):
+        given = {"sink": np.full((2, 1), sink), "temperature": np.ones((2, 1)), "where": where}
+        assert all(np.isnan(one).all() for one in map_.vjp(x, x, wrt=("sink", "temperature"), **given))
 
 
 # -- wrong kernels ----------------------------------------------------------------------------------------------------
 
-OF_TEMPERATURE, OF_ALPHA, OF_SINK = 11, 12, 13
+OF_TEMPERATURE, OF_ALPHA, OF_SINK, OF_TEMPERATURE_FROM_GRADIENT = 11, 12, 13, 14
 
 
 def without_the_sink(run, given):
@@ -270,6 +361,12 @@ def three_thousandths_of_a_percent_off(run, given):
         given["result"] *= 1.00003
 
 
+def losses_forgotten(run, given):
+    run(**given)
+    if given["method"] >= OF_TEMPERATURE_FROM_GRADIENT:
+        given["result"][...] = 0
+
+
 WRONG = (
     (without_the_sink, sx.softmax),
     (without_the_sink, sx.log_softmax),
@@ -288,6 +385,13 @@ def test_exact_rows_see_a_wrong_kernel(wrong, map_, monkeypatch):
     compare = partial(test_exact_rows, map_, "float32", None)
     with pytest.raises(AssertionError):
         compare()
+
+
+@pytest.mark.skipif(IS_SANITIZED, reason="says nothing of the true kernels")
+def test_losses_see_a_wrong_kernel(monkeypatch, no_graphs):
+    monkeypatch.setattr(calls, "cpu", native_mutants.WrongKernel(cpu, losses_forgotten))
+    with pytest.raises(AssertionError):
+        test_losses_give_their_parameters_what_formulas_give("float32", None)
 
 
 # -- being called wrongly ---------------------------------------------------------------------------------------------

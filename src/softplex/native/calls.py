@@ -6,6 +6,7 @@ not have, tangents and targets of another dtype than the result. Nothing is comp
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -27,7 +28,7 @@ UNUSED = 1.5
 ENTRIES = {"value": 0, "vjp": 1, "jvp": 2, "residual": 4}
 RESIDUAL_OF_INDEX, LOSS_OF_INDEX, LOSS, SUPPORT_SIZE, WINNER, SMOOTH_MAX = 3, 5, 6, 7, 8, 10
 BACKWARD, OF_TEMPERATURE, OF_ALPHA, OF_SINK = 9, 11, 12, 13
-OF_TEMPERATURE_FROM_GRADIENT, OF_ALPHA_FROM_LOSS = 14, 15
+OF_TEMPERATURE_FROM_GRADIENT, CONJUGATE_BY_ALPHA = 14, 15
 
 
 def is_on() -> bool:
@@ -99,10 +100,16 @@ def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | N
     return [_entries(call, kernel, method, operand, index, out)]
 
 
+def knows_parameters(call: Call, formula: Any, names: tuple[str, ...]) -> bool:
+    """Whether `from_weights` finds what these get."""
+    kernel = kernel_of(formula) if is_on() else None
+    return kernel is not None and _is_some(call) and _know(call, kernel, names)
+
+
 def from_weights(call: Call, formula: Any, p: NDArray, g: NDArray, names: tuple[str, ...]) -> list[NDArray] | None:
     """What a vjp gives for scores and parameters, by kernels that are given the weights of the call; or None."""
-    kernel = kernel_of(formula) if is_on() else None
-    if kernel is None or call.x.size == 0 or not _know(call, kernel, names) or not _is_of(call, g):
+    kernel = kernel_of(formula)
+    if kernel is None or not knows_parameters(call, formula, names) or not _is_of(call, g):
         return None
     found = _of_parameters(call, kernel, p, g, names)
     if "x" in names:
@@ -111,30 +118,36 @@ def from_weights(call: Call, formula: Any, p: NDArray, g: NDArray, names: tuple[
     return [found[name] for name in names]
 
 
+def knows_parameters_of_loss(call: Call, asked: Asked, names: tuple[str, ...]) -> bool:
+    """Whether `of_loss` finds what these get: of losses against classes, for alpha of plain ones."""
+    targets = asked.targets
+    is_plain = targets.smoothing == 0.0 and targets.weight is None and asked.method == "loss"
+    known = {"temperature", "alpha"} if is_plain else {"temperature"}
+    is_known = is_on() and kernel_of(asked.formula) is not None and _is_some(call) and set(names) <= known
+    return is_known and targets.is_index and call.sink is None and call.dtype.itemsize > 2
+
+
 def of_loss(
     call: Call, asked: Asked, y: NDArray, scale: NDArray, gradient: NDArray, names: tuple[str, ...]
 ) -> dict[str, NDArray] | None:
-    """What losses against classes, each times its scale, say of the parameters, one number a row; or None.
+    """What losses, each times its scale, say of the parameters, one number a row, from their gradient in the scores.
 
-    Their gradient in the scores is known.
+    None where that gradient is out of the dtype's range.
     """
-    kernel = kernel_of(asked.formula) if is_on() else None
-    is_plain = asked.targets.smoothing == 0.0 and asked.targets.weight is None and asked.method == "loss"
-    if kernel is None or call.x.size == 0 or call.sink is not None or call.dtype.itemsize == 2:
-        return None
-    found = {}
+    kernel, found = kernel_of(asked.formula), {}
+    assert kernel is not None
     if "temperature" in names:
-        moved = call._replace(x=gradient, where=None)
-        found["temperature"] = _numbers(
-            moved, kernel, OF_TEMPERATURE_FROM_GRADIENT, np.float64, scores=_as_scores(call)
-        )
-    if "alpha" in names and is_plain:
+        moved, scores = call._replace(x=gradient, where=None), _as_scores(call)
+        found["temperature"] = _numbers(moved, kernel, OF_TEMPERATURE_FROM_GRADIENT, np.float64, scores=scores)
+        if not np.isfinite(found["temperature"]).all():
+            return None
+    if "alpha" in names:
         p = _entries(call, kernel, ENTRIES["value"], None, None, None)
-        moving = _numbers(call._replace(x=p, where=None), kernel, OF_ALPHA_FROM_LOSS, np.float64)
+        moving = _numbers(call._replace(x=p, where=None), kernel, CONJUGATE_BY_ALPHA, np.float64)
         factors = np.where(_is_counted(asked.targets.ignore_index, y), scale.astype(np.float64), 0.0)
         with np.errstate(invalid="ignore"):
             found["alpha"] = np.where(factors == 0.0, 0.0, moving * factors)
-    return found if len(found) == len(names) else None
+    return found
 
 
 def _pulled_back(call: Call, kernel: Kernel, asked: Asked, g: NDArray) -> list[NDArray] | None:
@@ -147,6 +160,11 @@ def _pulled_back(call: Call, kernel: Kernel, asked: Asked, g: NDArray) -> list[N
     p = _entries(call, kernel, ENTRIES["value"], None, None, None)
     found = _of_parameters(call, kernel, p, g, asked.names) | ({} if x is None else {"x": x[0]})
     return [found[name] for name in asked.names]
+
+
+def _is_some(call: Call) -> bool:
+    """Whether there are entries."""
+    return bool(math.prod(call.batch) * call.length > 0)
 
 
 def _know(call: Call, kernel: Kernel, names: tuple[str, ...]) -> bool:

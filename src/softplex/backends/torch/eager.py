@@ -20,7 +20,7 @@ from softplex.backends.torch.modes import is_plain_cotangent
 from softplex.backends.torch.unseen import unseen
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.derivatives import gradient_of_loss, gradient_of_maximum, pulled_back
-from softplex.native.calls import computed, from_weights, of_loss
+from softplex.native.calls import computed, from_weights, knows_parameters, knows_parameters_of_loss, of_loss
 
 NUMPY_TYPES = {
     torch.float64: np.dtype(np.float64),
@@ -139,8 +139,7 @@ class Answer(torch.autograd.Function):
         # What is not saved by torch's own means would outlive checkpoints and hooks of saved tensors.
         ctx.work = work.hollow()
         results = tuple(computed_by_numpy(work))
-        is_value = work.asked is not None and work.asked.method == "value"
-        kept = results[0] if is_value and any(ctx.needs_input_grad[2:]) else None
+        kept = results[0] if goes_back_from_weights(work, ctx.needs_input_grad[1:]) else None
         ctx.save_for_backward(*tensors, work.call.where, kept)
         is_loss = work.asked is not None and work.asked.method in ("loss", "cross_entropy")
         if is_loss and not any(ctx.needs_input_grad[1 + len(work.names) :]):
@@ -189,13 +188,22 @@ def way_back(work: Work, wanted: tuple[bool, ...]) -> Way | None:
         return None
     if work.asked.method == "value":
         return back_from_value
-    names = names_wanted(work, wanted)
-    is_of_classes = work.asked.targets is not None and work.asked.targets.is_index
-    if "x" not in names or (names != ("x",) and not is_of_classes):
+    parameters = tuple([name for name in names_wanted(work, wanted) if name != "x"])
+    if work.asked.method in ("loss", "cross_entropy") and parameters:
+        return back_from_loss if knows_parameters_of_loss(work.call, work.asked, parameters) else None
+    if not wanted[0] or parameters:
         return None
     return {"loss": back_from_loss, "cross_entropy": back_from_loss, "smooth_max": back_from_maximum}.get(
         work.asked.method
     )
+
+
+def goes_back_from_weights(work: Work, wanted: tuple[bool, ...]) -> bool:
+    """Whether parameters of a value ask for cotangents that kernels find from the weights."""
+    names = names_wanted(work, wanted)
+    if work.asked is None or work.asked.method != "value" or names in ((), ("x",)):
+        return False
+    return knows_parameters(work.call, work.asked.formula, names)
 
 
 def names_wanted(work: Work, wanted: tuple[bool, ...]) -> tuple[str, ...]:
@@ -244,11 +252,13 @@ def back_from_loss(work: Work, cotangents: Cotangents, wanted: tuple[bool, ...])
     g, _ = cotangents
     call, arrays = as_numpy(work.call, [tensor for _, tensor in work.operands])
     asked = replace(work.asked, targets=numpy_targets(work.asked.targets, arrays))
-    gradient, names = gradient_of_loss(call, asked, view(g)), names_wanted(work, wanted)
-    numbers = of_loss(call, asked, arrays[0], view(g), gradient, names[1:]) if len(names) > 1 else {}
+    gradient = gradient_of_loss(call, asked, view(g))
+    parameters = tuple([name for name in names_wanted(work, wanted) if name != "x"])
+    numbers = of_loss(call, asked, arrays[0], view(g), gradient, parameters) if parameters else {}
     if numbers is None:
         return None
-    found = {"x": gradient, **{name: VIEWS.sum_to(one, call, call.given[name]) for name, one in numbers.items()}}
+    found = {name: VIEWS.sum_to(one, call, call.given[name]) for name, one in numbers.items()}
+    found |= {"x": gradient} if wanted[0] else {}
     pairs = zip(work.names, work.tensors, strict=False)
     gradients = [as_tensor(found[name], like) if name in found else None for name, like in pairs]
     return [*gradients, *[None for _ in work.operands]]

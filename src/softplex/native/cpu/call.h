@@ -30,11 +30,11 @@ enum class Method : int {
     of_alpha = 12,          // x, operand: as of `backward`; result: float64, a number a row; entmax only
     of_sink = 13,           // as of_temperature; softmax and its logarithm only
     of_temperature_from_gradient = 14,  // x: entries (a loss's gradient in the scores); scores: entries; result: float64, a number a row
-    of_alpha_from_loss = 15,  // x: entries (what `value` gave); result: float64, a number a row: of Omega*; entmax only
+    conjugate_by_alpha = 15,  // x: entries (what `value` gave); result: float64, a number a row: of Omega*; entmax only
 };
 
 // Whether x holds what was found before, not scores.
-inline bool goes_on(Method method) { return method == Method::backward || method >= Method::of_temperature; }
+inline bool takes_results(Method method) { return method == Method::backward || method >= Method::of_temperature; }
 
 enum class Type : int { float64 = 0, float32 = 1, float16 = 2, bfloat16 = 3 };
 

@@ -44,11 +44,11 @@ INLINE void put_count(const Call& call, Index row, Index value) {
 
 INLINE bool has_entries(Method method) {
     return method != Method::loss && method != Method::loss_of_index && method != Method::support_size &&
-           method != Method::winner && method != Method::smooth_max && (method == Method::backward || !goes_on(method));
+           method != Method::winner && method != Method::smooth_max && (method == Method::backward || !takes_results(method));
 }
 INLINE bool has_operand(Method method) {
     return method == Method::vjp || method == Method::jvp || method == Method::residual || method == Method::loss ||
-           (goes_on(method) && method != Method::of_temperature_from_gradient && method != Method::of_alpha_from_loss);
+           (takes_results(method) && method != Method::of_temperature_from_gradient && method != Method::conjugate_by_alpha);
 }
 
 template <class E>
@@ -98,7 +98,7 @@ struct Plan {
         for (int axis = 0; axis < call.batch_axes; ++axis) rows *= call.shape[axis];
         for (int axis = 0; axis < call.row_axes; ++axis) n *= call.shape[call.batch_axes + axis];
         pitch = (n + 31) / 16 * 16;
-        is_backward = goes_on(call.method);
+        is_backward = takes_results(call.method);
         x_packed = is_packed<T>(call, call.x) && call.mask.data == nullptr;
         operand_packed = !has_operand(call.method) || is_packed<T>(call, call.operand);
         scores_packed = call.scores.data == nullptr || is_packed<T>(call, call.scores);
@@ -519,7 +519,7 @@ inline void compute(const Call& call, Index index, Row<T>& row, Team& team, T* w
         case Method::of_alpha:
         case Method::of_sink:
         case Method::of_temperature_from_gradient:
-        case Method::of_alpha_from_loss:
+        case Method::conjugate_by_alpha:
             break;
     }
 }
@@ -1047,7 +1047,7 @@ struct Threads {
 
 template <template <class> class Maps, class T>
 Outcome run_rows(const Call& call) {
-    const bool lists = Maps<T>::lists(call.map) && !goes_on(call.method);
+    const bool lists = Maps<T>::lists(call.map) && !takes_results(call.method);
     const Plan<T> plan(call, lists, Maps<T>::widens(call.map), Maps<T>::longest_short_row(call.map, call.method),
                        Maps<T>::longest_middle_row(call.map, call.method),
                        sizeof(T) == 4 && Maps<T>::takes_columns(call.map, call.method));

@@ -148,11 +148,11 @@ struct Maps {
     static double of_parameter(Map map, Method method, const Row<T>& row, Team& team) {
         const double alpha = alpha_of(map, row);
         if (method == Method::of_temperature_from_gradient) return of_temperature_from_gradient(row, team);
-        if (method == Method::of_sink) return map == Map::log_softmax ? of_sink<T, true>(row, team) : of_sink<T, false>(row, team);
-        if (method == Method::of_alpha_from_loss) return AlphaOf<T>{alpha - 1.0}.of_conjugate(row, team);
+        if (method == Method::of_sink) return map == Map::log_softmax ? OfExponentials<T, true>(row, team).of_sink() : OfExponentials<T, false>(row, team).of_sink();
+        if (method == Method::conjugate_by_alpha) return AlphaOf<T>{alpha - 1.0}.of_conjugate(row, team);
         if (method == Method::of_alpha) return AlphaOf<T>{alpha - 1.0}.cotangent(row, team);
-        if (map == Map::log_softmax) return of_temperature_from_logarithms(row, team);
-        if (is_softmax(map, row)) return of_temperature(row, team, WeightSlopes());
+        if (map == Map::log_softmax) return OfExponentials<T, true>(row, team).of_temperature();
+        if (is_softmax(map, row)) return OfExponentials<T, false>(row, team).of_temperature();
         if (alpha == 2.0) return of_temperature(row, team, UnitSlopes());
         if (alpha == 1.5) return of_temperature(row, team, RootSlopes());
         if (alpha < __builtin_inf()) return of_temperature(row, team, SlopesOf<Entmax, T>{Entmax(alpha)});

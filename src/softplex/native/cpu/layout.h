@@ -31,7 +31,7 @@ inline Layout layout_of(Map map, Method method) {
         case Method::of_sink:
         case Method::loss: return {Shape::entries, Shape::none, Shape::rows, Element::float64};
         case Method::of_temperature_from_gradient:
-        case Method::of_alpha_from_loss:
+        case Method::conjugate_by_alpha:
         case Method::smooth_max: return {Shape::none, Shape::none, Shape::rows, Element::float64};
         case Method::support_size:
         case Method::winner: break;
@@ -44,17 +44,17 @@ inline Layout layout_of(Map map, Method method) {
 inline bool has_method(Map map, Method method) {
     const bool is_basic = method == Method::value || method == Method::vjp || method == Method::jvp;
     if (map == Map::maxout) return is_basic || method == Method::winner;
-    if (method == Method::of_alpha || method == Method::of_alpha_from_loss) return map == Map::entmax;
+    if (method == Method::of_alpha || method == Method::conjugate_by_alpha) return map == Map::entmax;
     if (method == Method::of_sink) return map == Map::softmax || map == Map::log_softmax;
     const bool is_crossed = method == Method::loss || method == Method::residual;
-    if (map == Map::log_softmax) return is_basic || is_crossed || goes_on(method);
+    if (map == Map::log_softmax) return is_basic || is_crossed || takes_results(method);
     return method != Method::winner;
 }
 
 // From weights alone nobody knows what was masked, nor what a sink weighs, which maps with slopes of their own ask for.
 inline bool is_known_from_weights(const Call& call) {
     const bool needs_sink = call.has_sink && call.map != Map::softmax && call.map != Map::log_softmax;
-    return !goes_on(call.method) || (call.mask.data == nullptr && !needs_sink);
+    return !takes_results(call.method) || (call.mask.data == nullptr && !needs_sink);
 }
 
 inline bool takes_scores(Method method) {

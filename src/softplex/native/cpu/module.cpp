@@ -240,7 +240,7 @@ void run_any(int map, int method, int type, bool negated, int row_axes, int thre
              nb::handle sink, nb::handle alpha, nb::handle scale, bool is_result_made, nb::handle scores) {
     Call call;
     call.map = read_enum(map, Map::maxout, "map");
-    call.method = read_enum(method, Method::of_alpha_from_loss, "method");
+    call.method = read_enum(method, Method::conjugate_by_alpha, "method");
     call.type = read_enum(type, Type::bfloat16, "type");
     if (!has_method(call.map, call.method)) refuse("method", "is not one that this map has");
     call.negated = negated;

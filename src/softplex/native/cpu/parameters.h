@@ -1,5 +1,5 @@
-// What a cotangent of the weights says of a row's temperature and of its alpha: a number each, computed in double precision. The
-// weights are given, or their logarithms; no score is turned into a weight here.
+// What a cotangent of the weights, or a loss, says of a row's temperature, alpha and sink: a number each, in double precision. The
+// weights are given, or their logarithms: which entries count, and how, is asked of them, and no row is solved here.
 //
 // What weighs nothing counts for nothing, whatever its score and its cotangent are. A weight that is NaN makes the number NaN.
 #pragma once
@@ -8,7 +8,7 @@
 
 namespace softplex::SOFTPLEX_ISA {
 
-// Within what the type's numbers are known to, for x up to 350.
+// exp(x) for x up to 350, of float rows within 2^-33 of itself.
 template <class T>
 INLINE Doubles exp_for(const Doubles& x) {
     if constexpr (sizeof(T) == 4) return brief_exp(x);
@@ -54,98 +54,132 @@ struct Weighed {
         });
     }
     // The largest score.
-    INLINE double top() const { return largest(row.scores, sign); }
-    // The largest weight, or its logarithm.
-    INLINE double peak() const { return largest(row.x, bits_of<typename Row<T>::Whole>(all(T(0)))); }
-
-  private:
-    INLINE double largest(const T* from, const typename Row<T>::Whole& flip) const {
+    INLINE double top() const {
         const Totals found = team.sum(row.n, [&](Index begin, Index end) APART {
             V top = all(-INFINITE<T>);
             each_vector_once<T>(begin, end, [&](Index i, int count) BODY {
-                const V p = take<T>(row.x + i, count, absent), v = flipped(take<T>(from + i, count, T(0)), flip);
-                top = larger(select(p == all(absent), all(-INFINITE<T>), v), top);
+                const V p = take<T>(row.x + i, count, absent), x = flipped(take<T>(row.scores + i, count, T(0)), sign);
+                top = larger(select(p == all(absent), all(-INFINITE<T>), x), top);
             });
             return Totals{{}, {}, {}, static_cast<double>(largest_of(top))};
         });
         return found.top;
     }
+
+  private:
     INLINE Doubles counted(const Doubles& p, const Doubles& found) const {
         return select(p == all(static_cast<double>(absent)), all(0.0), select(unordered(p, p), p, found));
     }
 };
 
-// What a sink weighs in a softmax of which the weights are known, `whole` being their sum and `peak` the largest: what is left of 1,
-// or where that is no more than rounding left, what its distance from the top makes of the peak.
+// Differences of scores over the temperature, taken so that none overflows that weighs something.
 template <class T>
-INLINE double sink_weight(const Row<T>& row, double whole, double peak, double top) {
-    if (!row.has_sink || whole != whole) return 0.0;
-    return whole < 0.5 ? 1.0 - whole : peak * exp_of((row.sink - top) / row.temperature);
-}
+struct Distances {
+    // A power of 2 that brings a large temperature near 1.
+    const double unit, temperature;
+    const Doubles scale, top, over;
 
-// <s u, g - mean> with s the slopes, u = -x / temperature^2 how scores over a temperature move, and the mean that of s, a sink's
-// cotangent being 0. Scores and cotangents are both taken from their means, for the sum may be far below its terms.
+    INLINE Distances(const Row<T>& row, double highest)
+        : unit(row.temperature > 2.0 ? power_of_two(-exponent_of(row.temperature)) : 1.0),
+          temperature(row.temperature * unit),
+          scale(all(unit)),
+          top(all(highest * unit)),
+          over(all(temperature)) {}
+    INLINE Doubles operator()(const Doubles& x) const { return (x * scale - top) / over; }
+
+  private:
+    static INLINE std::int64_t exponent_of(double x) {
+        const std::int64_t exponent = (bits_of<std::int64_t>(x) >> 52) - 1023;
+        return exponent < 1022 ? exponent : 1022;
+    }
+};
+
+// What a softmax, or its logarithm, says of its temperature and of its sink. Weights come from the scores again, w = exp(gap), for
+// in floats all that are equal are rounded alike, which is much in a sum of many.
+template <class T, bool ARE_LOGARITHMS>
+struct OfExponentials {
+    const Row<T>& row;
+    const Weighed<T> weighed;
+    const double highest;
+    const Distances<T> gaps;
+
+    INLINE OfExponentials(const Row<T>& the_row, Team& team)
+        : row(the_row),
+          weighed{the_row, team, ARE_LOGARITHMS ? -INFINITE<T> : T(0)},
+          highest(highest_of(weighed.top())),
+          gaps(the_row, highest) {}
+
+    // -<w u, g - mean> / (temperature sum w), u the gap less its mean; of the logarithm -<u, g> / temperature. A sink's cotangent is 0.
+    INLINE double of_temperature() const {
+        if (is_bad()) return __builtin_nan("");
+        const Sums all_of = sums();
+        if (all_of.whole == 0.0) return 0.0;
+        const Doubles mean = all(all_of.mean), drift = all(all_of.drift), none = all(0.0), share = all(1.0 / all_of.whole);
+        const Totals found = weighed.sums([&](const Doubles&, const Doubles& g, const Doubles& x) BODY {
+            const Doubles gap = gaps(x), moved = gap - drift;
+            if constexpr (ARE_LOGARITHMS) return Three{g * moved, none, none};
+            return Three{exp_for<T>(gap) * share * (g - mean) * moved, none, none};
+        });
+        double own = found.first.value();
+        if (!ARE_LOGARITHMS && all_of.sink > 0.0) own -= all_of.sink / all_of.whole * all_of.mean * (all_of.gap - all_of.drift);
+        return -own / row.temperature;
+    }
+    // -p <q, g>, p being the sink's weight and q the weights, or 1 each.
+    INLINE double of_sink() const {
+        if (is_bad()) return __builtin_nan("");
+        const Sums all_of = sums();
+        return all_of.whole == 0.0 ? 0.0 : -(all_of.sink / all_of.whole) * all_of.mean * row.outer();
+    }
+
+  private:
+    // Of the exponentials, the sink's among them: their sum, the mean cotangent (of the logarithm the sum), the mean gap; the sink's
+    // term and gap.
+    struct Sums {
+        double whole, mean, drift, sink, gap;
+    };
+    INLINE Sums sums() const {
+        const Totals found = weighed.sums([&](const Doubles&, const Doubles& g, const Doubles& x) BODY {
+            const Doubles gap = gaps(x), w = exp_for<T>(gap);
+            return Three{w, ARE_LOGARITHMS ? g : w * g, select(w == all(0.0), all(0.0), w * gap)};
+        });
+        const double gap = row.has_sink ? first_of(gaps(all(row.sink))) : 0.0, sink = row.has_sink ? exp_of(gap) : 0.0;
+        const double whole = found.first.value() + sink, mean = found.second.value();
+        const double drift = found.third.value() + (sink > 0.0 ? sink * gap : 0.0);
+        return {whole, ARE_LOGARITHMS ? mean : mean / whole, drift / whole, sink, gap};
+    }
+    INLINE bool is_bad() const { return row.has_sink && !(row.sink < __builtin_inf()); }
+    INLINE double highest_of(double top) const { return row.has_sink && row.sink > top ? row.sink : top; }
+};
+
+// <s u, g - mean> with s the slopes, u = -gap / temperature how scores over a temperature move, and the mean that of s. Distances and
+// cotangents are both taken from their means, for the sum may be far below its terms.
 template <class T, class Slopes>
 INLINE double of_temperature(const Row<T>& row, Team& team, const Slopes& slopes) {
     const Weighed<T> weighed{row, team, T(0)};
-    const double highest = weighed.top();
-    const Doubles top = all(highest), none = all(0.0);
+    const Distances<T> gaps(row, weighed.top());
+    const Doubles none = all(0.0);
     const Totals means = weighed.sums([&](const Doubles& p, const Doubles& g, const Doubles& x) BODY {
         const Doubles s = slopes.of(p);
-        return Three{s, s * g, s * (x - top)};
+        return Three{s, s * g, s * gaps(x)};
     });
-    if (means.first.value() == 0.0) return 0.0;
-    const double sink = row.has_sink ? sink_weight(row, means.first.value(), weighed.peak(), highest) : 0.0;
-    const double gap = sink > 0.0 ? row.sink - highest : 0.0, whole = means.first.value() + sink;
-    const double middle = means.second.value() / whole, shift = (means.third.value() + sink * gap) / whole;
-    const Doubles mean = all(middle), drift = all(shift);
+    const double whole = means.first.value();
+    if (whole == 0.0) return 0.0;
+    const Doubles mean = all(means.second.value() / whole), drift = all(means.third.value() / whole);
     const Totals found = weighed.sums([&](const Doubles& p, const Doubles& g, const Doubles& x) BODY {
-        return Three{slopes.of(p) * (g - mean) * ((x - top) - drift), none, none};
+        return Three{slopes.of(p) * (g - mean) * (gaps(x) - drift), none, none};
     });
-    return -(found.first.value() - sink * middle * (gap - shift)) / row.temperature / row.temperature;
+    return -found.first.value() / row.temperature;
 }
 
-// The same from the logarithms l of the weights p: <u - <p, u>, g>.
-template <class T>
-INLINE double of_temperature_from_logarithms(const Row<T>& row, Team& team) {
-    const Weighed<T> weighed{row, team, -INFINITE<T>};
-    const double highest = weighed.top();
-    const Doubles top = all(highest), none = all(0.0);
-    const Totals means = weighed.sums([&](const Doubles& l, const Doubles&, const Doubles& x) BODY {
-        const Doubles p = exp_for<T>(l);
-        return Three{p, p * (x - top), none};
-    });
-    if (means.first.value() == 0.0 && !row.has_sink) return 0.0;
-    const double sink = row.has_sink ? sink_weight(row, means.first.value(), exp_of(weighed.peak()), highest) : 0.0;
-    const double gap = sink > 0.0 ? row.sink - highest : 0.0;
-    const Doubles drift = all((means.second.value() + sink * gap) / (means.first.value() + sink));
-    const Totals found = weighed.sums([&](const Doubles&, const Doubles& g, const Doubles& x) BODY {
-        return Three{g * ((x - top) - drift), none, none};
-    });
-    return -found.first.value() / row.temperature / row.temperature;
-}
-
-// What a softmax, or its logarithm, says of its sink: -p <q, g>, p being the sink's weight and q the weights, or 1 each.
-template <class T, bool ARE_LOGARITHMS>
-INLINE double of_sink(const Row<T>& row, Team& team) {
-    const Weighed<T> weighed{row, team, ARE_LOGARITHMS ? -INFINITE<T> : T(0)};
-    const Totals found = weighed.sums([&](const Doubles& p, const Doubles& g, const Doubles&) BODY {
-        if constexpr (ARE_LOGARITHMS) return Three{exp_for<T>(p), g, all(0.0)};
-        return Three{p, p * g, all(0.0)};
-    });
-    const double peak = ARE_LOGARITHMS ? exp_of(weighed.peak()) : weighed.peak();
-    return -sink_weight(row, found.first.value(), peak, weighed.top()) * found.second.value() * row.outer();
-}
-
-// What the gradient z of a loss in the scores says of the temperature: -<z, x> / temperature. It sums to 0, so that any score may be
-// taken from all.
+// What the gradient z of a loss in the scores says of the temperature: -<z, x> / temperature. But for rounding z sums to 0, so that any
+// score may be taken from all.
 template <class T>
 INLINE double of_temperature_from_gradient(const Row<T>& row, Team& team) {
     const Weighed<T> weighed{row, team, T(0)};
-    const Doubles top = all(weighed.top()), none = all(0.0);
-    const Totals found =
-        weighed.sums([&](const Doubles& z, const Doubles&, const Doubles& x) BODY { return Three{z * (x - top), none, none}; });
-    return -found.first.value() * row.outer();
+    const Distances<T> gaps(row, weighed.top());
+    const Doubles none = all(0.0);
+    const Totals found = weighed.sums([&](const Doubles& z, const Doubles&, const Doubles& x) BODY { return Three{z * gaps(x), none, none}; });
+    return row.is_negated ? found.first.value() : -found.first.value();
 }
 
 // <r, g - mean>, the mean being that of s = p^(2 - alpha): with a = alpha - 1 weights move by r = -s log^2 p growth(a log p), where

@@ -122,7 +122,7 @@ def test_bad_masked_and_empty_rows(map_, dtype):
     where[3], where[2, 4], where[4] = False, False, True
     x[~where & (np.arange(9) % 2 == 0)] = np.nan
     for hyper in hypers(map_):
-        for sink in sinks(map_):
+        for sink in (*sinks(map_), -np.inf, np.inf) if map_ in EXPONENTIAL else sinks(map_):
             for empty in ("zero", "nan"):
                 given = {**hyper, "temperature": np.full((6, 1), 0.8), "where": where, "empty": empty}
                 given |= {} if sink is None else {"sink": np.full((6, 1), sink)}

@@ -142,7 +142,8 @@ struct OfExponentials {
             const Doubles gap = gaps(x), w = exp_for<T>(gap);
             return Three{w, ARE_LOGARITHMS ? g : w * g, select(w == all(0.0), all(0.0), w * gap)};
         });
-        const double gap = row.has_sink ? first_of(gaps(all(row.sink))) : 0.0, sink = row.has_sink ? exp_of(gap) : 0.0;
+        const bool competes = row.has_sink && row.sink > -__builtin_inf();
+        const double gap = competes ? first_of(gaps(all(row.sink))) : 0.0, sink = competes ? exp_of(gap) : 0.0;
         const double whole = found.first.value() + sink, mean = found.second.value();
         const double drift = found.third.value() + (sink > 0.0 ? sink * gap : 0.0);
         return {whole, ARE_LOGARITHMS ? mean : mean / whole, drift / whole, sink, gap};

@@ -76,16 +76,15 @@ struct Weighed {
 template <class T>
 struct Distances {
     // A power of 2 that brings a large temperature near 1.
-    const double unit, temperature;
-    const Doubles scale, top, over;
+    const double unit;
+    const Doubles scale, top, inverse;
 
     INLINE Distances(const Row<T>& row, double highest)
         : unit(row.temperature > 2.0 ? power_of_two(-exponent_of(row.temperature)) : 1.0),
-          temperature(row.temperature * unit),
           scale(all(unit)),
           top(all(highest * unit)),
-          over(all(temperature)) {}
-    INLINE Doubles operator()(const Doubles& x) const { return (x * scale - top) / over; }
+          inverse(all(1.0 / (row.temperature * unit))) {}
+    INLINE Doubles operator()(const Doubles& x) const { return (x * scale - top) * inverse; }
 
   private:
     static INLINE std::int64_t exponent_of(double x) {

@@ -207,15 +207,18 @@ def test_the_bits_are_those_of_any_number_of_threads_and_of_both_instruction_set
 
 @pytest.fixture
 def no_graphs(monkeypatch):
-    """PyTorch's way back through the graph of a formula fails, but where kernels are off."""
+    """PyTorch's way back fails through the graph of a formula, and from the scores anew, but where kernels are off."""
     eager = pytest.importorskip("softplex.backends.torch.eager")
-    true = eager.differentiated
 
-    def refuse(*given):
-        assert cpu.formulas_only(), "a formula where there is a kernel"
-        return true(*given)
+    def refusing(true):
+        def refuse(*given):
+            assert cpu.formulas_only(), "a formula, or scores, where a kernel goes back from the weights"
+            return true(*given)
 
-    monkeypatch.setattr(eager, "differentiated", refuse)
+        return refuse
+
+    for name in ("differentiated", "pulled_back"):
+        monkeypatch.setattr(eager, name, refusing(getattr(eager, name)))
 
 
 def found_by(setting, function, tensors, wanted, g):

@@ -1213,9 +1213,10 @@ def test_bfloat16_may_come_as_bits():
 # -- rows that were hard once ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
 @pytest.mark.parametrize("centre", [0, 100, 300, 500, 2000])
 @pytest.mark.parametrize("map_", [sx.softmax, sx.softmin], ids=lambda each: each.name)
-def test_scores_far_from_zero_cost_no_digits(map_, centre):
+def test_scores_far_from_zero_cost_no_digits(map_, centre, name):
     if np.finfo(np.longdouble).nmant < 63:
         pytest.skip("no floats wider than float64 here to judge by")
     x = (centre + 20 * np.random.default_rng(centre).normal(size=(20, 5000))).astype(np.float32)
@@ -1223,8 +1224,31 @@ def test_scores_far_from_zero_cost_no_digits(map_, centre):
     e = np.exp(z - z.max(axis=1, keepdims=True))
     p = e / e.sum(axis=1, keepdims=True)
     is_normal = p > 2 * np.finfo(np.float32).tiny
-    errors = np.abs(map_(x) - p)[is_normal] / np.spacing(p.astype(np.float32))[is_normal]
+    with instructions(name):
+        errors = np.abs(map_(x) - p)[is_normal] / np.spacing(p.astype(np.float32))[is_normal]
     assert float(errors.max()) <= 2.0
+
+
+@pytest.mark.parametrize("name", ["x86-64-v2", "x86-64-v3", "x86-64-v4"])
+@pytest.mark.parametrize(
+    "map_",
+    [sx.softmax, sx.log_softmax, sx.softmin, sx.log_softmin, sx.sparsemax, sx.entmax15, sx.entmax],
+    ids=lambda each: each.name,
+)
+def test_numbers_near_the_end_of_the_range(map_, name):
+    """Without fused multiply-add products are cut into pieces, of which none is to overflow."""
+    with instructions(name):
+        x = np.array([[1e308, -1e308, 0.0, 3e307]])
+        for temperature in (1e299, 1e301, 1e307, 1e308):
+            found = map_(x, temperature=temperature)
+            np.testing.assert_allclose(found, map_(x * 1e-200, temperature=temperature * 1e-200), rtol=1e-13)
+        rng = np.random.default_rng(3)
+        for n in (3, 40, 400, 3000):
+            scores, operand = rng.normal(size=(2, 2, n))
+            for derivative, size in itertools.product((map_.vjp, map_.jvp), (1e299, 1e302, 1e305)):
+                usual = derivative(scores, operand)
+                found = derivative(scores, operand * size)
+                np.testing.assert_allclose(found / size, usual, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize(

@@ -28,13 +28,13 @@ INLINE Pair<V> fast_two_sum(const V& a, const V& b) {
     const V sum = a + b;
     return {sum, b - (sum - a)};
 }
+// a b as a rounded product and what rounding took. Without fused multiply-add the factors are cut at a bit, for to multiply large
+// ones would overflow; of the error the last bit may then be missing.
+INLINE Doubles head_of(const Doubles& a) { return bits_of<Doubles>(bits_of<Longs>(a) & all(-(std::int64_t(1) << 27))); }
 INLINE Pair<Doubles> two_product(const Doubles& a, const Doubles& b) {
     const Doubles product = a * b;
     if constexpr (HAS_FMA) return {product, fma(a, b, -product)};
-    const Doubles splitter = all(134217729.0);
-    const Doubles a_big = a * splitter, b_big = b * splitter;
-    const Doubles a_high = a_big - (a_big - a), b_high = b_big - (b_big - b);
-    const Doubles a_low = a - a_high, b_low = b - b_high;
+    const Doubles a_high = head_of(a), b_high = head_of(b), a_low = a - a_high, b_low = b - b_high;
     return {product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low};
 }
 
@@ -162,10 +162,11 @@ INLINE V reduced_expm1(const V& r) {
 }
 
 // exp(r + k times the last digits of ln 2) for |r| at most half ln 2, within 0.9 ULP: the factor of r is rounded before the
-// product, which it loses less by than the sum 1 + r did.
+// product, which it loses less by than the sum 1 + r did. Without fused multiply-add the product would be rounded, too.
 template <class V>
 INLINE V reduced_exp(const V& r, const V& k) {
     const V whole = fma(k, every<V>(-ConstantsOf<V>::ln2_rest), r);
+    if constexpr (!HAS_FMA) return every<V>(1) + reduced_expm1(whole);
     return fma(fma(whole, polynomial(whole, ConstantsOf<V>::terms), every<V>(1)), whole, every<V>(1));
 }
 

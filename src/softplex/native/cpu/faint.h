@@ -2,13 +2,19 @@
 // The same bits come of other steps here, for rows in which such weights are met. Which weights there are is not known here.
 #pragma once
 
+#include <type_traits>
+
 #include "elementary.h"
 
 namespace softplex::SOFTPLEX_ISA {
 
-// e (hi + lo), as every term becomes a weight.
+// e (hi + lo), as every term becomes a weight; rounded once, or nearly so.
 template <class V>
 INLINE V weight_of(const V& e, const V& hi, const V& lo) {
+    if constexpr (!HAS_FMA && std::is_same_v<V, Floats>) {
+        const Halves wide = widened(e), head = widened(hi), rest = widened(lo);
+        return narrowed(wide.low * (head.low + rest.low), wide.high * (head.high + rest.high));
+    }
     return fma(e, hi, e * lo);
 }
 

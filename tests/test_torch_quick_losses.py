@@ -27,8 +27,8 @@ def taken(monkeypatch):
     """What the kernel was asked for."""
     calls, told = [], quick_losses.told
 
-    def noted(known, x, y, where, scale=None, solved=None):
-        found = told(known, x, y, where, scale, solved)
+    def noted(known, x, y, where, numbers, scale=None, solved=None):
+        found = told(known, x, y, where, numbers, scale, solved)
         calls.append("declined" if found is None else "losses" if scale is None else "gradient")
         return found
 
@@ -128,10 +128,10 @@ SPARSE = (sx.sparsemax, sx.entmax15, *[sx.entmax.bind(alpha=alpha) for alpha in 
 
 def told_twice(map_, x, y, options, edited):
     """The gradient from what the way there has solved, edited in between, and the gradient from the scores alone."""
-    known = quick_losses.Known(quick_losses.cut_of(map_, map_.formula), -1, options, -100, "sum", ())
-    _, _, solved = quick_losses.told(known, x, y, None, solved=True)
+    known = quick_losses.Known(*quick_losses.cut_of(map_, map_.formula), -1, options, (), -100, "sum", ())
+    _, _, solved = quick_losses.told(known, x, y, None, (), solved=True)
     kept = None if solved is None else edited(torch.from_numpy(solved))
-    return kept, quick_losses.told(known, x, y, None, 0.5, kept), quick_losses.told(known, x, y, None, 0.5)
+    return kept, quick_losses.told(known, x, y, None, (), 0.5, kept), quick_losses.told(known, x, y, None, (), 0.5)
 
 
 @pytest.mark.parametrize("map_", SPARSE, ids=str)
@@ -250,7 +250,7 @@ def test_what_it_does_not_know_goes_the_usual_way(taken):
         lambda: sx.cross_entropy(x, torch.softmax(x, 1)),
         lambda: sx.cross_entropy(x, y, weight=torch.ones(5)),
         lambda: sx.cross_entropy(x, y, label_smoothing=0.1),
-        lambda: sx.cross_entropy(x, y, temperature=torch.tensor(0.5)),
+        lambda: sx.cross_entropy(x, y, temperature=torch.tensor(0.5).half()),
         lambda: sx.cross_entropy(x, y, where=np.ones((3, 5), bool)),
         lambda: sx.cross_entropy(x, y, dtype=torch.float64),
         lambda: sx.cross_entropy(x.to(torch.int64), y),

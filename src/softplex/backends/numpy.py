@@ -149,12 +149,8 @@ class NumpyBackend:
         """One number a row, summed to the shape of the parameter that was given."""
         given = np.asarray(given)
         dtype = native(given.dtype) if is_float(given.dtype) else np.dtype(np.float64)
-        rows = np.expand_dims(rows, call.axes)
-        shape = (1,) * (rows.ndim - given.ndim) + given.shape
-        summed = [axis for axis, size in enumerate(shape) if size == 1]
         with np.errstate(all="ignore"):
-            total = np.asarray(np.sum(rows, axis=tuple(summed), keepdims=True)).reshape(given.shape)
-            return total.astype(dtype)
+            return added_up(np.expand_dims(rows, call.axes), given.shape).astype(dtype)
 
     def reduced_at_once(self, call: Call, asked: Asked, reduction: str) -> None:
         """There is no kernel for it."""
@@ -263,6 +259,14 @@ class NumpyBackend:
             dtype=call.dtype,
         )
         return rows, known
+
+
+def added_up(rows: NDArray, shape: tuple[int, ...]) -> NDArray:
+    """One number a row, of length 1 along the normalised axes, summed to a shape that these broadcast from."""
+    whole = (1,) * (rows.ndim - len(shape)) + shape
+    shared = tuple([axis for axis, size in enumerate(whole) if size == 1])
+    with np.errstate(all="ignore"):
+        return np.asarray(np.sum(rows, axis=shared, keepdims=True)).reshape(shape)
 
 
 def parameters_of(call: Call) -> dict[str, Number]:

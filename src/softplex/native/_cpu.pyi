@@ -11,6 +11,7 @@ import numpy as np
 _Array = np.ndarray[Any, Any]
 _ShortCut = Callable[[str, object, object, object, object, dict[str, object]], _Array | None]
 _TensorCut = Callable[[str, object, object, object, object, dict[str, object]], Any]
+_ParameterCut = Callable[[str, object, object, object, object, dict[str, object]], _Array | None]
 _LossCut = Callable[..., Any]
 
 def run(
@@ -31,11 +32,13 @@ def run(
     alpha: float | _Array,
     scale: float | _Array = 1.0,
     is_result_made: bool = False,
+    scores: _Array | None = None,
 ) -> None:
     """Compute a call into `result`; the last `row_axes` axes of entries are the normalised ones.
 
     Residuals are multiplied by `scale`; where it is 0 they are 0, whatever their row holds. A result that was made for
-    this call may be memory that nobody has touched, which is written to in another way.
+    this call may be memory that nobody has touched, which is written to in another way. Methods that are given weights
+    for x may ask for the scores they came from.
 
     Arrays of bfloat16 may also be given as the uint16 of their bits.
 
@@ -65,9 +68,19 @@ def tensor_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _Ten
     """What computes the commonest calls of a map on tensors of the classes that are known.
 
     Called as cut(method, x, operand, where, axis, options), with a dict of the other keywords, tensors on the CPU, None
-    where absent, the operand in the shape of x, and `where` in one that can be made so. The result is a new tensor.
-    None for what short cuts do not know, for no entries, a wrong axis, and tensors that do not fit. Whether signs are
-    kept aside from memory is not checked.
+    where absent, the operand in the shape of x, and `where` in one that can be made so. Temperature, sink and alpha may
+    be tensors of float32 or float64, of length 1 along the axis. The result is a new tensor. None for what short cuts
+    do not know, for no entries, a wrong axis, and tensors that do not fit. Whether signs are kept aside from memory is
+    not checked.
+    """
+
+def parameter_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _ParameterCut:
+    """What computes what cotangents say of a map's parameters, of tensors of the classes that are known.
+
+    Called as tell(parameter, p, g, scores, axis, options) with "temperature", "sink" or "alpha", the weights, their
+    cotangent, the scores and the options of the call that gave the weights; or with "temperature", the gradient of a
+    loss in the scores, None, the scores and the options of the loss. The result is a new array of one float64 a row, of
+    length 1 along the axis; None as of `tensor_cut`, for parameters that the map lacks, and for 16 bits.
     """
 
 def loss_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _LossCut:
@@ -76,8 +89,8 @@ def loss_cut(map: int, negated: bool, takes_alpha: bool, alpha: float) -> _LossC
     Called as lose(x, y, where, axis, options, ignored, scale, solved). Without a scale (None) it gives the losses of
     the rows, 0 where ignored, how many rows count, and what was solved of long rows of a sparse map where `solved` is
     True, else None. With a scale, a float or a tensor of one float64 a row, it gives the gradient of the rows' losses
-    times it; a tensor of what was solved of the same rows spares solving them again. None for what it does not know
-    and for a class out of range.
+    times it; a tensor of what was solved of the same rows spares solving them again. Parameters may be tensors as of
+    `tensor_cut`. None for what it does not know and for a class out of range.
     """
 
 def xla_handler() -> object:

@@ -39,10 +39,13 @@ def is_on() -> bool:
 def short_cut(formula: Formula) -> Any:
     """What computes a map's commonest calls: cut(method, x, operand, axis, out, options), or None where it declines."""
     kernel = None if cpu is None else kernel_of(formula)
-    if cpu is None or kernel is None:
-        return None
+    return None if cpu is None or kernel is None else cpu.short_cut(*_known(formula, kernel))
+
+
+def _known(formula: Formula, kernel: Kernel) -> tuple[int, bool, bool, Any]:
+    """What short cuts know of a map: its kernel, whether it takes an alpha, and that of calls that give none."""
     free = {parameter.name: parameter.default for parameter in formula.parameters}
-    return cpu.short_cut(kernel.number, kernel.negated, "alpha" in free, {**free, **kernel.fixed}.get("alpha", UNUSED))
+    return kernel.number, kernel.negated, "alpha" in free, {**free, **kernel.fixed}.get("alpha", UNUSED)
 
 
 def know_tensors(kinds: tuple[type, ...], new_like: Any, large_like: Any, threads: Any) -> bool:
@@ -50,25 +53,22 @@ def know_tensors(kinds: tuple[type, ...], new_like: Any, large_like: Any, thread
     return cpu is not None and cpu.know_tensors(kinds, new_like, large_like, threads)
 
 
-def tensor_cut(formula: Formula) -> tuple[Any, bool] | None:
-    """What computes commonest calls on tensors, and whether weights tell the way back beside a sink."""
+def tensor_cut(formula: Formula) -> tuple[Any, Any, bool] | None:
+    """What computes commonest calls on tensors, what tells of parameters, whether weights suffice beside a sink."""
     kernel = None if cpu is None else kernel_of(formula)
     if cpu is None or kernel is None:
         return None
-    free = {parameter.name: parameter.default for parameter in formula.parameters}
-    alpha = {**free, **kernel.fixed}.get("alpha", UNUSED)
-    cut = cpu.tensor_cut(kernel.number, kernel.negated, "alpha" in free, alpha)
-    return cut, kernel.number in (SOFTMAX, LOG_SOFTMAX)
+    known = _known(formula, kernel)
+    return cpu.tensor_cut(*known), cpu.parameter_cut(*known), kernel.number in (SOFTMAX, LOG_SOFTMAX)
 
 
-def loss_cut(formula: Formula) -> Any:
-    """What computes commonest losses of tensors; None without a kernel, and for maps that have no losses."""
+def loss_cut(formula: Formula) -> tuple[Any, Any] | None:
+    """What computes commonest losses of tensors, and what their parameters get; None where there are none."""
     kernel = None if cpu is None else kernel_of(formula)
     if cpu is None or kernel is None or kernel.number in (MAXOUT, LOG_SOFTMAX):
         return None
-    free = {parameter.name: parameter.default for parameter in formula.parameters}
-    alpha = {**free, **kernel.fixed}.get("alpha", UNUSED)
-    return cpu.loss_cut(kernel.number, kernel.negated, "alpha" in free, alpha)
+    known = _known(formula, kernel)
+    return cpu.loss_cut(*known), cpu.parameter_cut(*known)
 
 
 def computed(call: Call, asked: Asked, operands: list[NDArray], out: NDArray | None) -> list[NDArray] | None:

@@ -178,7 +178,7 @@ def back_from_weights(work: Work, p: Tensor, g: Tensor, is_free: bool) -> Tensor
         if found is not None:
             return found
     options = {**call.hyper, "temperature": call.temperature, "sink": call.sink}
-    cut = quick.Cut(None, True, formula)
+    cut = quick.Cut(None, None, True, formula)
     return quick.by_formula((cut, call.axes[0], options), p, g)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, empty_like, get_num_threads, is_grad_enabled
 
+from softplex.backends.torch import quick_learned
 from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
 from softplex.backends.torch.unseen import unseen
 from softplex.core.arrays import Terms, each
@@ -36,6 +37,8 @@ class Cut:
     """A map's kernel for tensors."""
 
     run: Any
+    tell: Any
+    """What cotangents say of the parameters."""
     keeps_sinks: bool
     """Whether the weights say all that the way back needs, a sink among the competitors."""
     formula: Any
@@ -72,6 +75,9 @@ def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -
                 return None
             axis = options.pop("dim")
         where = options.pop("where", None)
+        numbers = {name: number for name, number in options.items() if type(number) in PLAIN}
+        if numbers:
+            return quick_learned.value(owner, cut, x, where, axis, options, numbers)
     if x.requires_grad and is_grad_enabled():
         if not x.is_cpu or (options.get("sink") is not None and not cut.keeps_sinks):
             return None

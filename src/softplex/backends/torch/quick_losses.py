@@ -1,12 +1,12 @@
 """The commonest losses of plain tensors: class indices against scores, by the kernel, with a way back for autograd.
 
-As in quick.py, whatever this does not know for certain it declines, and the call goes on as any other: then it is
-checked, and refused in words. No formula lives here.
+The way back leads to a temperature, too, that is a tensor. As in quick.py, whatever this does not know for certain it
+declines, and the call goes on as any other: then it is checked, and refused in words. No formula lives here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, is_grad_enabled
 
-from softplex.backends.torch.modes import is_batched, is_transformed
+from softplex.backends.torch.modes import PLAIN, is_batched, is_transformed
 from softplex.backends.torch.quick import CAN_LOOK
+from softplex.backends.torch.quick_learned import WIDE, as_number
 from softplex.backends.torch.unseen import unseen
 from softplex.core.formula import Formula
 from softplex.core.targets import REDUCTIONS
@@ -31,16 +32,28 @@ IGNORED = {"loss": None, "cross_entropy": -100}
 NARROW = (torch.float16, torch.bfloat16)
 
 
+Numbers = Sequence[Tensor]
+"""Parameters of the map that are tensors."""
+
+
 class Known(NamedTuple):
     """A call but for its tensors: what the kernel is told, and who is asked where it declines."""
 
     cut: Any
+    tell: Any
+    """What the gradient in the scores says of the temperature."""
     axis: Any
     options: dict[str, Any]
+    names: tuple[str, ...]
+    """Of the parameters that are tensors."""
     ignored: int | None
     reduction: str
     plainly: tuple[Method, tuple[Any, ...], dict[str, Any]]
     """The method, and all arguments but the tensors."""
+
+    def named(self, numbers: Numbers) -> dict[str, Tensor]:
+        """The parameters that are tensors."""
+        return dict(zip(self.names, numbers, strict=True))
 
 
 def cut_of(owner: Any, formula: Formula) -> Any:
@@ -67,6 +80,7 @@ def loss(
         cut = cut_of(owner, softmax.formula if name == "cross_entropy" else owner.formula)
     if cut is None:
         return None
+    lose, tell = cut
     options = dict(given)
     axis = args[1] if len(args) == 2 else options.pop("dim" if "dim" in options else "axis", -1)
     where, reduction = options.pop("where", None), options.pop("reduction", "mean")
@@ -76,13 +90,26 @@ def loss(
         return None
 
     # Tensors of the call are torch's to keep: what else remembered them would outlive checkpoints.
-    plainly = partial(method, owner), args[1:], {key: value for key, value in given.items() if key != "where"}
-    known = Known(cut, axis, options, ignored, reduction, plainly)
-    if x.requires_grad and is_grad_enabled():
-        followed: Tensor | None = follow(x, y, where, known)
+    numbers = {key: options.pop(key) for key, option in given.items() if type(option) in PLAIN and key in options}
+    rest = {key: option for key, option in given.items() if key != "where" and key not in numbers}
+    plainly = partial(method, owner), args[1:], rest
+    known = Known(lose, tell, axis, options, tuple(numbers), ignored, reduction, plainly)
+    if any(number.is_neg() for number in numbers.values()):
+        return None
+    if (x.requires_grad or numbers) and is_grad_enabled():
+        if numbers and not are_told(x, options, numbers):
+            return None
+        followed: Tensor | None = follow(x, y, where, known, *numbers.values())
         return followed
-    found = told(known, x, y, where)
+    found = told(known, x, y, where, tuple(numbers.values()))
     return None if found is None else reduced(known, x, y, *found[:2])
+
+
+def are_told(x: Tensor, options: dict[str, Any], numbers: dict[str, Tensor]) -> bool:
+    """Whether kernels tell from the gradient in the scores what the parameters get: a temperature without a sink."""
+    is_alone = "sink" not in numbers and options.get("sink") is None
+    asking = [name for name, number in numbers.items() if number.requires_grad]
+    return x.dtype in WIDE and (not asking or (asking == ["temperature"] and is_alone))
 
 
 def told(
@@ -90,12 +117,13 @@ def told(
     x: Tensor,
     y: Tensor,
     where: Any,
+    numbers: Numbers,
     scale: float | Tensor | None = None,
     solved: Tensor | bool | None = None,
 ) -> Any:
     """What the kernel says: the rows' losses, how many count, and what was solved; or the gradient at a scale."""
-    cut, axis, options, ignored = known[:4]
-    return cut(x, y, where, axis, options, ignored, scale, solved)
+    options = known.options | known.named(numbers) if numbers else known.options
+    return known.cut(x, y, where, known.axis, options, known.ignored, scale, solved)
 
 
 def reduced(known: Known, x: Tensor, y: Tensor, losses: Any, counted: int) -> Tensor:
@@ -113,50 +141,74 @@ class Loss(torch.autograd.Function):
     """A loss whose gradient is the kernel's, the scores being looked at once more."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, where: Any, known: Known) -> Tensor | None:
+    def forward(ctx: Any, x: Tensor, y: Tensor, where: Any, known: Known, *numbers: Tensor) -> Tensor | None:
         """By the kernel."""
-        found = told(known, x, y, where, solved=True)
+        found = told(known, x, y, where, numbers, solved=True)
         if found is None:
             return None
         losses, ctx.counted, solved = found
-        ctx.save_for_backward(x, y, where, None if solved is None else torch.from_numpy(solved))
+        ctx.save_for_backward(x, y, where, None if solved is None else torch.from_numpy(solved), *numbers)
         ctx.known = known
         return reduced(known, x, y, losses, ctx.counted)
 
     @staticmethod
     @unseen
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, None, None, None]:
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         """By the kernel, or as any other loss goes back where that is to be differentiated."""
-        x, y, where, solved = ctx.saved_tensors
-        found = None
+        x, y, where, solved, *numbers = ctx.saved_tensors
+        known, wanted, found = ctx.known, (ctx.needs_input_grad[0], *ctx.needs_input_grad[4:]), None
         if not (is_grad_enabled() or is_transformed() or is_batched(g) or g.is_neg()):
-            found = gradient(ctx.known, ctx.counted, x, y, where, solved, g)
-        return (by_usual_road(ctx.known, x, y, where, g) if found is None else found), None, None, None
+            moved = told(known, x, y, where, numbers, scale_of(known, ctx.counted, g), solved)
+            found = None if moved is None else to_all(known, wanted, x, moved, numbers)
+        if found is None:
+            found = by_usual_road(known, wanted, x, y, where, numbers, g)
+        return found[0], None, None, None, *found[1:]
 
 
 # What Function.apply does before this is for transforms, of which none is active here.
 follow = super(torch.autograd.Function, Loss).apply
 
 
-def gradient(
-    known: Known, counted: int, x: Tensor, y: Tensor, where: Tensor | None, solved: Tensor | None, g: Tensor
-) -> Tensor | None:
-    """The gradient of the loss times its cotangent, or None where the kernel declines."""
-    scale: float | Tensor
+def scale_of(known: Known, counted: int, g: Tensor) -> float | Tensor:
+    """What each row's gradient is multiplied with."""
     if known.reduction == "none":
-        scale = g.to(torch.float64)
-    else:
-        scale = float(g) / (counted if known.reduction == "mean" and counted else 1)
-    found: Tensor | None = told(known, x, y, where, scale, solved)
+        return g.to(torch.float64)
+    return float(g) / (counted if known.reduction == "mean" and counted else 1)
+
+
+def to_all(
+    known: Known, wanted: tuple[bool, ...], x: Tensor, moved: Tensor, numbers: Numbers
+) -> list[Tensor | None] | None:
+    """The gradient in the scores, and what it says of a temperature; None where it is out of the dtype's range."""
+    found: list[Tensor | None] = [moved if wanted[0] else None]
+    for name, number, is_wanted in zip(known.names, numbers, wanted[1:], strict=True):
+        rows = None
+        if is_wanted:
+            rows = known.tell(name, moved, None, x, known.axis, known.options | known.named(numbers))
+            if rows is None or not np.isfinite(rows).all():
+                return None
+        found.append(None if rows is None else as_number(rows, number))
     return found
 
 
-def by_usual_road(known: Known, x: Tensor, y: Tensor, where: Tensor | None, g: Tensor) -> Tensor:
-    """The gradient in operations that can be differentiated."""
+def by_usual_road(
+    known: Known,
+    wanted: tuple[bool, ...],
+    x: Tensor,
+    y: Tensor,
+    where: Tensor | None,
+    numbers: Numbers,
+    g: Tensor,
+) -> list[Tensor | None]:
+    """The gradients in operations that can be differentiated."""
     is_followed = is_grad_enabled()
+    tensors: Numbers = (x, *numbers)
     with torch.enable_grad():
-        given = x if is_followed else x.detach().requires_grad_()
+        if not is_followed:
+            tensors = [t.detach().requires_grad_(w) for t, w in zip(tensors, wanted, strict=True)]
         method, args, options = known.plainly
-        value = method(given, y, *args, **options, **({} if where is None else {"where": where}))
-        (found,) = torch.autograd.grad(value, given, g, create_graph=is_followed)
-    return found
+        options = options | known.named(tensors[1:]) | ({} if where is None else {"where": where})
+        value = method(tensors[0], y, *args, **options)
+        inputs = [tensor for tensor, is_wanted in zip(tensors, wanted, strict=True) if is_wanted]
+        found = iter(torch.autograd.grad(value, inputs, g, create_graph=is_followed))
+    return [next(found) if is_wanted else None for is_wanted in wanted]

@@ -282,13 +282,16 @@ def distributions_weigh_rows_and_divide_by_their_number(case):
     for hyper in case.few(4):
         if mass_of(hyper) != 1:
             continue
-        exact_loss = np.array([float(row.loss(t)) for row, t in zip(case.rows(x, **hyper), y, strict=True)])
-        tolerance = {"rtol": 128 * ulp(case.dtype, 1), "atol": 64 * ulp(case.dtype, 1) * exact_loss.max()}
-        for weight, share in ((None, np.ones(5)), (case.array(w), y @ w)):
-            got = case.call(x, y, method="loss", reduction="none", weight=weight, **hyper)
-            np.testing.assert_allclose(got, exact_loss * share, **tolerance)
-            mean = case.call(x, y, method="loss", weight=weight, **hyper)
-            np.testing.assert_allclose(mean, np.sum(exact_loss * share) / 5, **tolerance)
+        for smoothing in (0.0, 0.25):
+            rows = zip(case.rows(x, **hyper), y, strict=True)
+            exact_loss = np.array([float(row.loss(t, smoothing=smoothing)) for row, t in rows])
+            tolerance = {"rtol": 128 * ulp(case.dtype, 1), "atol": 64 * ulp(case.dtype, 1) * exact_loss.max()}
+            for weight, share in ((None, np.ones(5)), (case.array(w), y @ w)):
+                arguments = {"weight": weight, "label_smoothing": smoothing, **hyper}
+                got = case.call(x, y, method="loss", reduction="none", **arguments)
+                np.testing.assert_allclose(got, exact_loss * share, **tolerance)
+                mean = case.call(x, y, method="loss", **arguments)
+                np.testing.assert_allclose(mean, np.sum(exact_loss * share) / 5, **tolerance)
 
 
 @law(maps=is_simplex)

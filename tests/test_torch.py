@@ -15,6 +15,7 @@ import pytest
 
 import softplex as sx
 from frameworks import load_torch, numpy_dtype
+from softplex.core import roads
 
 torch = pytest.importorskip("torch", reason="torch is not installed")
 load_torch()
@@ -187,6 +188,48 @@ def test_a_compiled_step_goes_back_from_what_was_computed_before(forward):
         (wanted,) = torch.autograd.grad(made[-1].square().sum(), x, retain_graph=True)
         compiled(torch.ones(()))
         assert torch.equal(x.grad, wanted)
+
+
+@pytest.mark.parametrize("kind", [torch.nn.Parameter, torch.nn.Buffer, torch.Tensor])
+def test_the_first_call_of_all_may_be_compiled(kind, monkeypatch):
+    """On a class that nobody has met: what a Parameter inherits from, compilers do not see."""
+    for met in (torch.nn.Parameter, torch.nn.Buffer, torch.Tensor):
+        monkeypatch.delitem(roads.ROADS, met, raising=False)
+    torch._dynamo.reset()
+    x = torch.randn(5) if kind is torch.Tensor else kind(torch.randn(5))
+    compiled = torch.compile(lambda: (sx.softmax(x), sx.sparsemax.smooth_max(x)), fullgraph=True, backend="aot_eager")
+    for one, right in zip(compiled(), (sx.softmax(x), sx.sparsemax.smooth_max(x)), strict=True):
+        torch.testing.assert_close(one, right)
+
+
+EMPTY = torch.tensor([[True], [False], [True]])
+"""Rows of which the middle one is empty."""
+
+
+@pytest.mark.parametrize(("map_", "name"), [
+    *[(map_, "temperature") for map_ in (sx.softmax, sx.log_softmax, sx.sparsemax, sx.entmax, sx.normmax, sx.budget)],
+    (sx.entmax, "alpha"), (sx.normmax, "alpha"), (sx.budget, "budget"), (sx.softmax, "sink"), (sx.sparsemax, "sink"),
+])  # fmt: skip
+def test_an_empty_row_says_nothing_of_a_parameter_however_that_is_asked(map_, name):
+    x = torch.tensor([[1.03, 0.84, 0.52], [0.0, 0.0, 0.0], [0.31, 0.02, 0.13]], dtype=torch.float64)
+    fixed = {"budget": 1.3} if map_ is sx.budget and name != "budget" else {}
+    for number in (1.23, 1.71, 1.96, 2.43):
+        for scores, options in ((x, {"where": EMPTY, **fixed}), (x.masked_fill(~EMPTY, -torch.inf), fixed)):
+
+            def function(parameter, scores=scores, options=options):
+                p = map_(scores, **options, **{name: parameter})
+                return p.masked_fill(~EMPTY, 0.0).square().sum()
+
+            given = torch.tensor(number, dtype=torch.float64, requires_grad=True)
+            right = (function(given.detach() + 1e-6) - function(given.detach() - 1e-6)) / 2e-6
+            for found in (
+                torch.autograd.grad(function(given), given)[0],
+                torch.autograd.grad(function(given), given, create_graph=True)[0],
+                torch.func.grad(function)(given.detach()),
+                torch.func.jvp(function, (given.detach(),), (torch.ones_like(given),))[1],
+            ):
+                torch.testing.assert_close(found.detach(), right, rtol=1e-5, atol=1e-7)
+            assert torch.func.grad(torch.func.grad(function))(given.detach()).isfinite()
 
 
 def test_losses_and_derivatives_compile():

@@ -76,6 +76,52 @@ def test_the_gradient_is_weights_less_target():
     np.testing.assert_allclose(x.grad.numpy(), expected, atol=0, rtol=1e-9)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+def test_parameters_and_scores_get_what_formulas_give(reduction, weighted, smoothing):
+    """Against indices and distributions; by the short ways, by kernels and where the way back can be differentiated."""
+    x, w = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0.5, 10.0, 1.0, 3.0], dtype=torch.float64)
+    index = torch.tensor([1, 0, 2, 1, 3])
+    more = {"reduction": reduction, "label_smoothing": smoothing, "weight": w if weighted else None}
+    numbers = [torch.tensor(one, dtype=torch.float64) for one in (1.6, 0.7)]
+    for y in (index, torch.nn.functional.one_hot(index, 4).double()):
+
+        def back(asking, create_graph, y=y):
+            inputs = [
+                one.clone().requires_grad_(is_asking) for one, is_asking in zip((x, *numbers), asking, strict=True)
+            ]
+            loss = sx.entmax.loss(inputs[0], y, alpha=inputs[1], temperature=inputs[2], **more)
+            wanted = [one for one in inputs if one.requires_grad]
+            return torch.autograd.grad(loss, wanted, torch.ones_like(loss).cumsum(0), create_graph=create_graph)
+
+        for asking in ((True, False, False), (False, True, False), (False, False, True), (True, True, True)):
+            for one, right in zip(back(asking, False), back(asking, True), strict=True):
+                torch.testing.assert_close(one, right, rtol=1e-9, atol=1e-9)
+
+
+def test_a_row_weighs_the_same_as_an_index_and_as_its_distribution():
+    x, w = torch.randn(5, 4, dtype=torch.float64), torch.tensor([0.5, 10.0, 1.0, 3.0], dtype=torch.float64)
+    index = torch.tensor([1, 0, 2, 1, 3])
+    for map_ in (sx.softmax, sx.sparsemax, sx.normmax):
+        for smoothing in (0.0, 0.3):
+            found = []
+            for y in (index, torch.nn.functional.one_hot(index, 4).double()):
+                scores = x.clone().requires_grad_()
+                loss = map_.loss(scores, y, weight=w, label_smoothing=smoothing, reduction="none")
+                found.append((loss, *torch.autograd.grad(loss.sum(), scores)))
+            for one, right in zip(*found, strict=True):
+                torch.testing.assert_close(one, right)
+
+
+def test_masked_targets_get_no_gradient():
+    x, where = torch.randn(2, 3), torch.tensor([True, False, True])
+    y = torch.tensor([[0.4, 0.0, 0.6], [0.5, torch.nan, 0.5]], requires_grad=True)
+    for loss in (sx.softmax.loss, sx.sparsemax.loss, sx.normmax.loss, sx.cross_entropy):
+        (g,) = torch.autograd.grad(loss(x, y, where=where, reduction="sum"), y)
+        assert g[:, 1].eq(0).all() and g[:, 2].ne(0).all()
+
+
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 @pytest.mark.parametrize("weighted", [False, True])

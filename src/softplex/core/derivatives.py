@@ -88,6 +88,7 @@ def loss_gradient(solution: Solution, targets: Targets, is_crossed: bool, y: Arr
         return of_classes(targets, xp, y, length, found)
     else:
         y_rows = xp.astype(hit, xp.working)
+    y_given = y_rows
     if targets.smoothing != 0.0:
         y_rows = smoothed(rows, y_rows, targets.smoothing)
     if is_crossed:
@@ -96,7 +97,7 @@ def loss_gradient(solution: Solution, targets: Targets, is_crossed: bool, y: Arr
         found = solution.residual(y_rows) * weight_of(xp, hit, weight, rows)
     else:
         found = solution.residual(y_rows)
-        return found if weight is None else found * xp.sum(y_rows * weight, axis=-1, keepdims=True)
+        return found if weight is None else found * xp.sum(y_given * weight, axis=-1, keepdims=True)
     return found if hit is None else of_classes(targets, xp, y, length, found)
 
 

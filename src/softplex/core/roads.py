@@ -6,6 +6,7 @@ that no library meets go straight on. What a road does stands in the library's b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from importlib import import_module
@@ -41,7 +42,8 @@ def road_of(kind: type) -> Road | None:
     """The road for arrays of a type, if their library has one, which may be that of a type it inherits from."""
     if kind in ROADS:
         return ROADS[kind]
-    if any(each.__module__ == "torch" or each.__module__.startswith("torch.") for each in kind.__mro__):
+    torch = sys.modules.get("torch")
+    if torch is not None and issubclass(kind, torch.Tensor):
         from softplex.backends.torch.road import road_for
 
         return road_for(kind)

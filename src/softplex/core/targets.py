@@ -141,10 +141,10 @@ def smoothed(rows: Rows, y: Array, smoothing: float) -> Array:
 
 
 def read_under_mask(rows: Rows, y: Array) -> Array:
-    """A distribution with 0 for NaN where a masked entry holds it, as padding may."""
+    """A distribution with 0 for NaN where a masked entry holds it, as padding may; masked ones get no derivative."""
     if rows.mask is None:
         return y
-    return rows.xp.patch(rows.xp.isnan(y) & ~rows.mask, 0.0, y)
+    return rows.xp.patch(~rows.mask & ((y == 0.0) | rows.xp.isnan(y)), 0.0, y)
 
 
 def loss_rows(
@@ -157,8 +157,8 @@ def loss_rows(
     if not targets.is_index:
         y, eps, mass = read_under_mask(rows, xp.astype(y, xp.working)), targets.smoothing, solution.mass()
         missing = (1.0 - eps) * shortfall_of(xp, mass, y) + eps * (mass - 1.0)
-        y = y if eps == 0.0 else smoothed(rows, y, eps)
         row_weight = xp.ones_like(rows.top) if weight is None else xp.sum(y * weight, axis=-1, keepdims=True)
+        y = y if eps == 0.0 else smoothed(rows, y, eps)
         return weighted(xp, solution.loss(y, missing), row_weight), row_weight
     hit = index_hits(xp, y, length)
     if targets.smoothing == 0.0:

@@ -142,7 +142,9 @@ class NormmaxSolution(Solution):
     """With c = y' / sum y (the derivative of y in its score), p' = c (t - <p, t>) - p <c, t - <p, t>>; symmetric."""
 
     def _norm(self) -> Array:
-        return 1.0 / norm_of(self.rows.xp, self.weights, self.hyper["alpha"])
+        """sum y, and 1 in empty rows."""
+        norm = norm_of(self.rows.xp, self.weights, self.hyper["alpha"])
+        return 1.0 / self.rows.xp.where(norm == 0.0, 1.0, norm)
 
     def _steepness(self) -> Terms:
         """c = y^(2 - alpha) / ((alpha - 1) sum y)."""
@@ -180,8 +182,11 @@ def norm_of(xp: Namespace, p: Terms, alpha: Number) -> Array:
     """||p||_alpha, by way of the largest entry."""
     top = xp.max(xp.abs(p.entries), axis=-1, keepdims=True)
     top = top if p.sink is None else xp.maximum(top, xp.abs(p.sink))
-    top = xp.where(top == 0.0, 1.0, top)
-    return top * xp.pow(total(xp, each(lambda w: powers_of(xp, xp.abs(w) / top, alpha), p)), 1.0 / alpha)
+    # Of nothing but zeros it is 0, and no derivative of it is looked for.
+    is_none = top == 0.0
+    top = xp.where(is_none, 1.0, top)
+    whole = xp.where(is_none, 1.0, total(xp, each(lambda w: powers_of(xp, xp.abs(w) / top, alpha), p)))
+    return xp.where(is_none, 0.0, top * xp.pow(whole, 1.0 / alpha))
 
 
 normmax = Map(

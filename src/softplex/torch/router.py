@@ -149,7 +149,8 @@ class Router(Module):
         if self.k is None:
             return self._renormalised(weights), None, None
         chosen = first_largest(scores if self.before else weights, self.k)
-        is_chosen = torch.zeros_like(scores, dtype=torch.bool).scatter(-1, chosen, True)
+        # Not scattered into zeros, which torch 2.13's compiled steps read before they are written.
+        is_chosen = (torch.arange(self.experts, device=scores.device) == chosen[..., None]).any(-2)
         if self.before:
             weights = self._weigh(scores, is_chosen if takes_part is None else is_chosen & takes_part)
         else:

@@ -88,7 +88,11 @@ class Work(NamedTuple):
     def with_tensors(self, tensors: tuple[Tensor, ...]) -> Work:
         """The same work on other tensors."""
         named = dict(zip(self.names, tensors, strict=False))
-        return self._replace(call=on_other(self.call, named), tensors=tensors)
+        found = self._replace(call=on_other(self.call, named), tensors=tensors)
+        asked = self.asked
+        if asked is None or asked.targets is None:
+            return found
+        return found._replace(asked=replace(asked, targets=on_arrays(asked.targets, [o for _, o in found.operands])))
 
     def hollow(self) -> Work:
         """The same work without its large tensors: what is kept of it for later keeps no memory alive."""
@@ -334,9 +338,14 @@ def widened(array: NDArray) -> NDArray:
     return wide
 
 
+def on_arrays(targets: Any, arrays: Sequence[Any]) -> Any:
+    """The targets of a loss on other arrays: themselves, and the class weights if there are any."""
+    return replace(targets, y=arrays[0], weight=arrays[1] if len(arrays) > 1 else None)
+
+
 def numpy_targets(targets: Any, arrays: list[NDArray]) -> Any:
     """The targets of a loss on views of their tensors."""
-    return replace(targets, y=arrays[0], weight=widened(arrays[1]) if len(arrays) > 1 else None)
+    return on_arrays(targets, [arrays[0], *map(widened, arrays[1:])])
 
 
 def result_tensor(array: NDArray, dtype: torch.dtype) -> Tensor:

@@ -74,10 +74,11 @@ def value(owner: Any, x: Tensor, args: tuple[Any, ...], given: dict[str, Any]) -
             if args:
                 return None
             axis = options.pop("dim")
-        where = options.pop("where", None)
-        numbers = {name: number for name, number in options.items() if type(number) in PLAIN}
-        if numbers:
-            return quick_learned.value(owner, cut, x, where, axis, options, numbers)
+        if options:
+            where = options.pop("where", None)
+            numbers = {name: number for name, number in options.items() if type(number) in PLAIN}
+            if numbers:
+                return quick_learned.value(owner, cut, x, where, axis, options, numbers)
     if x.requires_grad and is_grad_enabled():
         if not x.is_cpu or (options.get("sink") is not None and not cut.keeps_sinks):
             return None

@@ -90,6 +90,9 @@ struct Call {
     void* interrupt_state = nullptr;
 };
 
+// Calls of fewer entries wake no threads.
+constexpr Index ALONE_BELOW = Index(1) << 15;
+
 // Computes a call on the best instruction set that there is, or the one that was chosen.
 Outcome run(const Call& call);
 

@@ -19,8 +19,7 @@
 
 namespace softplex::SOFTPLEX_ISA {
 
-// Smaller calls do not wake threads, and a thread takes about so many entries at a time.
-constexpr Index SHARED_FROM = 1 << 15;
+// A thread takes about so many entries at a time.
 constexpr Index PIECE = 1 << 15;
 constexpr Index SCRATCH = 1 << 20;
 // Arrays beyond it do not stay in the cache of one processor, and have to be asked for in time.
@@ -1052,7 +1051,7 @@ Outcome run_rows(const Call& call) {
                        Maps<T>::longest_middle_row(call.map, call.method),
                        sizeof(T) == 4 && Maps<T>::takes_columns(call.map, call.method));
     if (plan.rows == 0 || plan.n == 0) return Outcome::done;
-    const bool is_worth_it = plan.rows * plan.n >= SHARED_FROM;
+    const bool is_worth_it = plan.rows * plan.n >= ALONE_BELOW;
     const Index wanted = is_worth_it && (!plan.is_huge || plan.leaves_rows) ? (call.threads < plan.pieces ? call.threads : plan.pieces) : 1;
     const int threads = static_cast<int>(wanted > 1 ? wanted : 1);
     alignas(64) char small[16384];

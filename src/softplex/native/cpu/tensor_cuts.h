@@ -202,8 +202,9 @@ inline bool read_tensor_known(Call& call, Seen& seen, const ShortCut& known, PyO
     return !only_formulas && read_tensor_scores(call, seen, x, axis) && read_tensor_options(call, seen, known, options);
 }
 
-// As many threads as the library of tensors would take; false with an exception set.
+// As many threads as the library of tensors would take, of which a small call needs but one; false with an exception set.
 inline bool ask_threads(Call& call) {
+    if (product(call.shape, call.batch_axes + 1) < ALONE_BELOW) return true;
     const nb::object answer = nb::steal(PyObject_CallNoArgs(exchange().threads));
     const long threads = answer.is_valid() ? PyLong_AsLong(answer.ptr()) : -1;
     if (threads == -1 && PyErr_Occurred()) return false;

@@ -4,7 +4,7 @@
 // of fdlibm (log, Sun Microsystems 1993). No map lives here.
 #pragma once
 
-#include "vector.h"
+#include "lanes.h"
 
 namespace softplex::SOFTPLEX_ISA {
 

@@ -1,7 +1,7 @@
 // Sixteen-bit numbers: rounded and widened, one by one, in runs and in vectors. Where they lie is memory.h's business.
 #pragma once
 
-#include "vector.h"
+#include "lanes.h"
 
 namespace softplex::SOFTPLEX_ISA {
 

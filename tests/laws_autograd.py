@@ -227,6 +227,22 @@ def bad_rows_spoil_no_other_gradient(case):
             assert got[3, 0] == 0 and np.all(np.isfinite(got[3])) and np.any(got[3]), name
 
 
+@law(only=FOLLOWED, dtypes=("float64", "float32"), maps=is_simplex)
+def ignored_rows_have_no_gradient_whatever_they_hold(case):
+    x = hard_rows.plain(case.dtype, (4, 6), scale=0.3)
+    x[1, 2], x[2, 3] = np.nan, np.inf
+    y = case.other(np.array([0, -7, -7, 2]))
+    for hyper in case.few(3):
+        if hyper.get("budget", 1) != 1:
+            continue
+        for options in ({}, {"temperature": 0.7}, {"label_smoothing": 0.1}):
+            loss = lambda x, options={**options, **hyper}: case.map.loss(x, y, ignore_index=-7, **options)  # noqa: E731
+            for name, vjp in case.autograd.backwards.items():
+                got = case.numbers(vjp(loss, (case.array(x),), case.array(1.0))[0])
+                assert np.all(got[1:3] == 0), (name, options, got)
+                assert np.all(np.isfinite(got)) and np.any(got), (name, options, got)
+
+
 @law(only=EAGER, dtypes=("float64",))
 def empty_rows_have_one_gradient_on_every_road(case):
     """0, or NaN where they are asked to be NaN: by a vjp and by every way back."""

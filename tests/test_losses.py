@@ -103,6 +103,35 @@ def test_cross_entropy_with_everything():
     assert np.array_equal(along, sx.cross_entropy(X, Y, reduction="none"))
 
 
+@pytest.mark.parametrize("ignored", [-100, 2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_a_mean_over_no_weight_is_nan(smoothing, ignored):
+    """As in torch: smoothing leaves a loss where the classes that are asked for weigh nothing."""
+    y, weight = np.array([1, 1, 2]), np.array([0.5, 0.0, 0.0])
+    given = {"weight": weight, "label_smoothing": smoothing, "ignore_index": ignored}
+    assert np.isnan(sx.cross_entropy(X[:3, :3], y, **given))
+    assert np.isfinite(sx.cross_entropy(X[:3, :3], y, **given, reduction="sum"))
+    torch = pytest.importorskip("torch")
+    x = torch.tensor(X[:3, :3], requires_grad=True)
+    given["weight"] = torch.tensor(weight)
+    for cross_entropy in (sx.cross_entropy, torch.nn.functional.cross_entropy):
+        loss = cross_entropy(x, torch.tensor(y), **given)
+        (gradient,) = torch.autograd.grad(loss, x)
+        assert torch.isnan(loss) and torch.isnan(gradient[:2]).all()
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.25])
+def test_infinite_cotangents_of_losses_warn_of_nothing(smoothing):
+    """As a scaler of gradients gives them, beside weights of 0."""
+    torch = pytest.importorskip("torch")
+    for loss in (sx.cross_entropy, sx.softmax.loss, sx.sparsemax.loss):
+        x = torch.tensor(X[:3, :3], requires_grad=True)
+        weight = torch.tensor([0.5, 0.0, 1.0], dtype=torch.float64)
+        value = loss(x, torch.tensor([1, 0, 2]), weight=weight, label_smoothing=smoothing)
+        (gradient,) = torch.autograd.grad(value, x, torch.tensor(np.inf, dtype=torch.float64))
+        assert not torch.isfinite(gradient[1:]).all()
+
+
 def test_cross_entropy_of_nothing():
     assert sx.cross_entropy(X, np.full(6, -100)) == 0
     assert sx.cross_entropy(X, np.full(6, -100), weight=W) == 0

@@ -32,6 +32,11 @@ def dtype_name(dtype: Any) -> str:
     return str(getattr(dtype, "name", getattr(dtype, "__name__", dtype))).rpartition(".")[2]
 
 
+def divisor_of(xp: Namespace, weight: Array) -> Array:
+    """The weight of all rows, NaN for none: what smoothing leaves has no infinite mean then (as in torch)."""
+    return xp.where(weight == 0.0, xp.nan, weight)
+
+
 class ArrayApiBackend:
     """The contract of a backend, for the array API standard."""
 
@@ -149,7 +154,7 @@ class ArrayApiBackend:
         result = xp.sum(values)
         if reduction == "mean" and math.prod(values.shape):
             with np.errstate(all="ignore"):
-                divisor = math.prod(values.shape) if weights is None else xp.sum(weights)
+                divisor = math.prod(values.shape) if weights is None else divisor_of(xp, xp.sum(weights))
                 if counted is not None:
                     divisor = xp.where(xp.any(counted), divisor, 1.0)
                 result = result / divisor

@@ -165,7 +165,7 @@ class NumpyBackend:
             result = values.sum()
             nothing_counts = values.size == 0 if counted is None else not counted.any()
             if reduction == "mean" and not nothing_counts:
-                result = result / (values.size if weights is None else weights.sum())
+                result = result / (values.size if weights is None else weights.sum() or np.nan)
             return np.asarray(result).astype(dtype)
 
     def copied_into(self, out: Any, result: NDArray, name: str) -> NDArray:

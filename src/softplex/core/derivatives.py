@@ -9,7 +9,7 @@ from softplex.core.arrays import Array
 from softplex.core.call import Asked, Call, Kind
 from softplex.core.formula import Formula, Hyper, Solution
 from softplex.core.rows import Rows
-from softplex.core.targets import Targets, index_hits, is_class, read_under_mask, smoothed, weight_of
+from softplex.core.targets import Targets, index_hits, is_class, read_under_mask, smoothed, spared, weight_of
 
 
 def pulled_back(call: Call, formula: Any, g: Array, names: Sequence[str]) -> tuple[Array, ...]:
@@ -68,7 +68,7 @@ def gradient_function(asked: Asked) -> Callable[..., tuple[Array]]:
     def function(rows: Rows, hyper: Hyper, y: Array, *rest: Array) -> tuple[Array]:
         xp = rows.xp
         *weight, scale = [xp.astype(one, xp.working) for one in rest]
-        solution = formula.solve(rows, hyper)
+        solution = formula.solve(spared(said, rows, y), hyper)
         found = loss_gradient(solution, said, is_crossed, y, weight[0] if weight else None)
         sign = solution.rows.sign
         return (xp.where(scale == 0.0, 0.0, found * (sign * scale / rows.temperature)),)

@@ -132,6 +132,13 @@ def index_hits(xp: Namespace, y: Array, length: int) -> Array:
     return xp.arange(length) == y
 
 
+def spared(targets: Targets, rows: Rows, y: Array) -> Rows:
+    """The rows with zeros in ignored ones: what stands there, NaN perhaps, has no derivative either."""
+    if not targets.is_index or targets.ignore_index is None:
+        return rows
+    return replace(rows, x=rows.xp.where(y == targets.ignore_index, 0.0, rows.x))
+
+
 def smoothed(rows: Rows, y: Array, smoothing: float) -> Array:
     """(1 - eps) y + eps / (number of live entries) on these."""
     xp = rows.xp
@@ -152,7 +159,7 @@ def loss_rows(
 ) -> tuple[Array, Array]:
     """The Fenchel-Young loss of each row times its weight, and the weight."""
     xp, length = rows.xp, rows.x.shape[-1]
-    solution = solve(rows, hyper)
+    solution = solve(spared(targets, rows, y), hyper)
     rows = solution.rows
     if not targets.is_index:
         y, eps, mass = read_under_mask(rows, xp.astype(y, xp.working)), targets.smoothing, solution.mass()
@@ -174,7 +181,7 @@ def cross_entropy_rows(
 ) -> tuple[Array, Array]:
     """-sum w y log p of each row, `solve` giving log p, and the weight of the row."""
     xp, length = rows.xp, rows.x.shape[-1]
-    solution = solve(rows, hyper)
+    solution = solve(spared(targets, rows, y), hyper)
     rows, logs = solution.rows, solution.weights.entries
     hit = index_hits(xp, y, length) if targets.is_index else None
     y_rows = xp.astype(hit, xp.working) if hit is not None else read_under_mask(rows, xp.astype(y, xp.working))

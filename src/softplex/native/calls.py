@@ -441,16 +441,22 @@ def _gradient(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray])
     is_counted = None if targets.ignore_index is None else y != targets.ignore_index
     classes = y if is_counted is None else np.where(is_counted, y, 0)
     if targets.weight is not None:
-        scale = scale * targets.weight.astype(np.float64)[classes]
+        with np.errstate(all="ignore"):
+            scale = scale * targets.weight.astype(np.float64)[classes]
     if is_counted is not None:
         scale = np.where(is_counted, scale, 0.0)
     _run(call, kernel, RESIDUAL_OF_INDEX, _as_scores(call), None, classes, result, scale)
     if targets.smoothing != 0.0:
-        moved = np.broadcast_to(targets.smoothing * scale, call.batch)[..., None]
+        _smooth(result, classes, np.broadcast_to(targets.smoothing * scale, call.batch)[..., None])
+    return [result]
+
+
+def _smooth(result: NDArray, classes: NDArray, moved: NDArray) -> None:
+    """Bring gradients of classes to those of smoothed ones: `moved` of each row goes from its class to all."""
+    with np.errstate(all="ignore"):
         at_class = np.take_along_axis(result, classes[..., None], -1) + moved
         np.put_along_axis(result, classes[..., None], at_class.astype(result.dtype), -1)
-        result -= (moved / call.length).astype(result.dtype)
-    return [result]
+        result -= (moved / result.shape[-1]).astype(result.dtype)
 
 
 def _as_loss(asked: Asked, is_log: bool) -> Asked:

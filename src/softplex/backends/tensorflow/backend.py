@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from softplex.backends.array_api import ArrayApiBackend
+from softplex.backends.array_api import ArrayApiBackend, divisor_of
 from softplex.backends.tensorflow import ways
 from softplex.backends.tensorflow.functions import Rounds, Tensor, TensorFlowFunctions
 from softplex.core.arrays import Namespace, each
@@ -96,7 +96,7 @@ class Formulas(ArrayApiBackend):
         total = tf.reduce_sum(values)
         if reduction == "mean":
             count = tf.maximum(tf.cast(tf.size(values), self.working), 1.0)
-            divisor = count if weights is None else tf.reduce_sum(weights)
+            divisor = count if weights is None else divisor_of(self.xp, tf.reduce_sum(weights))
             if counted is not None:
                 divisor = self.xp.where(tf.reduce_any(counted), divisor, 1.0)
             total = total / divisor

@@ -172,7 +172,7 @@ class EagerBackend(TorchBackend):
         if not (torch.is_grad_enabled() and values.requires_grad):
             return torch.from_numpy(total)
         counts = v.size > 0 if c is None else bool(c.any())
-        divisor = 1.0 if reduction == "sum" or not counts else float(v.size if w is None else w.sum())
+        divisor = 1.0 if reduction == "sum" or not counts else float(v.size if w is None else w.sum() or np.nan)
         found: Tensor = eager.Added.apply(values, total, divisor)
         return found
 

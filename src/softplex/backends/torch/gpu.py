@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from softplex.backends.array_api import divisor_of
 from softplex.backends.torch import eager, quick
 from softplex.backends.torch.backend import TorchBackend
 from softplex.backends.torch.eager import Work
@@ -219,10 +220,12 @@ def scale_of(call: Call, targets: Targets, reduction: str) -> Tensor:
     if weight is not None:
         is_named = is_class(y, call.length)
         shares = torch.where(is_named, weight.to(torch.float64)[torch.where(is_named, y, 0)], 0.0)
+    xp = call.backend.xp
     if targets.ignore_index is None:
-        return 1.0 / (one * y.numel() if weight is None else shares.sum())
+        total: Tensor = one * y.numel() if weight is None else divisor_of(xp, shares.sum())
+        return 1.0 / total
     is_counted = y != targets.ignore_index
-    total = torch.where(is_counted, shares, 0.0).sum()
+    total = divisor_of(xp, torch.where(is_counted, shares, 0.0).sum())
     return 1.0 / torch.where(is_counted.any(), total, 1.0)
 
 

@@ -393,12 +393,60 @@ struct Columns {
     INLINE Strip strip(int s) const { return {terms + s * lines.pitch(), lines.n}; }
 };
 
+// The same of rows with temperatures, in the order of TemperedExponential.
+struct TemperedColumns {
+    static constexpr int COUNT = Strip::COUNT;
+
+    Lines lines;
+    TilePlace x, result, mask;
+    // Room for all entries.
+    float* terms;
+    const double* temperatures;
+    bool is_negated;
+    bool streams;
+
+    // False, and nothing written but the terms, if one of the rows needs more care.
+    template <bool LOG>
+    APART bool compute() const {
+        Floats tops[Lines::STRIPS];
+        Strip::Reciprocals at[Lines::STRIPS];
+        Numbers numbers[Lines::STRIPS];
+        if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
+        for (int s = 0; s < lines.strips; ++s)
+            if (!Strip::temper(tops[s], temperatures + s * COUNT, at[s])) return false;
+        bool are_faint = false;
+        for (int s = 0; s < lines.strips; ++s) {
+            const Strip strip{terms + s * lines.pitch(), lines.n};
+            strip.template prepare_tempered<LOG>(at[s], numbers[s]);
+            are_faint |= !LOG && strip.is_faint(numbers[s]);
+        }
+        const FloatField kept = lines.packed(terms);
+        if constexpr (LOG) {
+            lines.write(result, streams, kept, {}, [&at, &numbers, kept](int s, Index i) BODY {
+                const Pair<Floats> gap = TemperedExponential(at[s]).gap(kept.at(s, i));
+                return (gap.hi - numbers[s].hi) + (gap.lo - numbers[s].lo);
+            });
+        } else if (are_faint) {
+            lines.write(result, streams, kept, {}, [&numbers, kept](int s, Index i) BODY {
+                return Faint(numbers[s].hi, numbers[s].lo).weight(kept.at(s, i));
+            });
+        } else {
+            lines.write(result, streams, kept, {}, [&numbers, kept](int s, Index i) BODY {
+                return weight_of(kept.at(s, i), numbers[s].hi, numbers[s].lo);
+            });
+        }
+        return true;
+    }
+};
+
 // The derivative of softmax, from scores.
 struct ColumnsDerivative {
     Lines lines;
     TilePlace x, operand, result, mask;
     // Room for all entries of each.
     float *terms, *cotangents;
+    // Of short rows; none: they are all 1.
+    const double* temperatures;
     alignas(64) double outer[Lines::MOST];
     bool is_negated;
     bool streams;
@@ -411,7 +459,7 @@ struct ColumnsDerivative {
         lines.copy(operand, {}, false, cotangents);
         const Index pitch = lines.pitch();
         for (int s = 0; s < lines.strips; ++s) {
-            if (!Strip{terms + s * pitch, lines.n}.prepare_derivative(tops[s], cotangents + s * pitch, numbers[s])) return false;
+            if (!prepare({terms + s * pitch, lines.n}, s, tops[s], numbers[s])) return false;
             factors[s] = narrowed(load(outer + s * Strip::COUNT), load(outer + s * Strip::COUNT + Strip::HALF)) *
                          all(static_cast<float>(1.0 / Softmax<float>::LIFT));
         }
@@ -420,6 +468,14 @@ struct ColumnsDerivative {
             return Strip::differentiated(e.at(s, i), g.at(s, i), numbers[s], factors[s]);
         });
         return true;
+    }
+
+  private:
+    INLINE bool prepare(const Strip& strip, int s, const Floats& tops, Numbers& numbers) const {
+        const float* const g = cotangents + s * lines.pitch();
+        if (temperatures == nullptr) return strip.prepare_derivative(tops, g, numbers);
+        Strip::Reciprocals at;
+        return Strip::temper(tops, temperatures + s * Strip::COUNT, at) && strip.prepare_tempered_derivative(at, g, numbers);
     }
 };
 

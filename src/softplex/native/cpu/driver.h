@@ -132,14 +132,18 @@ struct Driver {
         const TilePlace x = place_of(call.x, first), result = place_of(call.result, first);
         const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
         float *const terms = reinterpret_cast<float*>(scratch.x), *const operands = reinterpret_cast<float*>(scratch.operand);
+        alignas(64) double temperatures[Lines::MOST];
+        if (!plan.is_backward && !plan.is_plain) set_temperatures(temperatures, first, count);
         if (call.method == Method::vjp || call.method == Method::jvp) {
-            ColumnsDerivative derivative{lines, x, place_of(call.operand, first), result, mask, terms, operands, {},
-                                         call.negated, plan.is_worth_streaming};
+            ColumnsDerivative derivative{lines, x, place_of(call.operand, first), result, mask, terms, operands,
+                                         plan.is_plain ? nullptr : temperatures, {}, call.negated, plan.is_worth_streaming};
             set_outer(derivative.outer, first, count);
             return derivative.run();
         }
         if (!plan.is_backward && plan.columns_stay && (plan.parts_stay || lines.is_full()))
             return Maps<T>::far_columns(call.map, FarColumns{lines, x, result, mask, call.negated, plan.is_worth_streaming});
+        if (!plan.is_backward && !plan.is_plain)
+            return Maps<T>::tempered_columns(call.map, TemperedColumns{lines, x, result, mask, terms, temperatures, call.negated, plan.is_worth_streaming});
         if (!plan.is_backward) {
             const Columns columns{lines, x, result, mask, terms, call.negated, plan.is_worth_streaming};
             return Maps<T>::columns(call.map, columns, [&](int s, const Strip& strip) { run_strip(first, s, count, strip, scratch, team); });
@@ -157,6 +161,12 @@ struct Driver {
         }
         for (Index c = count; c < Strip::COUNT; ++c) outer[c] = 1.0;
         for (Index c = 0; c < count; ++c) outer[c] = sign / number_of(call, call.temperature, first + c);
+    }
+
+    INLINE void set_temperatures(double* temperatures, Index first, Index count) const {
+        const bool are_fixed = call.temperature.rows.data == nullptr;
+        for (Index c = 0; c < count; ++c) temperatures[c] = are_fixed ? call.temperature.fixed : number_of(call, call.temperature, first + c);
+        for (Index c = count; c % Strip::COUNT != 0; ++c) temperatures[c] = temperatures[0];
     }
 
     // The rows of a strip, one at a time, in scratch memory behind the strips.
@@ -247,6 +257,9 @@ struct Driver {
         rows.n = plan.n;
         rows.is_negated = call.negated;
         rows.streams = plan.streams;
+        rows.is_tempered = !plan.is_plain && !plan.is_backward;
+        for (int r = 0; r < rows.count && rows.is_tempered; ++r) rows.temperatures[r] = number_of(call, call.temperature, first + begin + r);
+        for (int r = rows.count; r % ShortRows::FEW != 0 && rows.is_tempered; ++r) rows.temperatures[r] = 1.0;
         rows.ahead = plan.x_packed ? rows.count * plan.n : 0;
         if constexpr (sizeof(T) == 4) rows.seam = scratch.seam;
         const T* const own = place_of_x(begin, scratch);

@@ -134,6 +134,9 @@ struct Maps {
         return true;
     }
 
+    static bool tempered_columns(Map map, const TemperedColumns& columns) {
+        return map == Map::log_softmax ? columns.compute<true>() : columns.compute<false>();
+    }
     static bool far_columns(Map map, const FarColumns& columns) {
         return map == Map::log_softmax ? columns.compute<true>() : columns.compute<false>();
     }

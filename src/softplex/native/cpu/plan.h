@@ -45,6 +45,7 @@ struct Plan {
     Index rows = 1, n = 1, pitch = 0;
     bool x_packed, operand_packed, scores_packed, result_packed, is_worth_streaming, streams, is_far, comes_from_afar, goes_afar, is_tiled = false;
     bool is_plain;  // neither temperature nor sink
+    bool is_tempered_alone;  // softmax or its logarithm of scores with temperatures and nothing else
     bool follows = false;  // short rows follow each other in scratch memory as they do in the arrays, and are brought in as one
     Source source = Source::plain;  // where scores are read by those who know how, before any row is brought into scratch memory
     Index columns = 0;  // rows that lie across which are taken side by side
@@ -99,7 +100,8 @@ struct Plan {
         is_solved = !is_backward && !is_log && call.map != Map::softmax;
         // A lone row of a sparse map has no others to do while it waits.
         const bool is_lone = is_solved && rows == 1;
-        is_short = n <= longest_short && (is_backward || is_plain) && !is_lone;
+        is_tempered_alone = is_tempered && !call.has_sink && !is_solved && !is_backward;
+        is_short = n <= longest_short && (is_backward || is_plain || is_tempered_alone) && !is_lone;
         if (is_short) group = at_once = ShortRows::at_once(n, is_backward, is_solved);
         follows = is_short && n > 1 && needs_x() && follow_each_other(call);
         if (follows) pitch = n;
@@ -109,7 +111,8 @@ struct Plan {
         is_middle = !is_short && (is_solved || !is_tiled) && is_plain && n <= longest_middle && !is_lone;
         if (is_middle) at_once = MiddleRows::at_once(n, has_operand(call.method), lags);
         if (is_middle && !is_tiled) group = at_once;
-        if (takes_columns && crosses(call, call.x) && (is_backward || is_plain)) choose_columns(call);
+        const bool is_tempered_known = is_tempered_alone && (call.method == Method::value || n <= Softmax<float>::SHORT);
+        if (takes_columns && crosses(call, call.x) && (is_backward || is_plain || is_tempered_known)) choose_columns(call);
         bytes = scratch_bytes(lists);
         const Index piece = lags ? large_piece(call.threads) : PIECE, least = columns > 1 ? columns : 1;
         const Index per_piece = n > 0 && piece / n > least ? piece / n : least;
@@ -209,7 +212,7 @@ struct Plan {
         if (is_huge && call.threads > 3 * ((rows + Strip::COUNT - 1) / Strip::COUNT)) return false;
         if (is_backward) return stays(call, call.x) && stays(call, call.operand);
         const bool is_long = n > Lines::LONGEST || columns_that_fit(call) == 0;
-        return is_long && !is_solved && call.method == Method::value && n <= FarColumns::LONGEST && stays(call, call.x);
+        return is_plain && is_long && !is_solved && call.method == Method::value && n <= FarColumns::LONGEST && stays(call, call.x);
     }
     void stay(const Call& call) {
         columns_stay = true;

@@ -24,12 +24,15 @@ struct ShortRows {
     float* result[ROWS];
     // Of a way back what it is multiplied by, of a residual its scale.
     alignas(64) double outer[ROWS];
+    alignas(64) double temperatures[ROWS];
     Index labels[ROWS];
     // Where losses and smooth maxima go.
     double* numbers;
     int count;
     Index n;
     bool is_negated;
+    // Whether there are temperatures; of a way back there are none.
+    bool is_tempered = false;
     bool streams;
     Seam<float>* seam = nullptr;
     // From a row to that which comes after all of these; 0 in scratch memory, behind which lies another thread's.
@@ -61,7 +64,9 @@ struct ShortRows {
         Doubles sums[ROWS];
         const Index pitch = IS_DENSE ? n : vectors * LANES;
         if (!find_tops<IS_DENSE>(vectors, terms, tops)) return false;
-        if constexpr (IS_DENSE) {
+        if (is_tempered) {
+            if (!exponentiate_tempered<IS_DENSE>(vectors, terms, tops, sums)) return false;
+        } else if constexpr (IS_DENSE) {
             exponentiate(vectors, terms, tops);
             sum(vectors, terms, sums);
         } else {
@@ -333,6 +338,62 @@ struct ShortRows {
         sums[count - 1] = sum_of_row(count - 1);
     }
 
+    // The same of rows with temperatures; false if they are out of the ordinary.
+    template <bool IS_DENSE>
+    APART bool exponentiate_tempered(int vectors, float* terms, const float* tops, Doubles (&sums)[ROWS]) const {
+        using W = SeveralOf<float>;
+        float hi[ROWS], lo[ROWS];
+        if (!set_reciprocals(hi, lo)) return false;
+        if constexpr (!IS_DENSE) {
+            for (int r = 0; r < count; ++r) {
+                const TemperedExponential exponential(Reciprocals<Floats>{all(tops[r]), all(hi[r]), all(lo[r])});
+                float* const own = terms + r * vectors * LANES;
+                for (Index i = 0; i < n; i += STEP) {
+                    const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+                    store(own + i, exponential(i + STEP <= n ? flipped(load_as<W>(x[r] + i), sign) : last_scores_of(r)));
+                    for (int j = 0; j < SEVERAL; ++j) ask_ahead(r, i + j * LANES);
+                }
+                Sum<float> sum;
+                for (int v = 0; v < vectors; ++v) sum.add(widened_at(own + v * LANES));
+                sums[r] = sum.lanes();
+            }
+            return true;
+        }
+        constexpr int MOST = ROOM + (SEVERAL + 1) * LANES;
+        alignas(64) float leading[MOST], heads[MOST], rests[MOST];
+        for (int r = 0; r < count; ++r)
+            for (int v = 0; v < vectors; ++v) {
+                const Index at = r * n + v * LANES;
+                store(leading + at, all(tops[r]));
+                store(heads + at, all(hi[r]));
+                store(rests + at, all(lo[r]));
+            }
+        const Index end = count * n;
+        for (int v = 0; v < SEVERAL; ++v)
+            for (float* const line : {terms, leading, heads, rests}) store(line + end + v * LANES, all(0.0f));
+        for (Index i = 0; i < end; i += SEVERAL * LANES) {
+            const Reciprocals<W> at{load_as<W>(leading + i), load_as<W>(heads + i), load_as<W>(rests + i)};
+            store(terms + i, TemperedExponential::terms(load_as<W>(terms + i), at));
+        }
+        sum(vectors, terms, sums);
+        return true;
+    }
+    template <class V>
+    using Reciprocals = TemperedExponential::Constants<V>;
+    // The reciprocals of the temperatures, each as two floats; false if they are out of the ordinary.
+    INLINE bool set_reciprocals(float* hi, float* lo) const {
+        bool are_served = true;
+        for (int r = 0; r < count; r += FEW) {
+            const Doubles own = load(temperatures + r), reciprocals = all(1.0) / own;
+            const Doubles heads = widened(narrowed(reciprocals, reciprocals)).low;
+            const unsigned there = count - r < FEW ? (1u << (count - r)) - 1u : 255u;
+            are_served &= (bits(TemperedExponential::serves(own)) & there) == there;
+            store_eight(hi + r, heads);
+            store_eight(lo + r, reciprocals - heads);
+        }
+        return are_served;
+    }
+
     // factor / sum of each row as two floats.
     INLINE void set_scales(const Doubles* sums, float* hi, float* lo, double factor = 1.0) const {
         for (int r = 0; r < count; r += FEW) {
@@ -466,7 +527,9 @@ struct ShortRows {
             const Doubles others = others_of(r, pitch, terms, sums);
             double scores[FEW], losses[FEW];
             for (int j = 0; j < FEW; ++j) scores[j] = r + j < count ? static_cast<double>(score_of_label(r + j)) : 0.0;
-            store(losses, PlainRows::log1p_of_others(others) + (widened(load(tops + r)).low - load(scores)));
+            Doubles gaps = widened(load(tops + r)).low - load(scores);
+            if (is_tempered) gaps = gaps / load(temperatures + r);
+            store(losses, PlainRows::log1p_of_others(others) + gaps);
             for (int j = 0; j < FEW && r + j < count; ++j) numbers[r + j] = losses[j];
         }
     }
@@ -475,7 +538,9 @@ struct ShortRows {
     INLINE void put_maxima(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
         for (int r = 0; r < count; r += FEW) {
             double found[FEW];
-            store(found, PlainRows::log1p_of_others(others_of(r, pitch, terms, sums)) + widened(load(tops + r)).low);
+            Doubles shift = PlainRows::log1p_of_others(others_of(r, pitch, terms, sums));
+            if (is_tempered) shift = shift * load(temperatures + r);
+            store(found, shift + widened(load(tops + r)).low);
             for (int j = 0; j < FEW && r + j < count; ++j) numbers[r + j] = found[j];
         }
     }
@@ -503,6 +568,7 @@ struct ShortRows {
     }
 
     INLINE void put_logarithms(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
+        if (is_tempered) return put_tempered_logarithms(pitch, terms, tops, sums);
         float hi[ROWS], lo[ROWS];
         for (int r = 0; r < count; r += FEW) {
             const Pair<Doubles> shift = shift_of(widened(load(tops + r)).low, others_of(r, pitch, terms, sums));
@@ -514,6 +580,21 @@ struct ShortRows {
             const Floats high = all(hi[r]), low = all(lo[r]);
             const float* const own = x[r];
             write<0>(r, [&](Index i, int lanes) BODY { return (flipped(take<float>(own + i, lanes, 0.0f), sign) - high) - low; });
+        }
+    }
+    APART void put_tempered_logarithms(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
+        float hi[ROWS], lo[ROWS], heads[ROWS], rests[ROWS];
+        for (int r = 0; r < count; r += FEW) PlainRows::put_shifts(others_of(r, pitch, terms, sums), hi + r, lo + r);
+        set_reciprocals(heads, rests);
+        const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
+        for (int r = 0; r < count; ++r) {
+            const TemperedExponential exponential(Reciprocals<Floats>{all(tops[r]), all(heads[r]), all(rests[r])});
+            const Floats high = all(hi[r]), low = all(lo[r]);
+            const float* const own = x[r];
+            write<0>(r, [&](Index i, int lanes) BODY {
+                const Pair<Floats> gap = exponential.gap(flipped(take<float>(own + i, lanes, 0.0f), sign));
+                return (gap.hi - high) + (gap.lo - low);
+            });
         }
     }
 };

@@ -120,31 +120,32 @@ struct FarExponential {
 struct TemperedExponential {
     using C = ExpOf<float>;
     static constexpr bool FINDS_TOP = false;
-    static constexpr double residue = 0.0;
-    Floats top, hi, lo;
+    static constexpr double residue = 0.0, OCTAVES = 0x1p60;
+    // The top and the reciprocal of the temperature: one for all entries, or for each entry its own.
+    template <class V>
+    struct Constants {
+        V top, hi, lo;
+    };
+    const Constants<Floats> own;
 
-    explicit INLINE TemperedExponential(const Row<float>& row) : top(all(static_cast<float>(row.top))) {
-        const double reciprocal = 1.0 / row.temperature;
-        const float head = static_cast<float>(reciprocal);
-        hi = all(head);
-        lo = all(static_cast<float>(reciprocal - static_cast<double>(head)));
-    }
+    explicit INLINE TemperedExponential(const Row<float>& row) : own(constants_of(row)) {}
+    explicit INLINE TemperedExponential(const Constants<Floats>& constants) : own(constants) {}
     static INLINE bool serves(const Row<float>& row) {
-        const double octaves = 0x1p60;
-        return __builtin_fabs(row.top) < octaves && 1.0 / octaves < row.temperature && row.temperature < octaves;
+        return __builtin_fabs(row.top) < OCTAVES && 1.0 / OCTAVES < row.temperature && row.temperature < OCTAVES;
+    }
+    // Of tempered rows: where it serves for these temperatures, if the tops are near 0.
+    static INLINE DoubleMask serves(const Doubles& temperatures) {
+        const DoubleMask are_other = (temperatures < all(1.0)) | (all(1.0) < temperatures);
+        return are_other & (all(1.0 / OCTAVES) < temperatures) & (temperatures < all(OCTAVES));
     }
     template <class V>
-    INLINE Pair<V> quotient(const V& x) const {
-        constexpr int COUNT = sizeof(V) / WIDTH;
-        const V head = spread<COUNT>(hi), rest = spread<COUNT>(lo);
-        const Pair<V> d = two_sum(x, spread<COUNT>(-top));
-        return product(d, head, rest);
+    static INLINE Pair<V> quotient(const V& x, const Constants<V>& at) {
+        return product(two_sum(x, -at.top), at.hi, at.lo);
     }
-    template <int COUNT>
-    INLINE Pack<NativeFloats, COUNT> operator()(const Pack<NativeFloats, COUNT>& x) const {
-        using V = Pack<NativeFloats, COUNT>;
+    template <class V>
+    static INLINE V terms(const V& x, const Constants<V>& at) {
         const V magic = every<V>(C::magic + C::bias);
-        const Pair<V> d = quotient(x);
+        const Pair<V> d = quotient(x, at);
         const V near = larger(every<V>(C::faint), d.hi);
         const V shifted = fma(near, every<V>(C::log2e), magic);
         const V k = shifted - magic, r = less_ln2_times(k, near);
@@ -152,14 +153,24 @@ struct TemperedExponential {
         const V value = every<V>(1) + reduced_expm1(whole.hi, whole.lo);
         return times_power_of_two_above(every<V>(C::faint), d.hi, value, shifted);
     }
+    template <class V>
+    INLINE V operator()(const V& x) const {
+        constexpr int COUNT = sizeof(V) / WIDTH;
+        return terms(x, Constants<V>{spread<COUNT>(own.top), spread<COUNT>(own.hi), spread<COUNT>(own.lo)});
+    }
     INLINE Pair<Floats> gap(const Floats& x) const {
-        const Pair<Floats> d = quotient(x);
+        const Pair<Floats> d = quotient(x, own);
         // Far from the top it may be no number.
         const Floats least = all(-0x1p100f);
-        return {d.hi, select((least < d.hi) & (least < x - top), d.lo, all(0.0f))};
+        return {d.hi, select((least < d.hi) & (least < x - own.top), d.lo, all(0.0f))};
     }
 
   private:
+    static INLINE Constants<Floats> constants_of(const Row<float>& row) {
+        const double reciprocal = 1.0 / row.temperature;
+        const float head = static_cast<float>(reciprocal);
+        return {all(static_cast<float>(row.top)), all(head), all(static_cast<float>(reciprocal - static_cast<double>(head)))};
+    }
     // d (head + rest).
     template <class V>
     static INLINE Pair<V> product(const Pair<V>& d, const V& head, const V& rest) {

@@ -43,6 +43,8 @@ struct Strip {
     // Entries of a row, and those that one word has marks for.
     static constexpr Index LONGEST = BLOCK - 1, MARKED = 64;
 
+    using Reciprocals = TemperedExponential::Constants<Floats>;
+
     float* terms;
     Index n;
 
@@ -57,6 +59,27 @@ struct Strip {
             set_shifts(tops, sums, numbers, [] {});
         else
             set_scales(sums, numbers);
+    }
+    // The same for rows with temperatures, of any length, as Softmax: logarithms are gaps that are shifted.
+    template <bool LOG>
+    INLINE void prepare_tempered(const Reciprocals& at, Numbers& numbers) const {
+        const TemperedExponential exponential(at);
+        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
+        if constexpr (!LOG) return set_scales(sums, numbers);
+        Doubles others[2] = {ShortRows::sums_but_one(sums.part[0]), ShortRows::sums_but_one(sums.part[1])};
+        if (!are_clear(others)) put_tails(at.top, exponential, {all(1.0 / UNBIASED<float>), all(1.0 / UNBIASED<float>)}, others);
+        float hi[COUNT], lo[COUNT];
+        for (int half = 0; half < 2; ++half) PlainRows::put_shifts(others[half], hi + half * HALF, lo + half * HALF);
+        numbers = {load(hi), load(lo), at.top, at.top};
+    }
+    // False if a temperature is out of the ordinary.
+    static INLINE bool temper(const Floats& tops, const double* temperatures, Reciprocals& at) {
+        const Doubles first = load(temperatures), last = load(temperatures + HALF);
+        const Doubles low = all(1.0) / first, high = all(1.0) / last;
+        const Floats heads = narrowed(low, high);
+        const Halves wide = widened(heads);
+        at = {tops, heads, narrowed(low - wide.low, high - wide.high)};
+        return (bits(TemperedExponential::serves(first)) & bits(TemperedExponential::serves(last))) == PlainRows::ALL;
     }
     // What scores are shifted by to be logarithms of weights. The strip is there after `bring`, should it be needed.
     template <class Bring>
@@ -141,6 +164,12 @@ struct Strip {
         for (int half = 0; half < 2; ++half) plain[half].take_others(found[half], bits(found[half].reached_from(plain[half].origins, n)));
         const Powers powers = powers_of(plain);
         return prepare_by([&](const auto& scores) BODY { return powers(scores); }, g, numbers);
+    }
+
+    // The same of short rows with temperatures.
+    INLINE bool prepare_tempered_derivative(const Reciprocals& at, const float* g, Numbers& numbers) const {
+        const TemperedExponential exponential(at);
+        return prepare_by([&](const auto& scores) BODY { return exponential(scores); }, g, numbers);
     }
 
     static INLINE Floats differentiated(const Floats& e, const Floats& g, const Numbers& by, const Floats& factor) {

@@ -257,9 +257,7 @@ struct Driver {
         rows.n = plan.n;
         rows.is_negated = call.negated;
         rows.streams = plan.streams;
-        rows.is_tempered = !plan.is_plain && !plan.is_backward;
-        for (int r = 0; r < rows.count && rows.is_tempered; ++r) rows.temperatures[r] = number_of(call, call.temperature, first + begin + r);
-        for (int r = rows.count; r % ShortRows::FEW != 0 && rows.is_tempered; ++r) rows.temperatures[r] = 1.0;
+        if (!plan.is_plain && !plan.is_backward) set_temperatures(rows, first + begin);
         rows.ahead = plan.x_packed ? rows.count * plan.n : 0;
         if constexpr (sizeof(T) == 4) rows.seam = scratch.seam;
         const T* const own = place_of_x(begin, scratch);
@@ -303,6 +301,14 @@ struct Driver {
         if (call.temperature.rows.data == nullptr) return fill(rows, sign / call.temperature.fixed);
         fill(rows, 1.0);
         for (int r = 0; r < rows.count; ++r) rows.outer[r] = sign / number_of(call, call.temperature, first + r);
+    }
+    // A row whose temperature is 1 is as plain as those of a call without one.
+    INLINE void set_temperatures(ShortRows& rows, Index first) const {
+        for (int r = 0; r < rows.count; ++r) {
+            rows.temperatures[r] = number_of(call, call.temperature, first + r);
+            rows.is_tempered |= rows.temperatures[r] != 1.0;
+        }
+        for (int r = rows.count; r % ShortRows::FEW != 0; ++r) rows.temperatures[r] = 1.0;
     }
     static INLINE void fill(ShortRows& rows, double outer) {
         for (int r = 0; r < rows.count; r += ShortRows::FEW) store(rows.outer + r, all(outer));

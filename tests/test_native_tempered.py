@@ -1,0 +1,142 @@
+"""Temperatures beside nothing else: rows that kernels take several at a time, or where they lie, have the bits of a row alone.
+
+Accuracy over all arguments is held by test_native.py; here stand the lengths, layouts and numbers that single such rows out.
+"""
+
+import itertools
+import os
+
+import numpy as np
+import pytest
+
+import softplex as sx
+from frameworks import numpy_dtype, threads
+from lawbook import same_bits
+from softplex.native import cpu, reason
+from tolerances import value_bound
+
+pytestmark = pytest.mark.skipif(cpu is None, reason=reason)
+
+IS_SANITIZED = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
+THIN = 3 if IS_SANITIZED else 1
+EXPONENTIAL = (sx.softmax, sx.softmin, sx.log_softmax, sx.log_softmin)
+LENGTHS = (1, 2, 3, 5, 15, 16, 17, 20, 31, 33, 64, 65, 100, 127, 128, 129, 200, 1000, 4099, 16_383, 16_384)[::THIN]
+each_map = pytest.mark.parametrize("map_", EXPONENTIAL, ids=lambda each: each.name)
+
+
+def drawn(count, n, seed=0):
+    """Rows that are scattered, near each other, confident, tied, spread over +-80, faint in one entry; and cotangents."""
+    rng = np.random.default_rng((count, n, seed))
+    rows = rng.normal(size=(count, n)) * np.resize([2.0, 0.01, 1.0, 1.0], count)[:, None]
+    rows[2::6, 0] += 45.0
+    rows[3::6] = np.round(rows[3::6])
+    rows[4::6] = rng.uniform(-80, 80, rows[4::6].shape)
+    rows[5::6, n // 2] -= 95.0
+    return rows.astype(np.float32), rng.normal(size=(count, n)).astype(np.float32)
+
+
+def temperatures_of(count):
+    """One for all; one for each row; and such that 1 and numbers out of the ordinary are among them."""
+    yield 0.7
+    yield np.linspace(0.3, 3.0, count, dtype=np.float32)
+    odd = np.linspace(0.5, 2.0, count, dtype=np.float32)
+    odd[count // 2 :: 5] = 1.0
+    odd[-1] = 1e-25
+    yield odd
+
+
+def methods_of(map_, n):
+    """name -> (function of scores, cotangents, classes and the axis, whether it gives a number a row)."""
+    yield "value", lambda x, g, y, axis, **given: map_(x, axis, **given), False
+    yield "vjp", lambda x, g, y, axis, **given: map_.vjp(x, g, axis, **given), False
+    yield "jvp", lambda x, g, y, axis, **given: map_.jvp(x, g, axis, **given), False
+    if map_ in (sx.softmax, sx.softmin):
+        yield "residual", lambda x, g, y, axis, **given: map_.residual(x, y, axis, **given), False
+        yield "loss", lambda x, g, y, axis, **given: map_.loss(x, y, axis, reduction="none", **given), True
+        yield "maximum", lambda x, g, y, axis, **given: map_.smooth_max(x, axis, **given), True
+
+
+def shaped(temperature, axis):
+    return temperature if np.ndim(temperature) == 0 else np.expand_dims(temperature, axis)
+
+
+def rows_of(arrays, temperature):
+    """Rows by themselves, each with its temperature, an array again if it came in one: numbers may have subnormals flushed."""
+    for r in range(len(arrays[0])):
+        yield [array[r : r + 1] for array in arrays], temperature if np.ndim(temperature) == 0 else temperature[r : r + 1, None]
+
+
+def assert_same(found, wanted, note):
+    assert found.dtype == wanted.dtype and found.shape == wanted.shape, note
+    assert same_bits(found, wanted), (note, np.argwhere(found != wanted)[:5])
+
+
+@each_map
+@pytest.mark.parametrize("n", LENGTHS)
+def test_rows_have_the_bits_of_a_row_alone(map_, n):
+    count = 4 if n > 4000 else 37
+    x, g = drawn(count, n)
+    x[count - 2, 0] = np.nan
+    x[1, n - 1] += 600.0
+    y = np.arange(count) % n
+    for (name, method, is_number), temperature in itertools.product(methods_of(map_, n), temperatures_of(count)):
+        given = {"temperature": shaped(temperature, 1)}
+        wanted = np.concatenate([method(*row, -1, temperature=one) for row, one in rows_of((x, g, y), temperature)])
+        assert_same(method(x, g, y, -1, **given), wanted, (name, "together", temperature))
+        with threads(1):
+            assert_same(method(x, g, y, -1, **given), wanted, (name, "one thread", temperature))
+        apart = np.repeat(x, 2, axis=1)[:, ::2]
+        assert_same(method(apart, g, y, -1, **given), wanted, (name, "strided", temperature))
+        given = {"temperature": shaped(temperature, 0)}
+        across = method(np.asfortranarray(x).T, np.asfortranarray(g).T, y, 0, **given)
+        assert_same(across if is_number else np.ascontiguousarray(across.T), wanted, (name, "across", temperature))
+
+
+@each_map
+@pytest.mark.parametrize("count", [1, 4, 5, 8, 9, 15, 16, 17, 48, 255, 256, 257, 300])
+def test_any_number_of_rows_side_by_side(map_, count):
+    for n, temperature in itertools.product((3, 21, 130), temperatures_of(count)):
+        x, g = drawn(count, n, seed=1)
+        where = np.random.default_rng(count).random((count, n)) < 0.8
+        for hidden in (None, where):
+            given = {} if hidden is None else {"where": hidden}
+            wanted = map_(x, temperature=shaped(temperature, 1), **given)
+            given = {} if hidden is None else {"where": hidden.T}
+            found = map_(np.asfortranarray(x).T, 0, temperature=shaped(temperature, 0), **given)
+            assert_same(np.ascontiguousarray(found.T), wanted, (n, temperature, hidden is None))
+        wanted = map_.vjp(x, g, temperature=shaped(temperature, 1))
+        found = map_.vjp(np.asfortranarray(x).T, np.asfortranarray(g).T, 0, temperature=shaped(temperature, 0))
+        assert_same(np.ascontiguousarray(found.T), wanted, (n, temperature, "vjp"))
+
+
+@each_map
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_narrow_rows_have_the_bits_of_a_row_alone(map_, dtype):
+    for n, temperature in itertools.product((2, 16, 21, 100, 128, 129, 500), temperatures_of(37)):
+        x = drawn(37, n, seed=2)[0].astype(numpy_dtype(dtype))
+        wanted = np.concatenate([map_(row, temperature=one) for (row,), one in rows_of((x,), temperature)])
+        assert_same(map_(x, temperature=shaped(temperature, 1)), wanted, (n, "together"))
+        across = map_(np.asfortranarray(x).T, 0, temperature=shaped(temperature, 0))
+        assert_same(np.ascontiguousarray(across.T), wanted, (n, "across"))
+
+
+@each_map
+@pytest.mark.parametrize("n", [2, 3, 16, 21, 64, 127, 128, 129, 1000])
+def test_the_values_are_those_of_wider_floats(map_, n):
+    """numpy's long double by the definition; rows with a sure winner, faint weights and ties among them."""
+    if np.finfo(np.longdouble).nmant < 60:
+        pytest.skip("long double is no wider than double here")
+    for count, temperature in itertools.product((6, 64), (0.05, 0.7, 3.0, 1e4)):
+        x = drawn(count, n, seed=3)[0]
+        wide = x.astype(np.longdouble) * (-1 if map_.name.endswith("min") else 1) / np.longdouble(temperature)
+        gaps = wide - wide.max(axis=1, keepdims=True)
+        # The sum of all terms but the first of the largest keeps its digits.
+        terms = np.exp(gaps)
+        terms[np.arange(count), gaps.argmax(axis=1)] = 0
+        logarithms = gaps - np.log1p(terms.sum(axis=1, keepdims=True))
+        exact = logarithms if map_.name.startswith("log") else np.exp(logarithms)
+        units = np.spacing(np.maximum(np.abs(exact), np.finfo(np.float32).tiny).astype(np.float32)).astype(np.longdouble)
+        bound = value_bound(map_.name, "float32", temperature=True, formulas=False)
+        for found in (map_(x, temperature=temperature), map_(np.asfortranarray(x).T, 0, temperature=temperature).T):
+            errors = np.abs(found.astype(np.longdouble) - exact) / units
+            assert errors.max() <= bound.ulps, (count, temperature, errors.max())

@@ -20,8 +20,9 @@ pytestmark = pytest.mark.skipif(cpu is None, reason=reason)
 IS_SANITIZED = "ASAN_OPTIONS" in os.environ or "TSAN_OPTIONS" in os.environ
 THIN = 3 if IS_SANITIZED else 1
 EXPONENTIAL = (sx.softmax, sx.softmin, sx.log_softmax, sx.log_softmin)
+SPARSE = (sx.sparsemax, sx.entmax15)
 LENGTHS = (1, 2, 3, 5, 15, 16, 17, 20, 31, 33, 64, 65, 100, 127, 128, 129, 200, 1000, 4099, 16_383, 16_384)[::THIN]
-each_map = pytest.mark.parametrize("map_", EXPONENTIAL, ids=lambda each: each.name)
+each_map = pytest.mark.parametrize("map_", (*EXPONENTIAL, *SPARSE), ids=lambda each: each.name)
 
 
 def drawn(count, n, seed=0):
@@ -63,7 +64,10 @@ def shaped(temperature, axis):
 def rows_of(arrays, temperature):
     """Rows by themselves, each with its temperature, an array again if it came in one: numbers may have subnormals flushed."""
     for r in range(len(arrays[0])):
-        yield [array[r : r + 1] for array in arrays], temperature if np.ndim(temperature) == 0 else temperature[r : r + 1, None]
+        yield (
+            [array[r : r + 1] for array in arrays],
+            temperature if np.ndim(temperature) == 0 else temperature[r : r + 1, None],
+        )
 
 
 def assert_same(found, wanted, note):
@@ -120,7 +124,7 @@ def test_narrow_rows_have_the_bits_of_a_row_alone(map_, dtype):
         assert_same(np.ascontiguousarray(across.T), wanted, (n, "across"))
 
 
-@each_map
+@pytest.mark.parametrize("map_", EXPONENTIAL, ids=lambda each: each.name)
 @pytest.mark.parametrize("n", [2, 3, 16, 21, 64, 127, 128, 129, 1000])
 def test_the_values_are_those_of_wider_floats(map_, n):
     """numpy's long double by the definition; rows with a sure winner, faint weights and ties among them."""
@@ -135,8 +139,32 @@ def test_the_values_are_those_of_wider_floats(map_, n):
         terms[np.arange(count), gaps.argmax(axis=1)] = 0
         logarithms = gaps - np.log1p(terms.sum(axis=1, keepdims=True))
         exact = logarithms if map_.name.startswith("log") else np.exp(logarithms)
-        units = np.spacing(np.maximum(np.abs(exact), np.finfo(np.float32).tiny).astype(np.float32)).astype(np.longdouble)
+        units = np.spacing(np.maximum(np.abs(exact), np.finfo(np.float32).tiny).astype(np.float32)).astype(
+            np.longdouble
+        )
         bound = value_bound(map_.name, "float32", temperature=True, formulas=False)
         for found in (map_(x, temperature=temperature), map_(np.asfortranarray(x).T, 0, temperature=temperature).T):
             errors = np.abs(found.astype(np.longdouble) - exact) / units
             assert errors.max() <= bound.ulps, (count, temperature, errors.max())
+
+
+@pytest.mark.parametrize("map_", SPARSE, ids=lambda each: each.name)
+@pytest.mark.parametrize("n", [1, 2, 3, 16, 17, 21, 64, 129, 256, 257, 1000])
+def test_sparse_rows_are_those_of_formulas(map_, n):
+    """In wider floats; with few, many and tied entries in the support."""
+    for count, temperature in itertools.product((6, 64), (*temperatures_of(64), 1e-3, 50.0, 1e6)):
+        x = drawn(count, n, seed=4)[0]
+        temperature = temperature if np.ndim(temperature) == 0 else temperature[:count, None]
+        with sx.kernels("none"):
+            exact = map_(x.astype(np.float64), temperature=temperature)
+        bound = value_bound(map_.name, "float32", temperature=True, formulas=False).ulps
+        unit = np.spacing(exact.max(axis=1, keepdims=True).astype(np.float32))
+        for axis, found in ((1, map_(x, temperature=temperature)), (0, None)):
+            if axis == 0:
+                found = map_(np.asfortranarray(x).T, 0, temperature=np.transpose(temperature)).T
+            assert np.all(np.abs(found - exact) <= bound * unit), (count, temperature, axis)
+            assert np.array_equal(found > 0, exact > 0) or np.ndim(temperature) > 0 or temperature < 0.1, (
+                count,
+                temperature,
+                axis,
+            )

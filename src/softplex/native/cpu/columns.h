@@ -267,6 +267,8 @@ struct Columns {
     TilePlace x, result, mask;
     // Room for all entries.
     float* terms;
+    // Of a sparse map; none: they are all 1.
+    const double* temperatures;
     bool is_negated;
     bool streams;
 
@@ -285,13 +287,19 @@ struct Columns {
         const bool are_near = lines.read_scores(x, mask, is_negated, terms, tops);
         for (int s = 0; s < lines.strips; ++s) {
             const Strip strip{terms + s * lines.pitch(), lines.n};
-            if (!are_near || !strip.template solve<Pieces>(tops[s])) careful(s, strip);
+            if (!are_near || !solve_strip<Pieces>(strip, tops[s], s)) careful(s, strip);
         }
         const FloatField weights = lines.packed(terms);
         lines.write(result, streams, weights, {}, [weights](int s, Index i) BODY { return weights.at(s, i); });
     }
 
   private:
+    template <class Pieces>
+    INLINE bool solve_strip(const Strip& strip, const Floats& tops, int s) const {
+        if (temperatures == nullptr) return strip.template solve<Pieces, false>(tops, nullptr);
+        const double* const own = temperatures + s * Strip::COUNT;
+        return Strip::are_tempered(own) && strip.template solve<Pieces, true>(tops, own);
+    }
     // Of rows with at most so many entries, each of which has a lane of the sum for itself.
     template <bool LOG, int MOST>
     APART bool compute_few() const {

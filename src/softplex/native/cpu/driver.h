@@ -142,10 +142,11 @@ struct Driver {
         }
         if (!plan.is_backward && plan.columns_stay && (plan.parts_stay || lines.is_full()))
             return Maps<T>::far_columns(call.map, FarColumns{lines, x, result, mask, call.negated, plan.is_worth_streaming});
-        if (!plan.is_backward && !plan.is_plain)
+        if (!plan.is_backward && !plan.is_plain && !plan.is_solved)
             return Maps<T>::tempered_columns(call.map, TemperedColumns{lines, x, result, mask, terms, temperatures, call.negated, plan.is_worth_streaming});
         if (!plan.is_backward) {
-            const Columns columns{lines, x, result, mask, terms, call.negated, plan.is_worth_streaming};
+            const double* const own = plan.is_plain ? nullptr : temperatures;
+            const Columns columns{lines, x, result, mask, terms, own, call.negated, plan.is_worth_streaming};
             return Maps<T>::columns(call.map, columns, [&](int s, const Strip& strip) { run_strip(first, s, count, strip, scratch, team); });
         }
         ColumnsBackward back{lines, x, place_of(call.operand, first), result, terms, operands, plan.turns_operand, {}, plan.is_worth_streaming};
@@ -308,7 +309,7 @@ struct Driver {
             rows.temperatures[r] = number_of(call, call.temperature, first + r);
             rows.is_tempered |= rows.temperatures[r] != 1.0;
         }
-        for (int r = rows.count; r % ShortRows::FEW != 0; ++r) rows.temperatures[r] = 1.0;
+        for (int r = rows.count; r % ShortRows::LANES != 0; ++r) rows.temperatures[r] = 1.0;
     }
     static INLINE void fill(ShortRows& rows, double outer) {
         for (int r = 0; r < rows.count; r += ShortRows::FEW) store(rows.outer + r, all(outer));

@@ -70,13 +70,25 @@ struct Lists {
         for (int j = 0; j < eights; ++j) store(unknowns + j * FEW, unknown[j]);
     }
 
+    // The gaps of rows with temperatures, of which there are as many as rows.
+    INLINE void temper(const double* temperatures) {
+        for (int j = 0; j < EIGHTS; ++j) {
+            const Doubles own = load(temperatures + j * FEW);
+            for (Index i = 0; i < whole_groups(longest[j]); ++i) gaps[j][i] = gaps[j][i] / own;
+        }
+    }
+
     // Each score in a row's list gives way to its weight.
-    template <class Pieces>
-    INLINE void weigh(int r, float top) {
-        const Doubles highest = all(static_cast<double>(top)), own = all(unknowns[r]);
+    template <class Pieces, bool IS_TEMPERED>
+    INLINE void weigh(int r, float top, double temperature) {
+        const Doubles highest = all(static_cast<double>(top)), own = all(unknowns[r]), divisor = all(temperature);
+        const auto weight = [&](const Doubles& score) BODY {
+            const Doubles gap = score - highest;
+            return Pieces::weight(own, IS_TEMPERED ? gap / divisor : gap);
+        };
         for (Index i = 0; i < listed[r]; i += LANES) {
             const Halves wide = widened(load(of(r) + i));
-            store(of(r) + i, narrowed(Pieces::weight(own, wide.low - highest), Pieces::weight(own, wide.high - highest)));
+            store(of(r) + i, narrowed(weight(wide.low), weight(wide.high)));
         }
     }
 

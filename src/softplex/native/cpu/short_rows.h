@@ -40,8 +40,8 @@ struct ShortRows {
 
     // How many are worth taking together: as many as keep a processor busy while it waits for sums and quotients, but no more
     // where it computes little and waits for memory.
-    static INLINE Index at_once(Index n, bool is_backward, bool is_solved) {
-        if (n <= ROOM / ROWS) return ROWS;
+    static INLINE Index at_once(Index n, bool is_backward, bool is_solved, bool is_tempered = false) {
+        if (n <= ROOM / ROWS) return is_solved && is_tempered ? LANES : ROWS;
         if (is_solved) return LANES;
         return n <= 2 * ROOM / ROWS && !is_backward ? ROWS / 2 : FEW;
     }
@@ -87,16 +87,21 @@ struct ShortRows {
     template <class Pieces>
     APART bool solve() const {
         static_assert(Sparse<Pieces, float>::CROWD == CANDIDATES, "Sparse lists the same scores");
-        return n <= ROOM / ROWS ? solve_rows<Pieces, ROWS, ROOM / ROWS>() : solve_rows<Pieces, LANES, LONGEST>();
+        if (is_tempered) return solve_rows<Pieces, LANES, CANDIDATES, true>();
+        return n <= ROOM / ROWS ? solve_rows<Pieces, ROWS, ROOM / ROWS, false>() : solve_rows<Pieces, LANES, LONGEST, false>();
     }
     // So many rows at most, with so many entries.
-    template <class Pieces, int MOST_ROWS, Index MOST>
+    template <class Pieces, int MOST_ROWS, Index MOST, bool IS_TEMPERED>
     INLINE bool solve_rows() const {
+        if (IS_TEMPERED && !are_tempered()) return false;
         alignas(64) float tops[ROWS + FEW], cuts[ROWS];
         Lists<MOST_ROWS, MOST <= CANDIDATES ? MOST : CANDIDATES> lists;
         Marked<MOST> marked[MOST_ROWS];
         if (!find_tops<false>(static_cast<int>((n + LANES - 1) / LANES), nullptr, tops)) return false;
-        for (int r = 0; r < count; r += LANES) store(cuts + r, Sparse<Pieces, float>::cut_below(load(tops + r)));
+        for (int r = 0; r < count; r += LANES) {
+            const Floats own = load(tops + r);
+            store(cuts + r, IS_TEMPERED ? Sparse<Pieces, float>::cut_below(own, temperatures + r) : Sparse<Pieces, float>::cut_below(own));
+        }
         for (int r = 0; r < count; ++r) {
             if (n <= LANES) {
                 lists.listed[r] = list_vector(r, lists.of(r));
@@ -107,8 +112,9 @@ struct ShortRows {
             lists.end(lists.of(r) + lists.listed[r]);
         }
         lists.turn_all(count, tops);
+        if constexpr (IS_TEMPERED) lists.temper(temperatures);
         lists.template solve<Pieces>(count);
-        for (int r = 0; r < count; ++r) lists.template weigh<Pieces>(r, tops[r]);
+        for (int r = 0; r < count; ++r) lists.template weigh<Pieces, IS_TEMPERED>(r, tops[r], IS_TEMPERED ? temperatures[r] : 1.0);
         for (int r = 0; r < count; ++r) write_listed(r, lists.of(r), marked[r]);
         return true;
     }
@@ -382,14 +388,18 @@ struct ShortRows {
     using Reciprocals = TemperedExponential::Constants<V>;
     // The reciprocals of the temperatures, each as two floats; false if they are out of the ordinary.
     INLINE bool set_reciprocals(float* hi, float* lo) const {
-        bool are_served = true;
         for (int r = 0; r < count; r += FEW) {
-            const Doubles own = load(temperatures + r), reciprocals = all(1.0) / own;
-            const Doubles heads = widened(narrowed(reciprocals, reciprocals)).low;
-            const unsigned there = count - r < FEW ? (1u << (count - r)) - 1u : 255u;
-            are_served &= (bits(TemperedExponential::serves(own)) & there) == there;
+            const Doubles reciprocals = all(1.0) / load(temperatures + r), heads = widened(narrowed(reciprocals, reciprocals)).low;
             store_eight(hi + r, heads);
             store_eight(lo + r, reciprocals - heads);
+        }
+        return are_tempered();
+    }
+    INLINE bool are_tempered() const {
+        bool are_served = true;
+        for (int r = 0; r < count; r += FEW) {
+            const unsigned there = count - r < FEW ? (1u << (count - r)) - 1u : 255u;
+            are_served &= (bits(TemperedExponential::serves(load(temperatures + r))) & there) == there;
         }
         return are_served;
     }

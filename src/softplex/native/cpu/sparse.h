@@ -270,6 +270,18 @@ struct Sparse {
 
     // The same as score_below(-reach) for tops near 0, so that rounding takes less.
     static INLINE Floats cut_below(const Floats& tops) { return tops - all(static_cast<float>(Pieces::reach() + 0x1p-13)); }
+    // Of rows with temperatures.
+    static INLINE Floats cut_below(const Floats& tops, const double* temperatures) {
+        float own[Lanes<float>::count];
+        store(own, tops);
+        for (int r = 0; r < Lanes<float>::count; ++r) {
+            Row<float> each;
+            each.top = own[r];
+            each.temperature = temperatures[r];
+            own[r] = score_below(each, -Pieces::reach());
+        }
+        return load(own);
+    }
 
     // -- what a solver asks for ------------------------------------------------------------------------------------------
 

@@ -79,7 +79,11 @@ struct Strip {
         const Floats heads = narrowed(low, high);
         const Halves wide = widened(heads);
         at = {tops, heads, narrowed(low - wide.low, high - wide.high)};
-        return (bits(TemperedExponential::serves(first)) & bits(TemperedExponential::serves(last))) == PlainRows::ALL;
+        return are_tempered(temperatures);
+    }
+    static INLINE bool are_tempered(const double* temperatures) {
+        const unsigned first = bits(TemperedExponential::serves(load(temperatures))), last = bits(TemperedExponential::serves(load(temperatures + HALF)));
+        return (first & last) == PlainRows::ALL;
     }
     // What scores are shifted by to be logarithms of weights. The strip is there after `bring`, should it be needed.
     template <class Bring>
@@ -126,22 +130,25 @@ struct Strip {
     }
 
     // The weights of a sparse map, as ShortRows; false if one of the rows needs more care.
-    template <class Pieces>
-    APART bool solve(const Floats& tops) const {
+    template <class Pieces, bool IS_TEMPERED>
+    APART bool solve(const Floats& tops, const double* temperatures) const {
         Listed lists;
-        const Floats cuts = Sparse<Pieces, float>::cut_below(tops);
+        const Floats cuts = IS_TEMPERED ? Sparse<Pieces, float>::cut_below(tops, temperatures) : Sparse<Pieces, float>::cut_below(tops);
         Marks marks[LONGEST / MARKED + 1];
         const bool are_listed = n <= COUNT || (n <= ShortRows::CANDIDATES && are_all_above(cuts));
         if (are_listed)
             take_all(tops, lists);
         else if (!list_candidates(cuts, tops, lists, marks))
             return false;
+        if constexpr (IS_TEMPERED) lists.temper(temperatures);
         lists.template solve<Pieces>(COUNT);
         const Doubles first = load(lists.unknowns), last = load(lists.unknowns + HALF);
         const Halves wide_tops = widened(tops);
         const auto weights = [&](const Floats& scores) BODY {
             const Halves wide = widened(scores);
-            return narrowed(Pieces::weight(first, wide.low - wide_tops.low), Pieces::weight(last, wide.high - wide_tops.high));
+            Doubles low = wide.low - wide_tops.low, high = wide.high - wide_tops.high;
+            if constexpr (IS_TEMPERED) low = low / load(temperatures), high = high / load(temperatures + HALF);
+            return narrowed(Pieces::weight(first, low), Pieces::weight(last, high));
         };
         if (are_listed)
             for (Index i = 0; i < n * COUNT; i += COUNT) store(terms + i, weights(load(terms + i)));

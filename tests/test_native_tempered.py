@@ -1,6 +1,6 @@
-"""Temperatures beside nothing else: rows that kernels take several at a time, or where they lie, have the bits of a row alone.
+"""Temperatures: rows that kernels take several at a time, or where they lie, have the bits of a row alone.
 
-Accuracy over all arguments is held by test_native.py; here stand the lengths, layouts and numbers that single such rows out.
+Accuracy over all arguments is held by test_native.py; here stand the lengths, layouts and numbers that matter.
 """
 
 import itertools
@@ -22,11 +22,11 @@ THIN = 3 if IS_SANITIZED else 1
 EXPONENTIAL = (sx.softmax, sx.softmin, sx.log_softmax, sx.log_softmin)
 SPARSE = (sx.sparsemax, sx.entmax15)
 LENGTHS = (1, 2, 3, 5, 15, 16, 17, 20, 31, 33, 64, 65, 100, 127, 128, 129, 200, 1000, 4099, 16_383, 16_384)[::THIN]
-each_map = pytest.mark.parametrize("map_", (*EXPONENTIAL, *SPARSE), ids=lambda each: each.name)
+each_map = pytest.mark.parametrize("map_", [*EXPONENTIAL, *SPARSE], ids=lambda each: each.name)
 
 
 def drawn(count, n, seed=0):
-    """Rows that are scattered, near each other, confident, tied, spread over +-80, faint in one entry; and cotangents."""
+    """Rows: scattered, near each other, confident, tied, spread over +-80, faint in one entry; and cotangents."""
     rng = np.random.default_rng((count, n, seed))
     rows = rng.normal(size=(count, n)) * np.resize([2.0, 0.01, 1.0, 1.0], count)[:, None]
     rows[2::6, 0] += 45.0
@@ -62,12 +62,10 @@ def shaped(temperature, axis):
 
 
 def rows_of(arrays, temperature):
-    """Rows by themselves, each with its temperature, an array again if it came in one: numbers may have subnormals flushed."""
+    """Rows by themselves, each with its temperature, in an array again if it came in one: that flushes no subnormals."""
     for r in range(len(arrays[0])):
-        yield (
-            [array[r : r + 1] for array in arrays],
-            temperature if np.ndim(temperature) == 0 else temperature[r : r + 1, None],
-        )
+        own = temperature if np.ndim(temperature) == 0 else temperature[r : r + 1, None]
+        yield [array[r : r + 1] for array in arrays], own
 
 
 def assert_same(found, wanted, note):

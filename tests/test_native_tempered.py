@@ -62,7 +62,7 @@ def shaped(temperature, axis):
 
 
 def rows_of(arrays, temperature):
-    """Rows by themselves, each with its temperature, in an array again if it came in one: that flushes no subnormals."""
+    """Rows by themselves, each with its temperature, in an array if it came in one: that flushes no subnormals."""
     for r in range(len(arrays[0])):
         own = temperature if np.ndim(temperature) == 0 else temperature[r : r + 1, None]
         yield [array[r : r + 1] for array in arrays], own

@@ -1,4 +1,4 @@
-"""Temperatures: rows that kernels take several at a time, or where they lie, have the bits of a row alone.
+"""Temperatures and sinks: rows that kernels take several at a time, or where they lie, have the bits of a row alone.
 
 Accuracy over all arguments is held by test_native.py; here stand the lengths, layouts and numbers that matter.
 """
@@ -46,6 +46,21 @@ def temperatures_of(count):
     yield odd
 
 
+def arguments_of(map_, count):
+    """Temperatures, and for softmax and its kin sinks: below, among and above the scores, no float, absent, beside temperatures."""
+    for temperature in temperatures_of(count):
+        yield {"temperature": temperature}
+    if map_ in SPARSE:
+        return
+    many = np.linspace(-3.0, 3.0, count, dtype=np.float32)
+    odd = many.copy()
+    odd[::3] = -np.inf
+    odd[1::4], odd[-1] = 40.0, 600.0
+    yield from ({"sink": sink} for sink in (0.1, -40.0, 30.0, many, odd))
+    yield {"sink": odd, "temperature": 0.7}
+    yield {"sink": 0.1, "temperature": [*temperatures_of(count)][2]}
+
+
 def methods_of(map_, n):
     """name -> (function of scores, cotangents, classes and the axis, whether it gives a number a row)."""
     yield "value", lambda x, g, y, axis, **given: map_(x, axis, **given), False
@@ -57,14 +72,15 @@ def methods_of(map_, n):
         yield "maximum", lambda x, g, y, axis, **given: map_.smooth_max(x, axis, **given), True
 
 
-def shaped(temperature, axis):
-    return temperature if np.ndim(temperature) == 0 else np.expand_dims(temperature, axis)
+def shaped(numbers, axis):
+    """Arguments, arrays with the axis of the rows."""
+    return {name: one if np.ndim(one) == 0 else np.expand_dims(one, axis) for name, one in numbers.items()}
 
 
-def rows_of(arrays, temperature):
-    """Rows by themselves, each with its temperature, in an array if it came in one: that flushes no subnormals."""
+def rows_of(arrays, numbers):
+    """Rows by themselves, each with its numbers, in arrays if they came in some: these flush no subnormals."""
     for r in range(len(arrays[0])):
-        own = temperature if np.ndim(temperature) == 0 else temperature[r : r + 1, None]
+        own = {name: one if np.ndim(one) == 0 else one[r : r + 1, None] for name, one in numbers.items()}
         yield [array[r : r + 1] for array in arrays], own
 
 
@@ -81,44 +97,43 @@ def test_rows_have_the_bits_of_a_row_alone(map_, n):
     x[count - 2, 0] = np.nan
     x[1, n - 1] += 600.0
     y = np.arange(count) % n
-    for (name, method, is_number), temperature in itertools.product(methods_of(map_, n), temperatures_of(count)):
-        given = {"temperature": shaped(temperature, 1)}
-        wanted = np.concatenate([method(*row, -1, temperature=one) for row, one in rows_of((x, g, y), temperature)])
-        assert_same(method(x, g, y, -1, **given), wanted, (name, "together", temperature))
+    for (name, method, is_number), numbers in itertools.product(methods_of(map_, n), arguments_of(map_, count)):
+        wanted = np.concatenate([method(*row, -1, **own) for row, own in rows_of((x, g, y), numbers)])
+        given = shaped(numbers, 1)
+        assert_same(method(x, g, y, -1, **given), wanted, (name, "together", numbers))
         with threads(1):
-            assert_same(method(x, g, y, -1, **given), wanted, (name, "one thread", temperature))
+            assert_same(method(x, g, y, -1, **given), wanted, (name, "one thread", numbers))
         apart = np.repeat(x, 2, axis=1)[:, ::2]
-        assert_same(method(apart, g, y, -1, **given), wanted, (name, "strided", temperature))
-        given = {"temperature": shaped(temperature, 0)}
-        across = method(np.asfortranarray(x).T, np.asfortranarray(g).T, y, 0, **given)
-        assert_same(across if is_number else np.ascontiguousarray(across.T), wanted, (name, "across", temperature))
+        assert_same(method(apart, g, y, -1, **given), wanted, (name, "strided", numbers))
+        across = method(np.asfortranarray(x).T, np.asfortranarray(g).T, y, 0, **shaped(numbers, 0))
+        assert_same(across if is_number else np.ascontiguousarray(across.T), wanted, (name, "across", numbers))
 
 
 @each_map
 @pytest.mark.parametrize("count", [1, 4, 5, 8, 9, 15, 16, 17, 48, 255, 256, 257, 300])
 def test_any_number_of_rows_side_by_side(map_, count):
-    for n, temperature in itertools.product((3, 21, 130), temperatures_of(count)):
+    for n, numbers in itertools.product((3, 21, 130), arguments_of(map_, count)):
         x, g = drawn(count, n, seed=1)
         where = np.random.default_rng(count).random((count, n)) < 0.8
         for hidden in (None, where):
             given = {} if hidden is None else {"where": hidden}
-            wanted = map_(x, temperature=shaped(temperature, 1), **given)
+            wanted = map_(x, **shaped(numbers, 1), **given)
             given = {} if hidden is None else {"where": hidden.T}
-            found = map_(np.asfortranarray(x).T, 0, temperature=shaped(temperature, 0), **given)
-            assert_same(np.ascontiguousarray(found.T), wanted, (n, temperature, hidden is None))
-        wanted = map_.vjp(x, g, temperature=shaped(temperature, 1))
-        found = map_.vjp(np.asfortranarray(x).T, np.asfortranarray(g).T, 0, temperature=shaped(temperature, 0))
-        assert_same(np.ascontiguousarray(found.T), wanted, (n, temperature, "vjp"))
+            found = map_(np.asfortranarray(x).T, 0, **shaped(numbers, 0), **given)
+            assert_same(np.ascontiguousarray(found.T), wanted, (n, numbers, hidden is None))
+        wanted = map_.vjp(x, g, **shaped(numbers, 1))
+        found = map_.vjp(np.asfortranarray(x).T, np.asfortranarray(g).T, 0, **shaped(numbers, 0))
+        assert_same(np.ascontiguousarray(found.T), wanted, (n, numbers, "vjp"))
 
 
 @each_map
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_narrow_rows_have_the_bits_of_a_row_alone(map_, dtype):
-    for n, temperature in itertools.product((2, 16, 21, 100, 128, 129, 500), temperatures_of(37)):
+    for n, numbers in itertools.product((2, 16, 21, 100, 128, 129, 500), arguments_of(map_, 37)):
         x = drawn(37, n, seed=2)[0].astype(numpy_dtype(dtype))
-        wanted = np.concatenate([map_(row, temperature=one) for (row,), one in rows_of((x,), temperature)])
-        assert_same(map_(x, temperature=shaped(temperature, 1)), wanted, (n, "together"))
-        across = map_(np.asfortranarray(x).T, 0, temperature=shaped(temperature, 0))
+        wanted = np.concatenate([map_(row, **own) for (row,), own in rows_of((x,), numbers)])
+        assert_same(map_(x, **shaped(numbers, 1)), wanted, (n, "together"))
+        across = map_(np.asfortranarray(x).T, 0, **shaped(numbers, 0))
         assert_same(np.ascontiguousarray(across.T), wanted, (n, "across"))
 
 
@@ -128,22 +143,24 @@ def test_the_values_are_those_of_wider_floats(map_, n):
     """numpy's long double by the definition; rows with a sure winner, faint weights and ties among them."""
     if np.finfo(np.longdouble).nmant < 60:
         pytest.skip("long double is no wider than double here")
-    for count, temperature in itertools.product((6, 64), (0.05, 0.7, 3.0, 1e4)):
-        x = drawn(count, n, seed=3)[0]
-        wide = x.astype(np.longdouble) * (-1 if map_.name.endswith("min") else 1) / np.longdouble(temperature)
+    sinks = (None, -30.0, 0.5, 60.0)
+    for count, temperature, sink in itertools.product((6, 64), (0.05, 0.7, 1.0, 3.0, 1e4), sinks):
+        x, given = drawn(count, n, seed=3)[0], {"temperature": temperature, "sink": sink}
+        competing = x if sink is None else np.c_[x, np.full((count, 1), sink, x.dtype)]
+        wide = competing.astype(np.longdouble) * (-1 if map_.name.endswith("min") else 1) / np.longdouble(temperature)
         gaps = wide - wide.max(axis=1, keepdims=True)
         # The sum of all terms but the first of the largest keeps its digits.
         terms = np.exp(gaps)
         terms[np.arange(count), gaps.argmax(axis=1)] = 0
         logarithms = gaps - np.log1p(terms.sum(axis=1, keepdims=True))
-        exact = logarithms if map_.name.startswith("log") else np.exp(logarithms)
+        exact = (logarithms if map_.name.startswith("log") else np.exp(logarithms))[:, :n]
         units = np.spacing(np.maximum(np.abs(exact), np.finfo(np.float32).tiny).astype(np.float32)).astype(
             np.longdouble
         )
         bound = value_bound(map_.name, "float32", temperature=True, formulas=False)
-        for found in (map_(x, temperature=temperature), map_(np.asfortranarray(x).T, 0, temperature=temperature).T):
+        for found in (map_(x, **given), map_(np.asfortranarray(x).T, 0, **given).T):
             errors = np.abs(found.astype(np.longdouble) - exact) / units
-            assert errors.max() <= bound.ulps, (count, temperature, errors.max())
+            assert errors.max() <= bound.ulps, (count, given, errors.max())
 
 
 @pytest.mark.parametrize("map_", SPARSE, ids=lambda each: each.name)

@@ -401,7 +401,7 @@ struct Columns {
     INLINE Strip strip(int s) const { return {terms + s * lines.pitch(), lines.n}; }
 };
 
-// The same of rows with temperatures, in the order of TemperedExponential.
+// The same of rows with temperatures, or short ones with sinks, as ShortRows and Softmax.
 struct TemperedColumns {
     static constexpr int COUNT = Strip::COUNT;
 
@@ -410,6 +410,8 @@ struct TemperedColumns {
     // Room for all entries.
     float* terms;
     const double* temperatures;
+    // None: there are none.
+    const double* sinks;
     bool is_negated;
     bool streams;
 
@@ -419,17 +421,29 @@ struct TemperedColumns {
         Floats tops[Lines::STRIPS];
         Strip::Reciprocals at[Lines::STRIPS];
         Numbers numbers[Lines::STRIPS];
+        Sunk sunk[Lines::STRIPS];
         if (!lines.read_scores(x, mask, is_negated, terms, tops)) return false;
-        for (int s = 0; s < lines.strips; ++s)
-            if (!Strip::temper(tops[s], temperatures + s * COUNT, at[s])) return false;
+        const bool are_plain = Strip::are_all_one(temperatures);
+        for (int s = 0; s < lines.strips; ++s) {
+            const double* const own = temperatures + s * COUNT;
+            if (sinks != nullptr && !Strip::sink(sinks + s * COUNT, own, tops[s], sunk[s])) return false;
+            if (are_plain ? !Strip::are_all_one(own) : !Strip::temper(tops[s], own, at[s])) return false;
+        }
         bool are_faint = false;
         for (int s = 0; s < lines.strips; ++s) {
             const Strip strip{terms + s * lines.pitch(), lines.n};
-            strip.template prepare_tempered<LOG>(at[s], numbers[s]);
+            if (are_plain)
+                strip.template prepare_short<LOG>(tops[s], numbers[s], sunk[s]);
+            else
+                strip.template prepare_tempered<LOG>(at[s], numbers[s], sunk[s]);
             are_faint |= !LOG && strip.is_faint(numbers[s]);
         }
         const FloatField kept = lines.packed(terms);
-        if constexpr (LOG) {
+        if (LOG && are_plain) {
+            lines.write(result, streams, kept, {}, [&numbers, kept](int s, Index i) BODY {
+                return Strip::finished<true, true>(kept.at(s, i), numbers[s]);
+            });
+        } else if constexpr (LOG) {
             lines.write(result, streams, kept, {}, [&at, &numbers, kept](int s, Index i) BODY {
                 const Pair<Floats> gap = TemperedExponential(at[s]).gap(kept.at(s, i));
                 return (gap.hi - numbers[s].hi) + (gap.lo - numbers[s].lo);
@@ -453,8 +467,8 @@ struct ColumnsDerivative {
     TilePlace x, operand, result, mask;
     // Room for all entries of each.
     float *terms, *cotangents;
-    // Of short rows; none: they are all 1.
-    const double* temperatures;
+    // Of short rows; none: they are all 1, and there are no sinks.
+    const double *temperatures, *sinks;
     alignas(64) double outer[Lines::MOST];
     bool is_negated;
     bool streams;
@@ -482,8 +496,13 @@ struct ColumnsDerivative {
     INLINE bool prepare(const Strip& strip, int s, const Floats& tops, Numbers& numbers) const {
         const float* const g = cotangents + s * lines.pitch();
         if (temperatures == nullptr) return strip.prepare_derivative(tops, g, numbers);
+        const double* const own = temperatures + s * Strip::COUNT;
+        Floats leading = tops;
         Strip::Reciprocals at;
-        return Strip::temper(tops, temperatures + s * Strip::COUNT, at) && strip.prepare_tempered_derivative(at, g, numbers);
+        Sunk sunk;
+        if (sinks != nullptr && !Strip::sink(sinks + s * Strip::COUNT, own, leading, sunk)) return false;
+        if (Strip::are_all_one(own)) return strip.prepare_sunk_derivative(leading, g, numbers, sunk);
+        return Strip::temper(leading, own, at) && strip.prepare_tempered_derivative(at, g, numbers, sunk);
     }
 };
 

@@ -132,18 +132,20 @@ struct Driver {
         const TilePlace x = place_of(call.x, first), result = place_of(call.result, first);
         const TilePlace mask = call.mask.data != nullptr ? place_of(call.mask, first) : TilePlace{};
         float *const terms = reinterpret_cast<float*>(scratch.x), *const operands = reinterpret_cast<float*>(scratch.operand);
-        alignas(64) double temperatures[Lines::MOST];
+        alignas(64) double temperatures[Lines::MOST], numbers[Lines::MOST];
         if (!plan.is_backward && !plan.is_plain) set_temperatures(temperatures, first, count);
+        if (call.has_sink) set_sinks(numbers, first, count);
+        const double* const sinks = call.has_sink ? numbers : nullptr;
         if (call.method == Method::vjp || call.method == Method::jvp) {
             ColumnsDerivative derivative{lines, x, place_of(call.operand, first), result, mask, terms, operands,
-                                         plan.is_plain ? nullptr : temperatures, {}, call.negated, plan.is_worth_streaming};
+                                         plan.is_plain ? nullptr : temperatures, sinks, {}, call.negated, plan.is_worth_streaming};
             set_outer(derivative.outer, first, count);
             return derivative.run();
         }
         if (!plan.is_backward && plan.columns_stay && (plan.parts_stay || lines.is_full()))
             return Maps<T>::far_columns(call.map, FarColumns{lines, x, result, mask, call.negated, plan.is_worth_streaming});
         if (!plan.is_backward && !plan.is_plain && !plan.is_solved)
-            return Maps<T>::tempered_columns(call.map, TemperedColumns{lines, x, result, mask, terms, temperatures, call.negated, plan.is_worth_streaming});
+            return Maps<T>::tempered_columns(call.map, TemperedColumns{lines, x, result, mask, terms, temperatures, sinks, call.negated, plan.is_worth_streaming});
         if (!plan.is_backward) {
             const double* const own = plan.is_plain ? nullptr : temperatures;
             const Columns columns{lines, x, result, mask, terms, own, call.negated, plan.is_worth_streaming};
@@ -168,6 +170,11 @@ struct Driver {
         const bool are_fixed = call.temperature.rows.data == nullptr;
         for (Index c = 0; c < count; ++c) temperatures[c] = are_fixed ? call.temperature.fixed : number_of(call, call.temperature, first + c);
         for (Index c = count; c % Strip::COUNT != 0; ++c) temperatures[c] = temperatures[0];
+    }
+    INLINE double sink_of(Index row) const { return (call.negated ? -1.0 : 1.0) * number_of(call, call.sink, row); }
+    INLINE void set_sinks(double* sinks, Index first, Index count) const {
+        for (Index c = 0; c < count; ++c) sinks[c] = sink_of(first + c);
+        for (Index c = count; c % Strip::COUNT != 0; ++c) sinks[c] = -__builtin_inf();
     }
 
     // The rows of a strip, one at a time, in scratch memory behind the strips.
@@ -310,6 +317,9 @@ struct Driver {
             rows.is_tempered |= rows.temperatures[r] != 1.0;
         }
         for (int r = rows.count; r % ShortRows::LANES != 0; ++r) rows.temperatures[r] = 1.0;
+        rows.has_sinks = call.has_sink;
+        for (int r = 0; r < rows.count && rows.has_sinks; ++r) rows.sinks[r] = sink_of(first + r);
+        for (int r = rows.count; r % ShortRows::LANES != 0 && rows.has_sinks; ++r) rows.sinks[r] = -__builtin_inf();
     }
     static INLINE void fill(ShortRows& rows, double outer) {
         for (int r = 0; r < rows.count; r += ShortRows::FEW) store(rows.outer + r, all(outer));
@@ -431,7 +441,7 @@ struct Driver {
         row.is_tempered = row.temperature != 1.0;
         row.alpha = number_of(call, call.alpha, index);
         row.scale = number_of(call, call.scale, index);
-        if (call.has_sink) row.sink = (call.negated ? -1.0 : 1.0) * number_of(call, call.sink, index);
+        if (call.has_sink) row.sink = sink_of(index);
         if (call.index.data != nullptr) row.label = label_of(index);
         if (call.solved == nullptr || Maps<E>::is_softmax(call.map, row)) return;
         if (call.method == Method::loss_of_index) row.left = call.solved + index;

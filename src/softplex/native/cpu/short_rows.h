@@ -24,15 +24,15 @@ struct ShortRows {
     float* result[ROWS];
     // Of a way back what it is multiplied by, of a residual its scale.
     alignas(64) double outer[ROWS];
-    alignas(64) double temperatures[ROWS];
+    alignas(64) double temperatures[ROWS], sinks[ROWS];
     Index labels[ROWS];
     // Where losses and smooth maxima go.
     double* numbers;
     int count;
     Index n;
     bool is_negated;
-    // Whether there are temperatures; of a way back there are none.
-    bool is_tempered = false;
+    // Whether there are temperatures, or sinks; of a way back there are none.
+    bool is_tempered = false, has_sinks = false;
     bool streams;
     Seam<float>* seam = nullptr;
     // From a row to that which comes after all of these; 0 in scratch memory, behind which lies another thread's.
@@ -64,6 +64,7 @@ struct ShortRows {
         Doubles sums[ROWS];
         const Index pitch = IS_DENSE ? n : vectors * LANES;
         if (!find_tops<IS_DENSE>(vectors, terms, tops)) return false;
+        if (has_sinks && !raise_tops(tops)) return false;
         if (is_tempered) {
             if (!exponentiate_tempered<IS_DENSE>(vectors, terms, tops, sums)) return false;
         } else if constexpr (IS_DENSE) {
@@ -73,13 +74,16 @@ struct ShortRows {
             exponentiate_whole<has_operand(ASKED)>(vectors, terms, tops, sums);
         }
         for (int r = count; r % FEW != 0; ++r) sums[r] = all(4.0 / UNBIASED<float>);
-        if constexpr (ASKED == Asked::logarithms) put_logarithms(pitch, terms, tops, sums);
-        if constexpr (ASKED == Asked::losses) put_losses(pitch, terms, tops, sums);
-        if constexpr (ASKED == Asked::maxima) put_maxima(pitch, terms, tops, sums);
-        if constexpr (ASKED == Asked::weights) put_weights(pitch, terms, sums);
-        if constexpr (ASKED == Asked::residuals) put_residuals(pitch, terms, sums);
-        if constexpr (ASKED == Asked::derivatives) return put_derivatives(pitch, terms, sums);
-        if constexpr (ASKED == Asked::log_derivatives) put_log_derivatives(pitch, terms, sums);
+        Doubles totals[ROWS / FEW];
+        for (int r = 0; r < count; r += FEW) totals[r / FEW] = sums_of(sums + r);
+        if (has_sinks) add_sinks(tops, totals);
+        if constexpr (ASKED == Asked::logarithms) put_logarithms(pitch, terms, tops, totals);
+        if constexpr (ASKED == Asked::losses) put_losses(pitch, terms, tops, totals);
+        if constexpr (ASKED == Asked::maxima) put_maxima(pitch, terms, tops, totals);
+        if constexpr (ASKED == Asked::weights) put_weights(pitch, terms, totals);
+        if constexpr (ASKED == Asked::residuals) put_residuals(pitch, terms, tops, totals);
+        if constexpr (ASKED == Asked::derivatives) return put_derivatives(pitch, terms, totals);
+        if constexpr (ASKED == Asked::log_derivatives) put_log_derivatives(pitch, terms, totals);
         return true;
     }
 
@@ -405,18 +409,18 @@ struct ShortRows {
     }
 
     // factor / sum of each row as two floats.
-    INLINE void set_scales(const Doubles* sums, float* hi, float* lo, double factor = 1.0) const {
+    INLINE void set_scales(const Doubles* totals, float* hi, float* lo, double factor = 1.0) const {
         for (int r = 0; r < count; r += FEW) {
-            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(factor), {sums_of(sums + r), all(0.0)});
+            const Pair<Doubles> scales = Softmax<float>::Scale::quotients(all(factor), {totals[r / FEW], all(0.0)});
             store_eight(hi + r, scales.hi);
             store_eight(lo + r, scales.lo);
         }
     }
     // A term whose weight is faint: that of a top is 2^50.
     static constexpr float FAINT = 0x1p-40f;
-    INLINE void put_weights(Index pitch, const float* terms, const Doubles* sums) const {
+    INLINE void put_weights(Index pitch, const float* terms, const Doubles* totals) const {
         float hi[ROWS], lo[ROWS];
-        set_scales(sums, hi, lo);
+        set_scales(totals, hi, lo);
         const bool are_faint = Faint::is_met_below(all(FAINT), 0, count * pitch, [&](Index i, int) BODY { return load(terms + i); });
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]);
@@ -429,7 +433,7 @@ struct ShortRows {
     }
 
     // s (g - <s, g> / sum s) with s = p.
-    INLINE bool put_derivatives(Index pitch, const float* terms, const Doubles* sums) const {
+    INLINE bool put_derivatives(Index pitch, const float* terms, const Doubles* totals) const {
         Doubles products[ROWS];
         for (int r = 0; r < count; ++r) {
             const float *const own = terms + r * pitch, *const g = operand[r];
@@ -450,13 +454,13 @@ struct ShortRows {
         float hi[ROWS], lo[ROWS], means[ROWS];
         bool are_moderate = true;
         for (int r = 0; r < count; r += FEW) {
-            const Doubles found = sums_of(products + r) / sums_of(sums + r);
+            const Doubles found = sums_of(products + r) / totals[r / FEW];
             are_moderate &= Softmax<float>::are_moderate(found);
             store_eight(means + r, found);
         }
         if (!are_moderate) return false;
         constexpr double LIFT = Softmax<float>::LIFT;
-        set_scales(sums, hi, lo, LIFT);
+        set_scales(totals, hi, lo, LIFT);
         for (int r = 0; r < count; ++r) {
             const Floats high = all(hi[r]), low = all(lo[r]), mean = all(means[r]), factor = all(static_cast<float>(outer[r] / LIFT));
             const float *const own = terms + r * pitch, *const g = operand[r];
@@ -468,7 +472,7 @@ struct ShortRows {
         return true;
     }
     // g - p sum g where an entry takes part.
-    INLINE void put_log_derivatives(Index pitch, const float* terms, const Doubles* sums) const {
+    INLINE void put_log_derivatives(Index pitch, const float* terms, const Doubles* totals) const {
         const Floats dead = all(is_negated ? INFINITE<float> : -INFINITE<float>), zero = all(0.0f);
         Doubles cotangents[ROWS];
         for (int r = 0; r < count; ++r) {
@@ -480,11 +484,11 @@ struct ShortRows {
             cotangents[r] = sum.lanes();
         }
         for (int r = count; r % FEW != 0; ++r) cotangents[r] = all(0.0);
-        float hi[ROWS], lo[ROWS], totals[ROWS];
-        set_scales(sums, hi, lo);
-        for (int r = 0; r < count; r += FEW) store_eight(totals + r, sums_of(cotangents + r));
+        float hi[ROWS], lo[ROWS], wholes[ROWS];
+        set_scales(totals, hi, lo);
+        for (int r = 0; r < count; r += FEW) store_eight(wholes + r, sums_of(cotangents + r));
         for (int r = 0; r < count; ++r) {
-            const Floats high = all(hi[r]), low = all(lo[r]), whole = all(totals[r]), factor = all(static_cast<float>(outer[r]));
+            const Floats high = all(hi[r]), low = all(lo[r]), whole = all(wholes[r]), factor = all(static_cast<float>(outer[r]));
             const float *const e = terms + r * pitch, *const own = x[r], *const g = operand[r];
             write<0>(r, [&](Index i, int lanes) BODY {
                 const Floats term = take<float>(e + i, lanes, 0.0f), p = weight_of(term, high, low);
@@ -496,9 +500,9 @@ struct ShortRows {
     static INLINE Floats where_positive(const Floats& e, const Floats& v) { return select(all(0.0f) < e, v, all(0.0f)); }
 
     // (p - y) times the row's scale, where p_y - 1 is minus the sum of the others.
-    INLINE void put_residuals(Index pitch, float* terms, const Doubles* sums) const {
+    INLINE void put_residuals(Index pitch, float* terms, const float* tops, const Doubles* totals) const {
         float hi[ROWS], lo[ROWS];
-        set_scales(sums, hi, lo);
+        set_scales(totals, hi, lo);
         // Each step for all rows: none waits for what it has just stored.
         for (int r = 0; r < count; ++r) terms[r * pitch + labels[r]] = 0.0f;
         Doubles others[ROWS];
@@ -516,7 +520,9 @@ struct ShortRows {
         for (int r = count; r % FEW != 0; ++r) others[r] = all(0.0);
         for (int r = 0; r < count; r += FEW) {
             float less[FEW];
-            store_eight(less, -sums_of(others + r));
+            Doubles all_others = sums_of(others + r);
+            if (has_sinks) all_others = all_others + sink_terms_of(r, tops) / totals[r / FEW];
+            store_eight(less, -all_others);
             for (int j = 0; j < FEW && r + j < count; ++j)
                 terms[(r + j) * pitch + labels[r + j]] = score_of_label(r + j) > -INFINITE<float> ? less[j] : 0.0f;
         }
@@ -532,9 +538,9 @@ struct ShortRows {
     INLINE float score_of_label(int r) const { return is_negated ? -x[r][labels[r]] : x[r][labels[r]]; }
 
     // log sum exp(x) less the label's score.
-    INLINE void put_losses(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
+    INLINE void put_losses(Index pitch, const float* terms, const float* tops, const Doubles* totals) const {
         for (int r = 0; r < count; r += FEW) {
-            const Doubles others = others_of(r, pitch, terms, sums);
+            const Doubles others = others_of(r, pitch, terms, tops, totals);
             double scores[FEW], losses[FEW];
             for (int j = 0; j < FEW; ++j) scores[j] = r + j < count ? static_cast<double>(score_of_label(r + j)) : 0.0;
             Doubles gaps = widened(load(tops + r)).low - load(scores);
@@ -545,10 +551,10 @@ struct ShortRows {
     }
 
     // log sum exp(x).
-    INLINE void put_maxima(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
+    INLINE void put_maxima(Index pitch, const float* terms, const float* tops, const Doubles* totals) const {
         for (int r = 0; r < count; r += FEW) {
             double found[FEW];
-            Doubles shift = PlainRows::log1p_of_others(others_of(r, pitch, terms, sums));
+            Doubles shift = PlainRows::log1p_of_others(others_of(r, pitch, terms, tops, totals));
             if (is_tempered) shift = shift * load(temperatures + r);
             store(found, shift + widened(load(tops + r)).low);
             for (int j = 0; j < FEW && r + j < count; ++j) numbers[r + j] = found[j];
@@ -556,14 +562,15 @@ struct ShortRows {
     }
 
     // Of eight rows the sums of exp(x - top) over all but the leading entry.
-    INLINE Doubles others_of(int first, Index pitch, const float* terms, const Doubles* sums) const {
-        const Doubles others = sums_but_one(sums_of(sums + first));
-        return PlainRows::clear(others) == PlainRows::ALL ? others : with_tails(others, first, pitch, terms);
+    INLINE Doubles others_of(int first, Index pitch, const float* terms, const float* tops, const Doubles* totals) const {
+        const Doubles others = sums_but_one(totals[first / FEW]);
+        return PlainRows::clear(others) == PlainRows::ALL ? others : with_tails(others, first, pitch, terms, tops);
     }
-    APART Doubles with_tails(const Doubles& others, int first, Index pitch, const float* terms) const {
+    APART Doubles with_tails(const Doubles& others, int first, Index pitch, const float* terms, const float* tops) const {
         const Floats leading = all(static_cast<float>(1.0 / UNBIASED<float>));
-        double found[FEW];
+        double found[FEW], of_sinks[FEW];
         store(found, others);
+        store(of_sinks, has_sinks ? sink_terms_of(first, tops) : all(0.0));
         for (int j = 0; j < FEW && first + j < count; ++j) {
             if (found[j] >= Softmax<float>::CLEAR) continue;
             const float* const own = terms + (first + j) * pitch;
@@ -572,16 +579,35 @@ struct ShortRows {
                 const Floats e = take<float>(own + i, lanes, 0.0f);
                 tail.add(select(e == leading, all(0.0f), e));
             });
-            found[j] = tail.total().value() * UNBIASED<float>;
+            // Not of one that leads.
+            const double beside = has_sinks && sinks[first + j] < tops[first + j] ? of_sinks[j] : 0.0;
+            found[j] = (tail.total().value() + beside) * UNBIASED<float>;
         }
         return load(found);
     }
 
-    INLINE void put_logarithms(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
-        if (is_tempered) return put_tempered_logarithms(pitch, terms, tops, sums);
+    // The tops of rows with sinks; false if one of these leads and is no float, far from 0, or no number.
+    INLINE bool raise_tops(float* tops) const {
+        for (int r = 0; r < count; ++r) {
+            if (sinks[r] <= static_cast<double>(tops[r])) continue;
+            const float sink = static_cast<float>(sinks[r]);
+            if (static_cast<double>(sink) != sinks[r] || !(-512.0f < sink && sink < 512.0f)) return false;
+            tops[r] = sink + 0.0f;
+        }
+        return true;
+    }
+    INLINE void add_sinks(const float* tops, Doubles* totals) const {
+        for (int r = 0; r < count; r += FEW) totals[r / FEW] = totals[r / FEW] + sink_terms_of(r, tops);
+    }
+    INLINE Doubles sink_terms_of(int first, const float* tops) const {
+        return sink_terms(load(sinks + first), widened(load(tops + first)).low, load(temperatures + first));
+    }
+
+    INLINE void put_logarithms(Index pitch, const float* terms, const float* tops, const Doubles* totals) const {
+        if (is_tempered) return put_tempered_logarithms(pitch, terms, tops, totals);
         float hi[ROWS], lo[ROWS];
         for (int r = 0; r < count; r += FEW) {
-            const Pair<Doubles> shift = shift_of(widened(load(tops + r)).low, others_of(r, pitch, terms, sums));
+            const Pair<Doubles> shift = shift_of(widened(load(tops + r)).low, others_of(r, pitch, terms, tops, totals));
             store_eight(hi + r, shift.hi);
             store_eight(lo + r, shift.lo);
         }
@@ -592,9 +618,9 @@ struct ShortRows {
             write<0>(r, [&](Index i, int lanes) BODY { return (flipped(take<float>(own + i, lanes, 0.0f), sign) - high) - low; });
         }
     }
-    APART void put_tempered_logarithms(Index pitch, const float* terms, const float* tops, const Doubles* sums) const {
+    APART void put_tempered_logarithms(Index pitch, const float* terms, const float* tops, const Doubles* totals) const {
         float hi[ROWS], lo[ROWS], heads[ROWS], rests[ROWS];
-        for (int r = 0; r < count; r += FEW) PlainRows::put_shifts(others_of(r, pitch, terms, sums), hi + r, lo + r);
+        for (int r = 0; r < count; r += FEW) PlainRows::put_shifts(others_of(r, pitch, terms, tops, totals), hi + r, lo + r);
         set_reciprocals(heads, rests);
         const Ints sign = bits_of<Ints>(all(is_negated ? -0.0f : 0.0f));
         for (int r = 0; r < count; ++r) {

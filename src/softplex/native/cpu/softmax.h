@@ -280,6 +280,17 @@ INLINE double sink_term(const Row<T>& row, const Exponential& exponential) {
     return first_of(power) * (0x1p-512 / UNBIASED<T>) * exp_of(exponential.residue);
 }
 
+// The same of some float rows, one term each.
+INLINE Doubles sink_terms(const Doubles& sinks, const Doubles& tops, const Doubles& temperatures) {
+    const Pair<Doubles> d = two_sum(sinks, -tops);
+    const Doubles gap = d.hi / temperatures, faint = all(ExpOf<double>::faint);
+    const Pair<Doubles> back = two_product(gap, temperatures);
+    const Doubles error = (((d.hi - back.hi) - back.lo) + d.lo) / temperatures;
+    const DoubleMask counts = faint < gap;
+    const Doubles power = biased_exp(larger(faint, gap), select(counts, error, all(0.0)));
+    return select(counts, power * all(0x1p-512 / UNBIASED<float>), all(0.0));
+}
+
 // -- the map -------------------------------------------------------------------------------------------------------------
 
 template <class T>

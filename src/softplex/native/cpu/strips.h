@@ -31,6 +31,11 @@ INLINE Wide sum_of_lanes(const Wide (&lanes)[LANES]) {
     }
 }
 
+// The terms of their sinks, if they have some, and those of sinks that do not lead.
+struct Sunk {
+    Wide terms{{all(0.0), all(0.0)}}, beside{{all(0.0), all(0.0)}};
+};
+
 // What the entries of sixteen rows are finished with, a number a row each.
 struct Numbers {
     Floats hi, lo, top, leading;
@@ -52,22 +57,22 @@ struct Strip {
 
     // Terms from scores unless it is for their logarithms, and what these are finished with, as ShortRows.
     template <bool LOG>
-    INLINE void prepare_short(const Floats& tops, Numbers& numbers) const {
+    INLINE void prepare_short(const Floats& tops, Numbers& numbers, const Sunk& sunk = {}) const {
         const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
-        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
+        const Wide sums = sum_of_two(sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); }), sunk.terms);
         if constexpr (LOG)
-            set_shifts(tops, sums, numbers, [] {});
+            set_shifts(tops, sums, numbers, [] {}, sunk);
         else
             set_scales(sums, numbers);
     }
     // The same for rows with temperatures, of any length, as Softmax: logarithms are gaps that are shifted.
     template <bool LOG>
-    INLINE void prepare_tempered(const Reciprocals& at, Numbers& numbers) const {
+    INLINE void prepare_tempered(const Reciprocals& at, Numbers& numbers, const Sunk& sunk) const {
         const TemperedExponential exponential(at);
-        const Wide sums = sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); });
+        const Wide sums = sum_of_two(sum<!LOG>([&](const auto& scores) BODY { return exponential(scores); }), sunk.terms);
         if constexpr (!LOG) return set_scales(sums, numbers);
         Doubles others[2] = {ShortRows::sums_but_one(sums.part[0]), ShortRows::sums_but_one(sums.part[1])};
-        if (!are_clear(others)) put_tails(at.top, exponential, {all(1.0 / UNBIASED<float>), all(1.0 / UNBIASED<float>)}, others);
+        if (!are_clear(others)) put_tails(at.top, exponential, {all(1.0 / UNBIASED<float>), all(1.0 / UNBIASED<float>)}, others, sunk);
         float hi[COUNT], lo[COUNT];
         for (int half = 0; half < 2; ++half) PlainRows::put_shifts(others[half], hi + half * HALF, lo + half * HALF);
         numbers = {load(hi), load(lo), at.top, at.top};
@@ -81,18 +86,38 @@ struct Strip {
         at = {tops, heads, narrowed(low - wide.low, high - wide.high)};
         return are_tempered(temperatures);
     }
+    static INLINE bool are_all_one(const double* temperatures) {
+        return bits((load(temperatures) == all(1.0)) & (load(temperatures + HALF) == all(1.0))) == PlainRows::ALL;
+    }
+    // Sinks among the scores; false if one of them leads and is no float, far from 0, or no number.
+    static INLINE bool sink(const double* sinks, const double* temperatures, Floats& tops, Sunk& sunk) {
+        const Halves wide = widened(tops);
+        const Doubles own[2] = {load(sinks), load(sinks + HALF)}, before[2] = {wide.low, wide.high};
+        const Floats narrow = narrowed(own[0], own[1]);
+        const Halves again = widened(narrow);
+        const unsigned low = bits((own[0] <= before[0]) | (own[0] == again.low)), high = bits((own[1] <= before[1]) | (own[1] == again.high));
+        tops = larger(narrow, tops) + all(0.0f);
+        if ((low & high) != PlainRows::ALL || bits(larger(tops, -tops) < all(512.0f)) != ALL) return false;
+        const Halves raised = widened(tops);
+        const Doubles leads[2] = {raised.low, raised.high};
+        for (int half = 0; half < 2; ++half) {
+            sunk.terms.part[half] = sink_terms(own[half], leads[half], load(temperatures + half * HALF));
+            sunk.beside.part[half] = select(own[half] < leads[half], sunk.terms.part[half], all(0.0));
+        }
+        return true;
+    }
     static INLINE bool are_tempered(const double* temperatures) {
         const unsigned first = bits(TemperedExponential::serves(load(temperatures))), last = bits(TemperedExponential::serves(load(temperatures + HALF)));
         return (first & last) == PlainRows::ALL;
     }
     // What scores are shifted by to be logarithms of weights. The strip is there after `bring`, should it be needed.
     template <class Bring>
-    INLINE void set_shifts(const Floats& tops, const Wide& sums, Numbers& numbers, const Bring& bring) const {
+    INLINE void set_shifts(const Floats& tops, const Wide& sums, Numbers& numbers, const Bring& bring, const Sunk& sunk = {}) const {
         const Halves wide = widened(tops);
         Doubles others[2] = {ShortRows::sums_but_one(sums.part[0]), ShortRows::sums_but_one(sums.part[1])};
         if (!are_clear(others)) {
             bring();
-            put_tails(tops, NearExponential(NearExponential::Constants<Floats>(tops)), {all(1.0 / UNBIASED<float>), all(1.0 / UNBIASED<float>)}, others);
+            put_tails(tops, NearExponential(NearExponential::Constants<Floats>(tops)), {all(1.0 / UNBIASED<float>), all(1.0 / UNBIASED<float>)}, others, sunk);
         }
         const Pair<Doubles> first = ShortRows::shift_of(wide.low, others[0]), last = ShortRows::shift_of(wide.high, others[1]);
         numbers = {narrowed(first.hi, last.hi), narrowed(first.lo, last.lo), tops, tops};
@@ -103,7 +128,7 @@ struct Strip {
     // The sums of exp(x - top) over all but the leading entries, where they are not clear: of the terms of the scores, of which
     // that of a top would be `units`.
     template <class Exponential>
-    APART void put_tails(const Floats& tops, const Exponential& exponential, const Wide& units, Doubles (&others)[2]) const {
+    APART void put_tails(const Floats& tops, const Exponential& exponential, const Wide& units, Doubles (&others)[2], const Sunk& sunk = {}) const {
         const Wide tails = sum<false>([&](const auto& scores) BODY {
             auto e = exponential(scores);
             for (int j = 0; j < static_cast<int>(sizeof(e) / sizeof(Floats)); ++j)
@@ -111,7 +136,7 @@ struct Strip {
             return e;
         });
         for (int half = 0; half < 2; ++half)
-            others[half] = select(all(Softmax<float>::CLEAR) <= others[half], others[half], tails.part[half] / units.part[half]);
+            others[half] = select(all(Softmax<float>::CLEAR) <= others[half], others[half], (tails.part[half] + sunk.beside.part[half]) / units.part[half]);
     }
     template <bool LOG, bool IS_SHORT>
     static INLINE Floats finished(const Floats& v, const Numbers& by) {
@@ -173,10 +198,14 @@ struct Strip {
         return prepare_by([&](const auto& scores) BODY { return powers(scores); }, g, numbers);
     }
 
-    // The same of short rows with temperatures.
-    INLINE bool prepare_tempered_derivative(const Reciprocals& at, const float* g, Numbers& numbers) const {
+    // The same of short rows with temperatures, or sinks.
+    INLINE bool prepare_tempered_derivative(const Reciprocals& at, const float* g, Numbers& numbers, const Sunk& sunk) const {
         const TemperedExponential exponential(at);
-        return prepare_by([&](const auto& scores) BODY { return exponential(scores); }, g, numbers);
+        return prepare_by([&](const auto& scores) BODY { return exponential(scores); }, g, numbers, sunk);
+    }
+    INLINE bool prepare_sunk_derivative(const Floats& tops, const float* g, Numbers& numbers, const Sunk& sunk) const {
+        const NearExponential exponential{NearExponential::Constants<Floats>(tops)};
+        return prepare_by([&](const auto& scores) BODY { return exponential(scores); }, g, numbers, sunk);
     }
 
     static INLINE Floats differentiated(const Floats& e, const Floats& g, const Numbers& by, const Floats& factor) {
@@ -319,8 +348,8 @@ struct Strip {
 
   private:
     template <class Exponential>
-    INLINE bool prepare_by(const Exponential& exponential, const float* g, Numbers& numbers) const {
-        const Wide sums = sum<true>(exponential), products = sum_of_products(g);
+    INLINE bool prepare_by(const Exponential& exponential, const float* g, Numbers& numbers, const Sunk& sunk = {}) const {
+        const Wide sums = sum_of_two(sum<true>(exponential), sunk.terms), products = sum_of_products(g);
         float means[COUNT];
         for (int half = 0; half < 2; ++half) {
             const Doubles found = products.part[half] / sums.part[half];

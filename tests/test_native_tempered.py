@@ -47,7 +47,7 @@ def temperatures_of(count):
 
 
 def arguments_of(map_, count):
-    """Temperatures, and for softmax and its kin sinks: below, among and above the scores, no float, absent, beside temperatures."""
+    """Temperatures, and sinks of softmax and its kin: below, among and above scores, no floats, absent."""
     for temperature in temperatures_of(count):
         yield {"temperature": temperature}
     if map_ in SPARSE:

@@ -183,3 +183,25 @@ def test_sparse_rows_are_those_of_formulas(map_, n):
                 temperature,
                 axis,
             )
+
+
+@pytest.mark.parametrize("map_", EXPONENTIAL, ids=lambda each: each.name)
+@pytest.mark.parametrize("n", [1, 2, 16, 21, 64, 128, 129])
+def test_other_methods_are_those_of_formulas(map_, n):
+    """In wider floats: derivatives, losses, residuals and maxima beside temperatures and sinks."""
+    x, g = drawn(37, n, seed=5)
+    y = np.arange(37) % n
+    for (name, method, _), numbers in itertools.product(methods_of(map_, n), arguments_of(map_, 37)):
+        numbers = {key: np.maximum(one, 0.3) if key == "temperature" else one for key, one in numbers.items()}
+        found = method(x, g, y, -1, **shaped(numbers, 1))
+        with sx.kernels("none"):
+            exact = method(x.astype(np.float64), g.astype(np.float64), y, -1, **shaped(numbers, 1))
+        scores = np.abs(x).max(axis=1) + np.where(
+            np.isfinite(numbers.get("sink", 0.0)), np.abs(numbers.get("sink", 0.0)), 0.0
+        )
+        largest = {"loss": 1.0 + scores, "maximum": 1.0 + scores}.get(name, 1.0 + np.abs(g).max(axis=1)[:, None])
+        largest = np.maximum(largest, np.where(np.isfinite(exact), np.abs(exact), 0.0))
+        close = 1e-6 * largest / np.min(numbers.get("temperature", 1.0))
+        with np.errstate(invalid="ignore"):
+            is_close = np.abs(found - exact) <= close
+        assert np.all(is_close | (found == exact) | (np.isnan(found) & np.isnan(exact))), (name, numbers)

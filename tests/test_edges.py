@@ -205,3 +205,36 @@ def test_narrow_class_indices(dtype):
     assert sx.cross_entropy(x, y.astype(dtype)) == wanted
     found = sx.cross_entropy(array_api_strict.asarray(x), array_api_strict.asarray(y.astype(dtype)))
     np.testing.assert_allclose(float(found), float(wanted), rtol=1e-15)
+
+
+@pytest.mark.parametrize("framework", ["torch", "jax"])
+def test_budgets_that_move_no_weight_have_no_derivative(framework):
+    """Rows with fewer entries than the budget, and whole budgets that are met: weights of 0 and 1 alone."""
+    library = pytest.importorskip(framework, reason=f"{framework} is not installed")
+    cases = [
+        ([1.0, 3.0, 2.0, 0.0], [True, False, False, False], 1.5),
+        ([1.0, 3.0, 2.0], [True, True, False], 2.5),
+        ([10.0, 0.0, 0.0], [True] * 3, 1.0),
+        ([5.0, 4.0, 0.0], [True] * 3, 2.0),
+    ]
+    for x, where, k in cases:
+        weights = sx.budget(np.array(x), budget=k, where=where)
+        assert set(weights) <= {0.0, 1.0}
+        assert sx.budget.vjp(np.array(x), np.ones(len(x)), budget=k, where=where, wrt="budget") == 0
+        if framework == "torch":
+            scores, mask = library.tensor(x), library.tensor(where)
+            number = library.tensor(k, requires_grad=True)
+            found = [
+                library.autograd.grad(value.sum(), number)[0]
+                for value in (
+                    sx.budget(scores, budget=number, where=mask),
+                    sx.budget.smooth_max(scores, budget=number, where=mask),
+                )
+            ]
+        else:
+            scores, mask = library.numpy.asarray(x), library.numpy.asarray(where)
+            found = [
+                library.grad(lambda b, method=method, x=scores, where=mask: method(x, budget=b, where=where).sum())(k)
+                for method in (sx.budget, sx.budget.smooth_max)
+            ]
+        assert [float(one) for one in found] == [0.0, 0.0], (x, k)

@@ -274,3 +274,28 @@ def test_a_weight_beyond_the_type_of_the_scores_spoils_no_other_row(target):
         wanted = sx.cross_entropy(x, target, weight=weight, reduction="none")
     np.testing.assert_allclose(found, wanted, rtol=1e-6)
     assert not np.isnan(found).any()
+
+
+@pytest.mark.parametrize("kernels", ["auto", "none"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_bad_row_is_not_hidden_by_a_class_that_weighs_nothing(bad, kernels):
+    """As in torch; infinite losses of good rows weigh nothing."""
+    x, y, weight = np.array([[bad, 1.0], [1.0, 0.0]]), np.array([0, 1]), np.array([0.0, 1.0])
+    with sx.kernels(kernels):
+        for loss in (sx.cross_entropy, sx.softmax.loss, sx.sparsemax.loss):
+            for smoothing in (0.0, 0.1):
+                given = {"weight": weight, "label_smoothing": smoothing}
+                found = loss(x, y, reduction="none", **given)
+                assert np.isnan(found[0]) and found[1] > 0, (loss, smoothing)
+                assert np.isnan(loss(x, y, **given))
+            spared = loss(x, np.array([-7, 1]), reduction="none", ignore_index=-7, weight=weight)
+            assert spared[0] == 0 and spared[1] > 0
+        assert sx.cross_entropy(np.array([[-np.inf, 1.0]]), [0], weight=weight, reduction="none")[0] == 0
+
+
+@pytest.mark.parametrize("y", [[0.0, 0.0], 0])
+def test_smoothing_spreads_nothing_where_no_entry_is_live(y):
+    """All weight is the sink's, and the loss its conjugate: 0.3 of a target that smoothing leaves empty."""
+    given = {"sink": 0.3, "where": [[False, False]], "label_smoothing": 1.0 if y == 0 else 0.2}
+    found = sx.sparsemax.loss(np.zeros((1, 2)), np.array([y]), reduction="none", **given)
+    np.testing.assert_allclose(found, [0.3], rtol=1e-15)

@@ -168,10 +168,14 @@ class Solution:
         """What the weights sum to: what the formula asks for, or 1 each where a row has fewer entries."""
         return self.rows.xp.minimum(self.rows.live_count, self.formula.mass(self.hyper))
 
+    def moving_mass(self) -> Array:
+        """The mass with the derivatives that the weights have."""
+        return self.mass()
+
     def smooth_max(self) -> Array:
         """max over p of <x, p> - temperature Omega(p)."""
         rows = self.rows
-        value = rows.top * self.mass() + rows.temperature * self.conjugate()
+        value = rows.top * self.moving_mass() + rows.temperature * self.conjugate()
         return rows.settled_rows(value, empty=-math.inf)
 
     def residual(self, y: Array) -> Array:

@@ -112,6 +112,13 @@ class SeparableSolution(Solution):
 
     formula: Separable
 
+    def moving_mass(self) -> Array:
+        """The mass; where no weight lies strictly between its bounds, more of it moves none."""
+        if self.formula.mass_parameter is None:
+            return self.mass()
+        xp = self.rows.xp
+        return xp.following(self.mass, lambda: xp.where(total(xp, self.slopes) == 0.0, 0.0, self.mass()))
+
     @property
     def slopes(self) -> Terms:
         """s = 1 / omega''(p)."""

@@ -147,6 +147,12 @@ def smoothed(rows: Rows, y: Array, smoothing: float) -> Array:
     return (1.0 - smoothing) * y + smoothing * live / share
 
 
+def spread_of(rows: Rows) -> Array:
+    """What smoothing spreads of 1: nothing where no entry is live."""
+    xp = rows.xp
+    return xp.minimum(xp.sum(xp.astype(rows.is_live.entries, xp.working), axis=-1, keepdims=True), 1.0)
+
+
 def read_under_mask(rows: Rows, y: Array) -> Array:
     """A distribution with 0 for NaN where a masked entry holds it, as padding may; masked ones get no derivative."""
     if rows.mask is None:
@@ -163,7 +169,8 @@ def loss_rows(
     rows = solution.rows
     if not targets.is_index:
         y, eps, mass = read_under_mask(rows, xp.astype(y, xp.working)), targets.smoothing, solution.mass()
-        missing = (1.0 - eps) * shortfall_of(xp, mass, y) + eps * (mass - 1.0)
+        missing = (1.0 - eps) * shortfall_of(xp, mass, y)
+        missing = missing if eps == 0.0 else missing + eps * (mass - spread_of(rows))
         row_weight = xp.ones_like(rows.top) if weight is None else xp.sum(y * weight, axis=-1, keepdims=True)
         y = y if eps == 0.0 else smoothed(rows, y, eps)
         return weighted(xp, solution.loss(y, missing), row_weight), row_weight
@@ -172,7 +179,7 @@ def loss_rows(
         loss = solution.loss_of_index(hit)
     else:
         whole = smoothed(rows, xp.astype(hit, xp.working), targets.smoothing)
-        loss = solution.loss(whole, xp.zeros_like(rows.top))
+        loss = solution.loss(whole, targets.smoothing * (1.0 - spread_of(rows)))
     return of_indices(targets, xp, y, length, loss, weight_of(xp, hit, weight, rows))
 
 
@@ -216,8 +223,8 @@ def of_indices(
 
 
 def weighted(xp: Namespace, loss: Array, row_weight: Number) -> Array:
-    """loss * weight, 0 where the weight is 0 even if the loss is infinite."""
-    return xp.where(row_weight == 0.0, 0.0, loss) * row_weight
+    """loss * weight, 0 where the weight is 0 even if the loss is infinite, but not if it is NaN."""
+    return xp.where((row_weight == 0.0) & (loss == xp.inf), 0.0, loss) * row_weight
 
 
 def reduced_loss(call: Call, asked: Asked, rows_of: Callable[..., tuple[Array, Array]], reduction: str) -> Array:

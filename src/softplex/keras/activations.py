@@ -80,6 +80,8 @@ class Activation(keras.Layer):
         known = [*(rule.name for rule in rules), *keywords_of(type(self)), *OF_ANY_LAYER]
         refuse_unless_among(known, options, where)
         super().__init__(**options)
+        if not isinstance(learnable, bool):
+            raise TypeError(f"{where}: learnable={learnable!r} is neither True nor False; give one of them")
         if learnable and not rules:
             raise TypeError(f"{where}: {map.name} has no hyper-parameter to be learned")
         self.map = self_map

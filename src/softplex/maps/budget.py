@@ -47,7 +47,10 @@ def weights(rows: Rows, hyper: Hyper) -> Terms:
     def rates(v: Array, p: Terms) -> Terms:
         return each(lambda w, gap: xp.astype((gap >= 0.0) & (w < 1.0), xp.working), p, gaps)
 
-    return weights_over(gaps, newton(xp, budget, xp.zeros_like(last), lambda v: weights_over(gaps, v), rates))
+    found = weights_over(gaps, newton(xp, budget, xp.zeros_like(last), lambda v: weights_over(gaps, v), rates))
+    # A budget that cannot be met gives each entry exactly 1: next to 1 it would count as one that still moves.
+    is_full = rows.live_count <= budget
+    return each(lambda w, is_live: xp.where(is_full & is_live, 1.0, w), found, rows.is_live)
 
 
 budget = Map(

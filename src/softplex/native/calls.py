@@ -309,11 +309,16 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -
     else:
         weights = np.asarray(targets.weight.astype(np.float64)[classes])
     if is_counted is not None:
-        weights[~is_counted] = 0.0
+        weights[~is_counted] = losses[~is_counted] = 0.0
     elif targets.weight is None:
         return [losses, weights]
     with np.errstate(all="ignore"):
-        return [np.asarray(np.where(weights == 0.0, 0.0, losses) * weights), weights]
+        return [np.asarray(_weighted(losses, weights)), weights]
+
+
+def _weighted(losses: NDArray, weights: NDArray) -> NDArray:
+    """As core/targets.py weighs them: of rows that weigh nothing infinite ones are 0, and NaN stays."""
+    return np.where((weights == 0.0) & (losses == np.inf), 0.0, losses) * weights
 
 
 def _crossed_losses(call: Call, kernel: Kernel, asked: Asked, operands: list[NDArray]) -> list[NDArray] | None:
@@ -401,7 +406,7 @@ def _smoothed_losses(call: Call, kernel: Kernel, asked: Asked, operands: list[ND
         even = even + _regularizer(asked, call, eps, length)
         if targets.weight is not None:
             weights = weights * np.asarray(targets.weight.astype(np.float64)[classes])
-        return [np.asarray(np.where(weights == 0.0, 0.0, (losses + even) * weights)), weights]
+        return [np.asarray(_weighted(losses + even, weights)), weights]
 
 
 def _regularizer(asked: Asked, call: Call, eps: float, length: int) -> float:

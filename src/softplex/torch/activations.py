@@ -77,6 +77,8 @@ class Activation(Module):
         self.empty = empty
         self.learnable = learnable
         rules = map.formula.parameters
+        if not isinstance(learnable, bool):
+            raise TypeError(f"{name}: learnable={learnable!r} is neither True nor False; give one of them")
         if learnable and not rules:
             raise TypeError(f"{name}: {map.name} has no hyper-parameter to be learned")
         self.fixed: dict[str, float] = {}

@@ -135,7 +135,7 @@ def _losses(call: Call, kernel: Kernel, asked: Asked, operands: list[jax.Array])
     weights = jnp.ones_like(losses)
     if len(operands) > 1:
         weights = _weights(operands[1].astype(working), index, outside=0.0)
-        weighted = jnp.where(weights == 0.0, 0.0, losses) * weights
+        weighted = jnp.where((weights == 0.0) & (losses == jnp.inf), 0.0, losses) * weights
         losses = jnp.where(_is_class(index, call.length), weighted, losses)
     if is_ignored is None:
         return [losses, weights]

@@ -24,7 +24,7 @@ COMPILE = $(CONFIGURE) -B build/native && \
     cmake --build build/native --parallel $(WORKERS) && cmake --install build/native --prefix src
 comma := ,
 SANITIZED := build/sanitize-$(firstword $(subst $(comma), ,$(SANITIZE)))
-SANITIZED_TESTS := $(if $(findstring thread,$(SANITIZE)),tests/test_native.py -k threads,tests/test_native.py tests/test_native_tensors.py tests/test_edges.py)
+SANITIZED_TESTS := $(if $(findstring thread,$(SANITIZE)),tests/test_native.py -k threads,tests/test_native.py tests/test_native_tempered.py tests/test_native_tensors.py tests/test_edges.py)
 
 # Where there is a compiler, the tests want the kernels.
 SOFTPLEX_REQUIRE_NATIVE ?= $(if $(shell command -v c++ || command -v $(CXX)),1,0)

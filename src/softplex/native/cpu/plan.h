@@ -103,7 +103,8 @@ struct Plan {
         const bool is_sunk = call.has_sink && (is_solved || n > Softmax<float>::SHORT);
         is_short = n <= longest_short && (is_backward || is_plain || !is_sunk) && !is_lone;
         if (is_short) group = at_once = ShortRows::at_once(n, is_backward, is_solved, is_tempered);
-        follows = is_short && n > 1 && needs_x() && follow_each_other(call);
+        // Rows of doubles behind the scratch memory of such rows would not be aligned.
+        follows = is_short && n > 1 && !widens && needs_x() && follow_each_other(call);
         if (follows) pitch = n;
         choose_tiles(call);
         source = source_of(call);
